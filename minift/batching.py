@@ -1,0 +1,134 @@
+"""Rows to padded batches: the collator, the order of rows, the loader.
+
+An epoch's order is a function of (seed, epoch) alone, so it is the same on every device and any
+number of machines, and step k of epoch e is found by arithmetic: resuming skips nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minift import rng
+from minift.data.dataset import Dataset, RowBatch
+from minift.data.column import is_flat
+from minift.errors import ConfigError, DataError
+from minift.tokenizer import Tokenizer, as_columns, pad_columns
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class DataCollatorWithPadding:
+    """A list of rows to a dict of tensors, padded to the longest row of the batch.
+
+    It takes rows of a dataset (padded straight from the memory map), a list of dicts, or a dict of
+    lists. `label` and `label_ids` become `labels`; a column of text is an error that names it.
+
+    Attributes:
+        tokenizer: says the padding token, its side and the model's inputs.
+        padding: True or "longest"; "max_length" pads to `max_length`, for compiled shapes.
+        max_length: in tokens.
+        pad_to_multiple_of: round the length up, for hardware that likes multiples of 8.
+    """
+
+    tokenizer: Tokenizer
+    padding: bool | str = True
+    max_length: int | None = None
+    pad_to_multiple_of: int | None = None
+    return_tensors: str = "pt"
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        """
+        Returns:
+            `input_ids`, `attention_mask`, `token_type_ids`: int64 of shape (B, T); `labels`:
+            int64 or float32 of shape (B,) or (B, num_labels).
+        """
+        import torch
+
+        columns = flat_columns(features) if isinstance(features, RowBatch) else as_columns(features)
+        length = None
+        if self.padding == "max_length":
+            length = self.max_length or self.tokenizer.model_max_length
+        block = pad_columns(self.tokenizer, columns, length, self.pad_to_multiple_of)
+        if self.return_tensors == "np":
+            return block
+        return {name: torch.from_numpy(values) for name, values in block.items()}
+
+
+def flat_columns(batch: RowBatch) -> dict[str, Any]:
+    """The columns of some rows, token lists as views of the memory map."""
+    dataset = batch.dataset
+    shown = dataset._format.columns or dataset.column_names
+    if dataset._format.kind == "transform":  # what a transform returns is known by calling it
+        return as_columns(list(batch))
+    columns: dict[str, Any] = {}
+    for name in shown:
+        column = dataset._table.column(name)
+        if is_flat(column.type) and not column.null_count:
+            columns[name] = dataset.flat(name).rows(batch.table_rows)
+        else:
+            columns[name] = column.take(batch.table_rows).to_pylist()
+    return as_columns(columns)
+
+
+def row_order(n: int, seed: int, epoch: int, lengths: np.ndarray | None = None, size: int = 1) -> np.ndarray:
+    """The order of `n` rows in an epoch, int64 of shape (n,).
+
+    Args:
+        n: number of rows.
+        seed: of the order's stream.
+        epoch: which epoch, from 0.
+        lengths: of the rows; with them, rows of like length come together: a random order is cut
+            into blocks of 50 batches, each sorted from long to short, the longest row first of all
+            so that memory runs out at once or never (the peer's LengthGroupedSampler).
+        size: rows in a batch, used with `lengths`.
+    """
+    order = rng.permutation(n, seed, "order", epoch)
+    if lengths is None or n == 0:
+        return order
+    block = max(min(n // (size * 4), 50), 1) * size
+    blocks = [order[i : i + block] for i in range(0, n, block)]
+    blocks = [part[np.argsort(-lengths[part], kind="stable")] for part in blocks]
+    longest = int(np.argmax([lengths[part[0]] for part in blocks]))
+    blocks[0][0], blocks[longest][0] = blocks[longest][0], blocks[0][0]
+    return np.concatenate(blocks)
+
+
+def batches(order: np.ndarray, size: int, drop_last: bool = False) -> list[np.ndarray]:
+    """An order cut into batches of `size` rows, the last one shorter unless dropped."""
+    if size < 1:
+        raise ConfigError("a batch needs at least one row", got=size)
+    stop = len(order) - len(order) % size if drop_last else len(order)
+    return [order[i : i + size] for i in range(0, stop, size)]
+
+
+def loader(
+    dataset: Dataset,
+    plan: Sequence[np.ndarray],
+    collate: Callable[[Any], dict[str, Any]],
+    num_workers: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Collated batches for a plan of row numbers, in its order whatever the number of workers.
+
+    torch's DataLoader draws a seed from the global generator each time it is iterated, which would
+    move the dropout stream; it is given a generator of its own.
+    """
+    if num_workers == 0:
+        for rows in plan:
+            yield collate(dataset.__getitems__(rows))
+        return
+    import torch
+    from torch.utils.data import DataLoader
+
+    yield from DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=[rows.tolist() for rows in plan],
+        collate_fn=collate,
+        num_workers=num_workers,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+

@@ -1,0 +1,221 @@
+"""What a column holds: `Value`, `ClassLabel`, `List`, and dicts of these.
+
+Features say more than Arrow types (the names of classes), so they travel in the Arrow schema's
+metadata under the key `huggingface`, in the JSON form that `datasets` writes: files written here
+open there with their class names, and the other way round.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from minift.errors import ConfigError, DataError, nearest
+
+METADATA_KEY = b"huggingface"
+
+# Names that `datasets` uses and pyarrow spells otherwise.
+ALIASES = {"float": "float32", "double": "float64"}
+UNNAMED = {"float16": "halffloat", "float32": "float", "float64": "double"}
+
+
+@dataclass(frozen=True, repr=False)
+class Value:
+    """A scalar column, by the name of its Arrow type: "string", "int64", "float32", "bool"..."""
+
+    dtype: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", ALIASES.get(self.dtype, self.dtype))
+        value_type(self.dtype)  # an unknown name is an error here, not at the first row
+
+    def __repr__(self) -> str:
+        return f"Value({self.dtype!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class List:
+    """A column of lists of one kind; `length` is -1 unless every list has that many items."""
+
+    feature: Any
+    length: int = -1
+
+    def __repr__(self) -> str:
+        length = "" if self.length < 0 else f", length={self.length}"
+        return f"List({self.feature!r}{length})"
+
+
+class ClassLabel:
+    """Integers 0 <= i < num_classes that have names; -1 and None mean unlabelled."""
+
+    dtype = "int64"
+
+    def __init__(self, num_classes: int | None = None, names: Iterable[str] | None = None) -> None:
+        if names is None and num_classes is None:
+            raise ConfigError("ClassLabel needs names= or num_classes=")
+        self.names = list(map(str, range(num_classes or 0) if names is None else names))
+        if num_classes not in (None, len(self.names)):
+            raise ConfigError(
+                "ClassLabel: num_classes and names disagree",
+                got=f"num_classes={num_classes}, {len(self.names)} names",
+            )
+        if len(set(self.names)) != len(self.names):
+            raise ConfigError("ClassLabel: a name appears twice", got=self.names)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.names)
+
+    def str2int(self, values: Any) -> Any:
+        """A name to its number; an iterable of names to a list of numbers."""
+        if not isinstance(values, str) and isinstance(values, Iterable):
+            return [self._number(value) for value in values]
+        return self._number(values)
+
+    def _number(self, value: Any) -> int | None:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            for text in (value, value.strip()):
+                if text in self.names:
+                    return self.names.index(text)
+        try:
+            number = int(value)
+        except (TypeError, ValueError):
+            number = -2
+        if not -1 <= number < self.num_classes:
+            raise DataError(
+                f"invalid class label {value!r}", expected=nearest(str(value), self.names)
+            )
+        return number
+
+    def int2str(self, values: Any) -> Any:
+        """A number to its name; an iterable of numbers to a list of names."""
+        if not isinstance(values, str) and isinstance(values, Iterable):
+            return [self.int2str(value) for value in values]
+        if not 0 <= int(values) < self.num_classes:
+            raise DataError(
+                f"no class has the number {values}", expected=f"0..{self.num_classes - 1}"
+            )
+        return self.names[int(values)]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClassLabel) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.names))
+
+    def __repr__(self) -> str:
+        return f"ClassLabel(names={self.names!r})"
+
+
+class Features(dict[str, Any]):
+    """{column name: feature}, in column order."""
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """The Arrow schema, with these features in its metadata."""
+        fields = [pa.field(name, arrow_type(feature)) for name, feature in self.items()]
+        text = json.dumps({"info": {"features": self.to_dict()}})
+        return pa.schema(fields, metadata={METADATA_KEY: text.encode()})
+
+    @classmethod
+    def from_arrow_schema(cls, schema: pa.Schema) -> "Features":
+        """What the schema says; class names from its metadata where they fit the column's type."""
+        said: dict[str, Any] = {}
+        if METADATA_KEY in (schema.metadata or {}):
+            info = json.loads(schema.metadata[METADATA_KEY]).get("info") or {}
+            said = info.get("features") or {}
+        features = cls()
+        for field in schema:
+            feature = from_json(said[field.name]) if field.name in said else None
+            fits = feature is not None and arrow_type(feature) == field.type
+            features[field.name] = feature if fits else from_arrow(field.type)
+        return features
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, as in dataset_info.json."""
+        return {name: to_json(feature) for name, feature in self.items()}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> "Features":
+        return cls({name: from_json(feature) for name, feature in said.items()})
+
+
+def value_type(name: str) -> pa.DataType:
+    """The Arrow type that a `Value` names, for example "timestamp[us]" or "int8"."""
+    bare, _, argument = name.partition("[")
+    try:
+        if argument:
+            return getattr(pa, bare)(*(part.strip() for part in argument.rstrip("]").split(",")))
+        return pa.bool_() if name == "bool" else pa.type_for_alias(UNNAMED.get(name, name))
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError(
+            f"no column type is called {name!r}",
+            expected="string, bool, int8 ... int64, uint8 ... uint64, float32, float64, binary, "
+            "date32, timestamp[s] ...",
+        ) from None
+
+
+def arrow_type(feature: Any) -> pa.DataType:
+    """The Arrow type that stores a feature."""
+    match feature:
+        case Value():
+            return value_type(feature.dtype)
+        case ClassLabel():
+            return pa.int64()
+        case List():
+            return pa.list_(arrow_type(feature.feature), feature.length)
+        case dict():
+            return pa.struct([pa.field(name, arrow_type(f)) for name, f in feature.items()])
+    raise ConfigError(f"not a feature: {feature!r}", expected="Value, ClassLabel, List or a dict")
+
+
+def from_arrow(type_: pa.DataType) -> Any:
+    """The feature of a bare Arrow type."""
+    if pa.types.is_dictionary(type_):
+        return from_arrow(type_.value_type)
+    if pa.types.is_fixed_size_list(type_):
+        return List(from_arrow(type_.value_type), type_.list_size)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return List(from_arrow(type_.value_type))
+    if pa.types.is_struct(type_):
+        return {
+            type_.field(i).name: from_arrow(type_.field(i).type) for i in range(type_.num_fields)
+        }
+    names = {"halffloat": "float16", "float": "float32", "double": "float64"}
+    return Value(names.get(str(type_), str(type_)))
+
+
+def to_json(feature: Any) -> Any:
+    """A feature in the JSON form that `datasets` writes."""
+    match feature:
+        case Value():
+            return {"dtype": feature.dtype, "_type": "Value"}
+        case ClassLabel():
+            return {"names": feature.names, "_type": "ClassLabel"}
+        case List():
+            said = {"feature": to_json(feature.feature), "_type": "List"}
+            return said if feature.length < 0 else {**said, "length": feature.length}
+    return {name: to_json(f) for name, f in feature.items()}
+
+
+def from_json(said: Any) -> Any:
+    """A feature from any JSON form that `datasets` has written over the years."""
+    if isinstance(said, list):
+        return List(from_json(said[0]))
+    kind = said.get("_type")
+    if kind == "Value":
+        return Value(said["dtype"])
+    if kind == "ClassLabel":
+        return ClassLabel(names=said.get("names"), num_classes=said.get("num_classes"))
+    if kind in ("List", "LargeList", "Sequence"):
+        inner = from_json(said["feature"])
+        if kind == "Sequence" and isinstance(inner, dict):  # the old form: a dict of lists
+            return {name: List(feature) for name, feature in inner.items()}
+        return List(inner, said.get("length", -1))
+    if isinstance(kind, str):
+        raise DataError(f"columns of type {kind} are not supported", got=said)
+    return {name: from_json(feature) for name, feature in said.items()}

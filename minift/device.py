@@ -1,0 +1,248 @@
+"""The Device contract: everything a training loop asks of the hardware.
+
+The base class *is* plain eager PyTorch in host memory, so a backend overrides only what differs:
+the cpu plugin is a few lines. Backends come from plugins through the hook `minift_devices`; nothing
+in `minift/` names one. Plugins are imported to be listed, so this module imports torch only inside
+the methods that compute.
+
+Rules that make a loop work on hardware that runs asynchronously: only `fetch` may wait for the
+device, it is called at log points alone, and nothing branches on a tensor's value.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from minift.errors import ConfigError, DeviceError
+from minift.plugins import Manager, registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Device:
+    """Where and how tensors are computed. Subclass it and return it from `minift_devices`."""
+
+    name = "host"
+    priority = 0  # "auto" takes the highest that is available
+    rank = 0
+    world_size = 1
+
+    def __init__(self, spec: str = "") -> None:
+        """`spec` is what the user typed, for example "name:1" for the second device."""
+        self.spec = spec or self.name
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why this device cannot be used here, or None. Must not import anything heavy."""
+        return None
+
+    @property
+    def kind(self) -> str:
+        """What computes, as recorded in run.json."""
+        return self.name
+
+    @property
+    def torch_device(self) -> "torch.device":
+        import torch
+
+        return torch.device("cpu")
+
+    def precisions(self) -> dict[str, str | None]:
+        """{precision: None if the hardware computes it natively, else why it would be slow}."""
+        return {"fp32": None}
+
+    # -- randomness -------------------------------------------------------------------------------
+
+    def seed(self, seed: int) -> None:
+        """Seed the generator that dropout draws from."""
+        import torch
+
+        torch.default_generator.manual_seed(seed)
+
+    def rng_state(self) -> "Tensor":
+        """The state of that generator, a uint8 tensor in host memory."""
+        import torch
+
+        return torch.default_generator.get_state()
+
+    def set_rng_state(self, state: "Tensor") -> None:
+        import torch
+
+        torch.default_generator.set_state(state)
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def prepare(self, model: "torch.nn.Module") -> "torch.nn.Module":
+        """Move the model, before the optimizer is built on its parameters."""
+        return model.to(self.torch_device)
+
+    def batches(self, loader: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The loader's batches on the device, in the loader's order."""
+        for batch in loader:
+            yield {
+                name: value.to(self.torch_device, non_blocking=True)
+                if hasattr(value, "to")
+                else value
+                for name, value in batch.items()
+            }
+
+    def autocast(self, precision: str) -> AbstractContextManager:
+        """Run matrix products in `precision`; parameters and their gradients stay fp32."""
+        import torch
+
+        if precision == "fp32":
+            return contextlib.nullcontext()
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        return torch.autocast(self.torch_device.type, dtype=dtype)
+
+    def backward(self, loss_sum: "Tensor", last: bool = True) -> None:
+        """Add the gradient of a *sum* of losses; `last` marks the end of an accumulation group."""
+        loss_sum.backward()
+
+    def clip_grad_norm(
+        self, optimizer: "torch.optim.Optimizer", max_norm: float, count: "Tensor | int" = 1
+    ) -> "Tensor":
+        """Turn summed gradients into mean gradients with a global L2 norm of at most `max_norm`.
+
+        Division and clipping are one factor. An optimizer that follows torch's convention for
+        scaled gradients (attribute `grad_scale`, as its fused ones do) applies it while it reads
+        the gradients anyway; for any other the gradients are divided in place.
+
+        Args:
+            optimizer: holds the parameters.
+            max_norm: 0 means no clipping.
+            count: how many items the gradients are the sum over.
+
+        Returns:
+            The norm of the mean gradient before clipping, a scalar tensor on the device.
+        """
+        import torch
+
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        grads = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads) / count
+        divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device)
+        if max_norm > 0:
+            divisor = divisor * ((norm + 1e-6) / max_norm).clamp(min=1.0)
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+        else:
+            torch._foreach_div_(grads, divisor)
+        return norm
+
+    def step(self, optimizer: "torch.optim.Optimizer", halted: "Tensor") -> None:
+        """Update the parameters, unless `halted` (a 0/1 scalar on the device) is 1.
+
+        An optimizer that follows torch's convention (attribute `found_inf`) masks the update on
+        the device; any other has to wait for the value.
+        """
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.found_inf = halted  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.grad_scale = optimizer.found_inf = None  # type: ignore[attr-defined]
+        elif not halted.item():
+            optimizer.step()
+
+    # -- leaving the device -----------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Wait until everything that was queued has been computed."""
+
+    def fetch(self, scalars: "dict[str, Tensor]") -> dict[str, float]:
+        """Scalars on the host. The only call that waits for the device, made at log points."""
+        return {name: float(value) for name, value in scalars.items()}
+
+    def to_host(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        """Tensors as they are saved: in host memory, detached, contiguous."""
+        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+    # -- several processes ------------------------------------------------------------------------
+
+    def all_reduce(self, value: "Tensor") -> "Tensor":
+        """The sum over all ranks."""
+        return value
+
+    def gather(self, value: "Tensor") -> "Tensor":
+        """The rows of all ranks, in rank order."""
+        return value
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+    # -- what it did ------------------------------------------------------------------------------
+
+    def memory(self) -> dict[str, int]:
+        """Bytes in use and at the peak, by whatever names the device has for them."""
+        return {}
+
+    def counters(self) -> dict[str, int]:
+        """What the device counts, for example compilations and transfers."""
+        return {}
+
+
+def choose_device(name: str, manager: Manager) -> Device:
+    """The device called `name`, or for "auto" the available one of highest priority.
+
+    Raises:
+        DeviceError: it is unknown or cannot be used here; the message lists all with the reason.
+    """
+    devices = {key: found.value for key, found in registry(manager, "minift_devices").items()}
+    if not devices:
+        broken = [f"{key} ({error})" for key, error in manager.failures.items()]
+        raise DeviceError(
+            "no installed plugin provides a device, so nothing can be computed",
+            got="plugins: " + (", ".join(p for p, _ in manager.list_name_plugin()) or "none"),
+            expected="at least minift_cpu, which is part of the minift distribution",
+            do="reinstall with `pip install minift` (or `pip install -e .` in a checkout)"
+            + (f"; these failed to load: {', '.join(broken)}" if broken else ""),
+        )
+    reasons = {key: device.unavailable() for key, device in devices.items()}
+    ready = sorted(
+        (key for key, reason in reasons.items() if reason is None),
+        key=lambda key: -devices[key].priority,
+    )
+    wanted = name.partition(":")[0]
+    if name == "auto" and ready:
+        return devices[ready[0]]()
+    if wanted in ready:
+        return devices[wanted](name)
+    known = [f"{key} ({'available' if why is None else why})" for key, why in reasons.items()]
+    raise DeviceError(
+        f"the device {name!r} cannot be used here",
+        got=reasons.get(wanted, f"no plugin provides {wanted!r}"),
+        expected="; ".join(known),
+        do="pass device='auto', or install the plugin that provides it",
+    )
+
+
+def choose_precision(wanted: str, device: Device) -> tuple[str, str]:
+    """What to compute in, and why.
+
+    Args:
+        wanted: "auto", "fp32", "bf16" or "fp16".
+
+    Returns:
+        The precision and the reason, which is printed and recorded.
+    """
+    known = device.precisions()
+    if wanted != "auto":
+        if wanted not in known:
+            raise ConfigError(
+                f"{device.kind} does not compute in {wanted}", expected=", ".join(known)
+            )
+        return wanted, "asked for"
+    slow = known.get("bf16", f"{device.kind} does not offer bf16")
+    if slow is None:
+        return "bf16", f"auto: {device.kind} computes bf16 natively"
+    return "fp32", f"auto: {slow}"
+
+
+def describe(devices: Sequence[tuple[str, type[Device]]]) -> list[dict[str, Any]]:
+    """What `minift plugins` prints of each device."""
+    return [
+        {"name": name, "priority": device.priority, "unavailable": device.unavailable()}
+        for name, device in devices
+    ]

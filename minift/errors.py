@@ -1,0 +1,82 @@
+"""Errors as part of the product: what was got, what was expected, what to do.
+
+Every error that a user can cause is a `MiniftError`. The command line prints it without a
+traceback and exits with code 2; `--debug` shows the traceback. Each subclass is also the built-in
+exception that a Python programmer would expect (`ColumnError` is a `KeyError` and a `ValueError`),
+so that code written against the Hugging Face libraries keeps catching what it caught.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class MiniftError(Exception):
+    """One problem, told in three lines.
+
+    Args:
+        what: one sentence, the problem.
+        got: what was found.
+        expected: what would have been right.
+        do: what to type or change.
+    """
+
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, do: str | None = None
+    ) -> None:
+        self.what, self.got, self.expected, self.do = what, got, expected, do
+        super().__init__(what)
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        lines = [self.what]
+        if self.got is not None:
+            lines.append(f"  got:      {self.got}")
+        if self.expected is not None:
+            lines.append(f"  expected: {self.expected}")
+        if self.do is not None:
+            lines.append(f"  do this:  {self.do}")
+        return "\n".join(lines)
+
+
+class DataError(MiniftError, ValueError):
+    """A file, a row or a value is not what it should be."""
+
+
+class MissingFileError(MiniftError, FileNotFoundError):
+    """A path leads nowhere."""
+
+
+class ColumnError(DataError, KeyError):
+    """A column is not in the dataset."""
+
+
+class ArgumentError(MiniftError, TypeError):
+    """An argument does not exist or has the wrong type."""
+
+
+class ConfigError(MiniftError, ValueError):
+    """Arguments that do not fit each other, the data or the model."""
+
+
+class ModelError(MiniftError, ValueError):
+    """A model folder, its configuration or its weights cannot be used."""
+
+
+class PluginError(MiniftError):
+    """A plugin, a hook or a name that plugins provide."""
+
+
+class DeviceError(MiniftError, RuntimeError):
+    """The device that was asked for is not there."""
+
+
+class TrainingError(MiniftError, RuntimeError):
+    """Training cannot go on, for example because the loss is not finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint "did you mean ...?", or the list of what is known."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"{close[0]!r} (the nearest of {len(known)})"
+    return ", ".join(map(repr, known)) or "nothing: there are none"

@@ -1,0 +1,145 @@
+"""The map of the program: one whole run in pseudo-code, each hook where it fires, then the hooks.
+
+    minift_commands            a plugin's own command ends here: `minift demo`
+    minift_find_dataset        a name that is no local path becomes files
+    load the files, tokenize them with a cached map
+    minift_find_checkpoint     a name that is no local path becomes a folder with weights
+    load the weights, replace the head
+    minift_tasks               --task NAME: columns, label names and metric of a known task
+    minift_metrics             metric names become functions
+    minift_devices             "auto" or a name becomes the Device that computes
+    minift_run_start
+    for epoch in range(num_train_epochs):
+        for group in micro-batches, gradient_accumulation_steps at a time:
+            for batch in group:
+                loss_sum, count = model(batch);  device.backward(loss_sum)
+            gradients / count, clip to max_grad_norm, optimizer step, schedule step
+            minift_step_end
+            if it is time to log:       fetch the losses
+            minift_log
+            if it is time to evaluate:  every row of the evaluation set, once
+            minift_evaluated
+            minift_should_stop     the first reason ends the run early
+    minift_run_end             or, when an exception ends the run:
+    minift_run_failed
+
+Hooks choose objects; objects do the work. A hook exists only where an installed package must act
+without the script naming it. There are four kinds:
+
+- registrars take no arguments and return a dict; a name given twice is an error naming both;
+- finders and decisions: the first answer that is not None wins; raising ends the search;
+- observers never change training; one that fails is reported and unplugged for the run.
+
+`minift plugins --loop` prints the outline above with who listens where.
+"""
+
+import pluggy
+
+hookspec = pluggy.HookspecMarker("minift")
+hookimpl = pluggy.HookimplMarker("minift")
+
+# ------------------------------------------------------------------------------------- registrars
+
+
+@hookspec
+def minift_devices():
+    """What can compute.
+
+    Returns:
+        {name: Device subclass}. The class is asked for `unavailable()` before it is used, so
+        importing the plugin must not import anything heavy.
+    """
+
+
+@hookspec
+def minift_metrics():
+    """What can be measured.
+
+    Returns:
+        {name: function(predictions, references) -> {key: float}}. Names like "glue/mrpc" answer
+        `evaluate.load("glue", "mrpc")`.
+    """
+
+
+@hookspec
+def minift_tasks():
+    """Data sets whose columns, label names and metric are known.
+
+    Returns:
+        {name: dict with "columns" (one or two text columns), "label", "names" and "metric"}.
+    """
+
+
+@hookspec
+def minift_commands():
+    """Commands of `minift`.
+
+    Returns:
+        {name: object with `help` (one line), `configure(parser)` and `run(args) -> exit code}.
+    """
+
+
+# --------------------------------------------------------------------------- finders and decisions
+
+
+@hookspec(firstresult=True)
+def minift_find_dataset(path, name, revision, data_files):
+    """Turn the name in `load_dataset(path, name)` into files on this machine.
+
+    Returns:
+        A `minift.data.loading.Found`, or None if this plugin does not know the name.
+    """
+
+
+@hookspec(firstresult=True)
+def minift_find_checkpoint(name, revision):
+    """Turn a model name into a folder with config.json, *.safetensors and tokenizer.json.
+
+    Returns:
+        The folder as a path, or None if this plugin does not know the name.
+    """
+
+
+@hookspec(firstresult=True)
+def minift_should_stop(run):
+    """Asked after each evaluation.
+
+    What the decision needs is read from `run.state.log_history`, so that a resumed run decides as
+    the uninterrupted one.
+
+    Returns:
+        A reason to stop, or None.
+    """
+
+
+# -------------------------------------------------------------------------------------- observers
+
+
+@hookspec
+def minift_run_start(run):
+    """Everything is built and checked; no step has been taken."""
+
+
+@hookspec
+def minift_step_end(run):
+    """One optimizer step is done. Reading a tensor here would wait for the device: don't."""
+
+
+@hookspec
+def minift_log(run, record):
+    """`record`, a dict of plain numbers, was added to the log history and to metrics.jsonl."""
+
+
+@hookspec
+def minift_evaluated(run, result):
+    """`result` is the EvalLoopOutput: predictions, label_ids, row indices, losses, metrics."""
+
+
+@hookspec
+def minift_run_end(run):
+    """The run came to its end, by the last step or by a reason to stop."""
+
+
+@hookspec
+def minift_run_failed(run, exception):
+    """`exception` (KeyboardInterrupt too) ends the run; it is raised again afterwards."""

@@ -1,0 +1,76 @@
+"""BERT, and MiniLM, which is a small BERT: the encoder as it is, a pooler, a classifier."""
+
+import torch
+from torch import Tensor, nn
+
+from minift.models.encoder import (
+    Dense,
+    Embeddings,
+    Encoder,
+    EncoderConfig,
+    PretrainedModel,
+    Rows,
+    SequenceClassifierOutput,
+    check_inputs,
+    classifier_loss,
+    dropout,
+)
+
+
+class BertModel(PretrainedModel):
+    """Token ids to hidden states (B, T, H); with `first_only` to the first position's (B, H)."""
+
+    head = ("pooler.",)
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.pooler = Dense(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        first_only: bool = False,
+    ) -> Tensor:
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        check_inputs(self.config, input_ids, attention_mask)
+        rows = Rows.of(attention_mask)
+        x = self.embeddings(input_ids, token_type_ids, rows)  # (P, H)
+        x = self.encoder(x, rows, first_only)
+        return x if first_only else rows.spread(x)
+
+    def pool(self, first: Tensor) -> Tensor:
+        """(B, H), the first position's hidden state, to (B, H), what a classifier reads."""
+        return torch.tanh(self.pooler(first))
+
+
+class BertForSequenceClassification(PretrainedModel):
+    """A class, or a number, for each row."""
+
+    base_prefix = "bert."
+    head = ("classifier.", "bert.pooler.")
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        given = config.classifier_dropout
+        self.p = config.hidden_dropout_prob if given is None else given
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        first = self.bert(input_ids, attention_mask, token_type_ids, first_only=True)  # (B, H)
+        logits = self.classifier(dropout(self.bert.pool(first), self.p, self.training))
+        if labels is None:
+            return SequenceClassifierOutput(logits.float())
+        loss_sum, count = classifier_loss(logits, labels, self.config.problem_type)
+        return SequenceClassifierOutput(logits.float(), loss_sum / count, loss_sum, count)

@@ -1,0 +1,112 @@
+"""`pipeline("text-classification", model=path)`: texts to labels by name, after training.
+
+Probabilities as the peer's: softmax over the classes, a sigmoid for each where a row can have
+several, the bare number for regression. Computed in fp32.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from minift.batching import batches
+from minift.device import Device, choose_device
+from minift.errors import ArgumentError, ConfigError
+from minift.models.auto import AutoModelForSequenceClassification
+from minift.plugins import default_manager
+from minift.tokenizer import AutoTokenizer, Tokenizer
+
+
+class TextClassificationPipeline:
+    """Call it with a text, a pair, or a list of these."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, device: Device, batch_size: int) -> None:
+        self.model = device.prepare(model).eval()
+        self.tokenizer, self.device, self.batch_size = tokenizer, device, batch_size
+
+    def __call__(self, inputs: Any, top_k: int | None = 1) -> Any:
+        """
+        Args:
+            inputs: a string; {"text": ..., "text_pair": ...}; or a list of either.
+            top_k: how many labels for each text, best first; None for all.
+
+        Returns:
+            [{"label", "score"}] for one text; a list of that dict (top_k=1) or of such lists for
+            many, in their order.
+        """
+        single = isinstance(inputs, str | dict)
+        items = [inputs] if single else list(inputs)
+        texts, pairs = unpaired(items)
+        ranked = [self._ranked(row, top_k) for row in self.scores(texts, pairs)]
+        if single:
+            return ranked[0]
+        return [labels[0] for labels in ranked] if top_k == 1 else ranked
+
+    def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
+        """Probabilities (or the bare number, for regression), float32 of shape (texts, labels)."""
+        encoded = self.tokenizer(list(texts), None if pairs is None else list(pairs), truncation=True)
+        order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
+        found = np.zeros((len(texts), self.model.config.num_labels), np.float32)
+        with torch.inference_mode():
+            for rows in batches(order, self.batch_size):
+                columns = {name: [values[i] for i in rows] for name, values in encoded.items()}
+                batch = dict(self.tokenizer.pad(columns, return_tensors="pt"))
+                (batch,) = self.device.batches([batch])
+                logits = self.model(**batch).logits.float().cpu()
+                found[rows] = probabilities(logits, self.model.config).numpy()
+        return found
+
+    def _ranked(self, scores: np.ndarray, top_k: int | None) -> list[dict[str, Any]]:
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        names = self.model.config.id2label
+        return [{"label": names[int(i)], "score": float(scores[i])} for i in order]
+
+
+def probabilities(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """(B, num_labels) logits to scores, by the kind of problem."""
+    if config.problem_type == "regression":
+        return logits
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return logits.sigmoid()
+    return logits.softmax(-1)
+
+
+def unpaired(items: Sequence[Any]) -> tuple[list[str], list[str] | None]:
+    """Texts and second texts from strings or {"text", "text_pair"} dicts, all of one form."""
+    rows = [item if isinstance(item, dict) else {"text": item} for item in items]
+    if any("text" not in row or not isinstance(row["text"], str) for row in rows):
+        raise ArgumentError(
+            "a text must be a string or a dict with 'text'", expected="{'text': .., 'text_pair': ..}"
+        )
+    paired = [row.get("text_pair") for row in rows]
+    if all(pair is None for pair in paired):
+        return [row["text"] for row in rows], None
+    if any(pair is None for pair in paired):
+        raise ArgumentError("some inputs are pairs and some are not", do="pass one kind at a time")
+    return [row["text"] for row in rows], [str(pair) for pair in paired]
+
+
+def pipeline(
+    task: str,
+    model: Any,
+    tokenizer: Tokenizer | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
+) -> TextClassificationPipeline:
+    """A pipeline for a model, or for the folder or name of one.
+
+    Raises:
+        ConfigError: minift has only "text-classification".
+    """
+    if task not in ("text-classification", "sentiment-analysis"):
+        raise ConfigError(f"no pipeline for {task!r}", expected="text-classification")
+    if isinstance(model, str | Path):
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+        model = AutoModelForSequenceClassification.from_pretrained(model)
+    if tokenizer is None:
+        raise ArgumentError("a model object needs its tokenizer", do="pass tokenizer=")
+    return TextClassificationPipeline(
+        model, tokenizer, choose_device(device, default_manager()), batch_size
+    )

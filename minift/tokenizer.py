@@ -1,0 +1,346 @@
+"""Text, or pairs of texts, to `input_ids`, `token_type_ids` and `attention_mask`.
+
+The splitting itself is done by the `tokenizers` library, from the model's own tokenizer.json. What
+is added here: the calling convention that everybody knows, padding to tensors, and a fingerprint
+that depends on the vocabulary and the rules but not on what was tokenized last.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minift.data.column import Column, pad_rows
+from minift.data.storage import write_text
+from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
+from minift.plugins import find_checkpoint
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+TRUNCATION = {
+    True: "longest_first",
+    "longest_first": "longest_first",
+    "only_first": "only_first",
+    "only_second": "only_second",
+}
+
+
+class BatchEncoding(dict[str, Any]):
+    """What a tokenizer returns: a dict whose entries can also be read as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def to(self, device: Any) -> "BatchEncoding":
+        """The tensors on another device."""
+        return BatchEncoding({name: value.to(device) for name, value in self.items()})
+
+
+class Tokenizer:
+    """A tokenizer loaded from a folder; see `AutoTokenizer.from_pretrained`.
+
+    Attributes:
+        model_input_names: the keys that calling it returns.
+        model_max_length: the longest sequence that the model takes.
+        padding_side: "right" or "left".
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer as Backend
+
+        self.folder = folder
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise MissingFileError(
+                f"{folder} has no tokenizer",
+                got=", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "an empty folder",
+                expected="tokenizer.json",
+            )
+        try:
+            self._backend = Backend.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"{path} is not a readable tokenizer: {error}") from None
+        self._backend.no_truncation()  # the file records what its author last used
+        self._backend.no_padding()
+        self._digest = hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
+        said = read_json(folder / "tokenizer_config.json")
+        model = read_json(folder / "config.json")
+        self.model_max_length = model_max_length(said, model)
+        self.padding_side = said.get("padding_side", "right")
+        self.model_input_names = input_names(said, model)
+        tokens = {**read_json(folder / "special_tokens_map.json"), **said}
+        for name in SPECIAL:
+            token = tokens.get(name)
+            token = token.get("content") if isinstance(token, Mapping) else token
+            setattr(self, name, token)
+            setattr(self, f"{name}_id", self._backend.token_to_id(token) if token else None)
+
+    def __fingerprint__(self) -> str:
+        """Vocabulary, rules and limits; computed from what was read when it was loaded."""
+        return f"{self._digest} {self.model_max_length} {self.model_input_names} {self.padding_side}"
+
+    def __repr__(self) -> str:
+        return (
+            f"Tokenizer(vocab_size={len(self)}, model_max_length={self.model_max_length}, "
+            f"model_input_names={self.model_input_names}, padding_side={self.padding_side!r})"
+        )
+
+    def __len__(self) -> int:
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._backend.get_vocab_size(with_added_tokens=False)
+
+    # -- text to ids ------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        text: "str | Sequence[str] | Column",
+        text_pair: "str | Sequence[str] | Column | None" = None,
+        *,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        padding: bool | str = False,
+        return_tensors: str | None = None,
+        add_special_tokens: bool = True,
+    ) -> BatchEncoding:
+        """Tokenize one text (or pair) or many.
+
+        Args:
+            text: a string, or a sequence of strings (a dataset's column too).
+            text_pair: the second text of each pair, of the same form.
+            truncation: True or "longest_first" takes tokens from the longer of the two;
+                "only_first" and "only_second" take them from one.
+            max_length: in tokens, special ones included; the model's limit by default.
+            padding: True or "longest" pads to the longest of the batch, "max_length" to that.
+            return_tensors: "pt" for torch tensors, "np" for arrays; else lists.
+            add_special_tokens: put the model's own tokens around and between the texts.
+
+        Returns:
+            `model_input_names` to lists of integers, or lists of these for many texts.
+        """
+        single = isinstance(text, str)
+        self._truncate(truncation, max_length)
+        texts = [text] if isinstance(text, str) else as_strings(text, "text")
+        inputs: list[Any] = texts
+        if text_pair is not None:
+            pairs = [text_pair] if isinstance(text_pair, str) else as_strings(text_pair, "text_pair")
+            if len(pairs) != len(texts) or isinstance(text_pair, str) != single:
+                raise ArgumentError(
+                    "text and text_pair do not match", got=f"{len(texts)} and {len(pairs)} texts"
+                )
+            inputs = list(zip(texts, pairs, strict=True))
+        found = self._backend.encode_batch_fast(inputs, add_special_tokens=add_special_tokens)
+        columns = {"input_ids": [one.ids for one in found]}
+        if "token_type_ids" in self.model_input_names:
+            columns["token_type_ids"] = [one.type_ids for one in found]
+        columns["attention_mask"] = [one.attention_mask for one in found]
+        if padding or return_tensors:
+            length = max_length or self.model_max_length if padding == "max_length" else None
+            return self.pad(columns, bool(padding), length, return_tensors=return_tensors)
+        return BatchEncoding({k: v[0] for k, v in columns.items()} if single else columns)
+
+    def _truncate(self, truncation: bool | str, max_length: int | None) -> None:
+        if not truncation:
+            self._backend.no_truncation()
+            return
+        if truncation not in TRUNCATION:
+            raise ConfigError("unknown truncation", got=truncation, expected=list(TRUNCATION))
+        limit = min(max_length or self.model_max_length, 10**9)
+        self._backend.enable_truncation(limit, strategy=TRUNCATION[truncation])
+
+    def pad(
+        self,
+        encoded: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchEncoding:
+        """Bring token columns to one length.
+
+        Args:
+            encoded: a dict of lists, or a list of dicts with equal keys.
+            padding: "max_length" pads to `max_length`; True to the longest row.
+            max_length: the length to pad to, if given.
+            pad_to_multiple_of: round the length up.
+            return_tensors: "pt", "np", or None for lists.
+        """
+        columns = as_columns(encoded)
+        if padding == "max_length":
+            max_length = max_length or self.model_max_length
+        block = pad_columns(self, columns, max_length if padding else None, pad_to_multiple_of)
+        if return_tensors == "pt":
+            import torch
+
+            return BatchEncoding({k: torch.from_numpy(v) for k, v in block.items()})
+        if return_tensors == "np":
+            return BatchEncoding(block)
+        return BatchEncoding({name: values.tolist() for name, values in block.items()})
+
+    # -- ids to text ------------------------------------------------------------------------------
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> str:
+        """One sequence of ids as text."""
+        ids = token_ids.tolist() if hasattr(token_ids, "tolist") else list(token_ids)
+        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:
+        return [self.decode(ids, skip_special_tokens) for ids in sequences]
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any:
+        if isinstance(ids, int):
+            return self._backend.id_to_token(ids)
+        return [self._backend.id_to_token(int(i)) for i in ids]
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        if isinstance(tokens, str):
+            return self._backend.token_to_id(tokens)
+        return [self._backend.token_to_id(token) for token in tokens]
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text, without special ones."""
+        self._backend.no_truncation()
+        return self._backend.encode(text, add_special_tokens=False).tokens
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Copy the files that it was loaded from."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            source, target = self.folder / name, folder / name
+            if source.is_file() and source.resolve() != target.resolve():
+                shutil.copyfile(source, target)
+        said = read_json(self.folder / "tokenizer_config.json")
+        said |= {"model_max_length": self.model_max_length, "padding_side": self.padding_side}
+        said["model_input_names"] = self.model_input_names
+        write_text(folder / "tokenizer_config.json", json.dumps(said, indent=2))
+
+
+class AutoTokenizer:
+    """`AutoTokenizer.from_pretrained(path_or_name)`."""
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> Tokenizer:
+        """The tokenizer in a model's folder, or in the folder that a plugin finds for a name."""
+        return Tokenizer(find_checkpoint(str(name_or_path), revision))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, {} if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise ModelError(f"{path} holds no JSON object", got=f"{said!r:.60}")
+    return said
+
+
+def model_max_length(said: Mapping[str, Any], model: Mapping[str, Any]) -> int:
+    """The tokenizer's own limit, or else the size of the model's position table."""
+    limit = said.get("model_max_length")
+    if isinstance(limit, int | float) and limit < 10**9:
+        return int(limit)
+    return int(model.get("max_position_embeddings", 512))
+
+
+def input_names(said: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    """`token_type_ids` only where the model has a table of more than one type to look them up in."""
+    if "model_input_names" in said:
+        return list(said["model_input_names"])
+    kind = str(said.get("tokenizer_class", ""))
+    typed = model.get("type_vocab_size", 0) > 1 if model else kind.startswith(("Bert", "Electra"))
+    return ["input_ids", *(["token_type_ids"] if typed else []), "attention_mask"]
+
+
+def as_strings(texts: Any, name: str) -> list[str]:
+    """A list of strings from any sequence; a number or a None in it is named by its position."""
+    strings = list(texts)
+    for i, text in enumerate(strings):
+        if not isinstance(text, str):
+            raise DataError(
+                f"{name} must be a string or a sequence of strings",
+                got=f"{text!r:.60} ({type(text).__name__}) at position {i}",
+            )
+    return strings
+
+
+def as_columns(encoded: Any) -> dict[str, Any]:
+    """A dict of columns from a dict of lists or a list of dicts; `label` becomes `labels`."""
+    if isinstance(encoded, Mapping):
+        columns = dict(encoded)
+    else:
+        columns = {name: [row[name] for row in encoded] for name in encoded[0]}
+    if "input_ids" in columns and not hasattr(columns["input_ids"][0], "__len__"):
+        columns = {name: [value] for name, value in columns.items()}  # a single row
+    return {"labels" if k in ("label", "label_ids") else k: v for k, v in columns.items()}
+
+
+def pad_columns(
+    tokenizer: Tokenizer, columns: Mapping[str, Any], length: int | None, multiple: int | None
+) -> dict[str, np.ndarray]:
+    """Token columns as blocks (B, T), the others as arrays (B, ...).
+
+    Args:
+        tokenizer: says the padding token and side.
+        columns: {name: B sequences of numbers, or B numbers}.
+        length: T; the longest row's by default.
+        multiple: round T up to a multiple of this.
+
+    Raises:
+        DataError: a column holds text, which no tensor can; names it.
+    """
+    fills = {
+        "input_ids": tokenizer.pad_token_id or 0,
+        "attention_mask": 0,
+        "token_type_ids": 0,
+        "special_tokens_mask": 1,
+    }
+    ids = columns.get("input_ids", ())
+    longest = max((len(row) for row in ids), default=0)
+    if length is not None and longest > length:
+        raise DataError(
+            "a row is longer than the length to pad to", got=longest, expected=length,
+            do="tokenize with truncation=True",
+        )  # fmt: skip
+    target = longest if length is None else length
+    if multiple:
+        target = -(-target // multiple) * multiple
+    left = tokenizer.padding_side == "left"
+    columns = dict(columns)
+    if "attention_mask" in tokenizer.model_input_names and len(ids):
+        columns.setdefault("attention_mask", [np.ones(len(row), np.int64) for row in ids])
+    block = {}
+    for name, values in columns.items():
+        if name in fills:
+            block[name] = pad_rows(values, target, fills[name], left=left)
+        else:
+            block[name] = stack(name, values)
+    return block
+
+
+def stack(name: str, values: Any) -> np.ndarray:
+    """Numbers as int64 or float32, or an error that names the column."""
+    try:
+        array = np.asarray([v.tolist() if hasattr(v, "tolist") else v for v in values])
+    except ValueError:
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "iufb":
+        raise DataError(
+            f"the column {name!r} cannot be made into a tensor",
+            got=f"{next(iter(values), None)!r:.60}",
+            expected="numbers, one for each row, or equally long lists of numbers",
+            do=f"remove it: dataset.remove_columns({name!r})",
+        )
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)

@@ -1,0 +1,162 @@
+"""`TrainingArguments`: every setting of a run, with the names and defaults of the peer's.
+
+Each field's help text is also that of its flag in `minift train`. Older spellings are understood
+and said; a name that minift does not have is an error that says why, never ignored.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from minift.errors import ArgumentError, ConfigError, nearest
+
+# {older or other spelling: (today's name, how the value is translated)}
+ALIASES: dict[str, str] = {
+    "evaluation_strategy": "eval_strategy",
+    "no_cuda": "use_cpu",
+    "warmup_ratio": "warmup_steps",  # a value below 1 is a share of all steps
+    "num_epochs": "num_train_epochs",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+}
+
+# Names that people know from elsewhere, and why they are not here.
+ABSENT = {
+    "push_to_hub": "nothing is uploaded during training",
+    "report_to": "metrics.jsonl is always written; trackers are plugins that listen to minift_log",
+    "logging_dir": "everything is written to output_dir",
+    "fsdp": "models of this size fit one device",
+    "deepspeed": "models of this size fit one device",
+    "logging_nan_inf_filter": "a loss that is not finite ends the run and is shown as it is",
+    "remove_unused_columns": "columns that the model does not take ride along untouched",
+    "fp16_full_eval": "weights stay fp32; precision= chooses what is computed in",
+    "bf16_full_eval": "weights stay fp32; precision= chooses what is computed in",
+}
+
+
+def arg(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(init=False)
+class TrainingArguments:
+    """The settings of a run. `TrainingArguments("folder", learning_rate=3e-5, ...)`"""
+
+    # What is written where
+    output_dir: str = arg("trainer_output", "run folder: run.json, metrics.jsonl and the model")
+    run_name: str | None = arg(None, "a name for the run, recorded in run.json")
+
+    # How much
+    num_train_epochs: float = arg(3.0, "passes over the training rows; fractions stop by steps")
+    max_steps: int = arg(-1, "optimizer steps; if positive, overrides num_train_epochs")
+    per_device_train_batch_size: int = arg(8, "rows in a micro-batch of training")
+    per_device_eval_batch_size: int = arg(8, "rows in a batch of evaluation")
+    gradient_accumulation_steps: int = arg(1, "micro-batches in an optimizer step")
+
+    # The optimizer: AdamW
+    learning_rate: float = arg(5e-5, "peak learning rate")
+    lr_scheduler_type: str = arg("linear", "linear, constant, constant_with_warmup or cosine")
+    warmup_steps: float = arg(0, "steps of rising learning rate; below 1, a share of all steps")
+    weight_decay: float = arg(0.0, "decoupled; not applied to biases and norms")
+    adam_beta1: float = arg(0.9, "decay rate of the first moment")
+    adam_beta2: float = arg(0.999, "decay rate of the second moment")
+    adam_epsilon: float = arg(1e-8, "added to the root of the second moment")
+    max_grad_norm: float = arg(1.0, "global L2 norm that gradients are clipped to; 0 = off")
+
+    # Where and how it is computed
+    device: str = arg("auto", "auto, or a device that a plugin provides (`minift plugins`)")
+    use_cpu: bool = arg(False, "the same as device=cpu")
+    precision: str = arg("auto", "auto (bf16 where it is native, else fp32), fp32, bf16 or fp16")
+    bf16: bool | None = arg(None, "True: precision=bf16; False: precision=fp32")
+    fp16: bool | None = arg(None, "True: precision=fp16; False: precision=fp32")
+
+    # Rows
+    seed: int = arg(42, "of every random stream of the run")
+    group_by_length: bool = arg(False, "batch rows of like length")
+    dataloader_drop_last: bool = arg(False, "leave out the last, shorter batch of an epoch")
+    dataloader_num_workers: int = arg(0, "processes that collate batches; 0 = this one")
+
+    # What is said and when
+    logging_steps: Any = arg("auto", "steps between log lines; auto = about 50 lines a run")
+    logging_first_step: bool = arg(False, "also log the first step")
+    eval_strategy: str = arg("no", "no, steps or epoch")
+    eval_steps: int | None = arg(None, "steps between evaluations; logging_steps by default")
+    disable_tqdm: bool | None = arg(None, "no progress bar; by default one on a terminal only")
+
+    # Which model is the best
+    metric_for_best_model: str | None = arg(None, "what best_metric follows; loss by default")
+    greater_is_better: bool | None = arg(None, "by default, unless the metric's name ends in loss")
+
+    def __init__(self, output_dir: str = "trainer_output", **given: Any) -> None:
+        known = {f.name: f for f in dataclasses.fields(self)}
+        values = {name: f.default for name, f in known.items()}
+        values["output_dir"] = str(output_dir)
+        for name, value in given.items():
+            values[checked_name(name, list(known))] = value
+        for name, value in values.items():
+            setattr(self, name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Settings that contradict each other or cannot mean anything, all at once."""
+        wrong = []
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
+            if getattr(self, name) < 1:
+                wrong.append(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.gradient_accumulation_steps < 1:
+            wrong.append("gradient_accumulation_steps must be at least 1")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            wrong.append("num_train_epochs or max_steps must be positive")
+        if self.eval_strategy not in ("no", "steps", "epoch"):
+            wrong.append(f"eval_strategy must be no, steps or epoch, got {self.eval_strategy!r}")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            wrong.append(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
+        if self.bf16 and self.fp16:
+            wrong.append("bf16 and fp16 cannot both be chosen")
+        if self.logging_steps != "auto" and float(self.logging_steps) <= 0:
+            wrong.append(f"logging_steps must be positive or auto, got {self.logging_steps}")
+        if wrong:
+            raise ConfigError("; ".join(wrong), do="correct the training arguments")
+
+    def wanted_precision(self) -> str:
+        """precision=, or what bf16= and fp16= say."""
+        if self.precision != "auto":
+            return self.precision
+        if self.bf16:
+            return "bf16"
+        if self.fp16:
+            return "fp16"
+        return "auto" if self.bf16 is None and self.fp16 is None else "fp32"
+
+    def resolved(self, precision: str) -> None:
+        """From here on `args.bf16` and `args.fp16` read as what is really computed."""
+        self.precision = precision
+        self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
+
+    def warmup(self, total: int) -> int:
+        """Warm-up in steps, of `total`."""
+        steps = self.warmup_steps
+        return int(steps) if steps >= 1 else -int(-total * steps // 1)
+
+    def log_every(self, total: int) -> int:
+        """Steps between log lines."""
+        if self.logging_steps == "auto":
+            return max(1, round(total / 50))
+        steps = float(self.logging_steps)
+        return int(steps) if steps >= 1 else max(1, -int(-total * steps // 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def checked_name(name: str, known: list[str]) -> str:
+    """Today's name of an argument, or the error that says what there is."""
+    name = ALIASES.get(name, name)
+    if name in known:
+        return name
+    raise ArgumentError(
+        f"TrainingArguments has no argument {name!r}",
+        got=ABSENT.get(name),
+        expected=nearest(name, known),
+        do="leave it out" if name in ABSENT else "see TrainingArguments for all names",
+    )

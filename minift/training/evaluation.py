@@ -1,0 +1,131 @@
+"""The evaluation loop: every row once, sorted by length, put back by row number.
+
+Each batch's logits go to the host at once as fp32 and are written to the rows that they belong to,
+so the order of computing does not show and nothing piles up on the device. Nothing random is
+drawn, so evaluating does not change training.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from minift.batching import batches, loader
+from minift.data.column import is_flat
+from minift.data.dataset import Dataset
+from minift.evaluate import find_metric
+from minift.training.run import Run
+
+
+@dataclass
+class EvalPrediction:
+    """What `compute_metrics` gets; it unpacks as `logits, labels = prediction`.
+
+    Attributes:
+        predictions: logits, fp32 of shape (rows, num_labels), in the dataset's order.
+        label_ids: labels, of shape (rows,), or None.
+    """
+
+    predictions: np.ndarray
+    label_ids: np.ndarray | None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.predictions, self.label_ids))
+
+    def __getitem__(self, key: int) -> Any:
+        return (self.predictions, self.label_ids)[key]
+
+
+@dataclass
+class EvalLoopOutput:
+    """The result of `evaluate` and `predict`: logits, labels, metrics, in the dataset's order."""
+
+    predictions: np.ndarray
+    label_ids: np.ndarray | None
+    metrics: dict[str, float]
+    num_samples: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.predictions, self.label_ids, self.metrics))
+
+    def __getitem__(self, key: int) -> Any:
+        return (self.predictions, self.label_ids, self.metrics)[key]
+
+
+def evaluate(
+    run: Run, dataset: Dataset, prefix: str = "eval", precision: str | None = None
+) -> EvalLoopOutput:
+    """Loss, logits and metrics of the model on a dataset.
+
+    Args:
+        run: holds the model, the device, the collator and `compute_metrics`.
+        dataset: with the model's columns; labels are optional.
+        prefix: of the names of the metrics.
+        precision: instead of the run's.
+    """
+    started = time.perf_counter()
+    was_training = run.model.training
+    run.model.eval()
+    order = np.arange(len(dataset))
+    if "input_ids" in dataset.features and is_flat(dataset._table.schema.field("input_ids").type):
+        order = np.argsort(-dataset.lengths("input_ids"), kind="stable")
+    plan = batches(order, run.args.per_device_eval_batch_size)
+    stream = loader(dataset, plan, run.collate, run.args.dataloader_num_workers)
+    logits: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    total, count = 0.0, 0.0
+    with torch.inference_mode(), run.device.autocast(precision or run.precision):
+        for rows, batch in zip(plan, run.device.batches(stream), strict=True):
+            outputs = run.model(**batch)
+            logits = put(logits, outputs.logits.float(), rows, len(dataset))
+            if "labels" in batch:
+                labels = put(labels, batch["labels"], rows, len(dataset))
+                loss_sum, items = loss_of(run, outputs, batch)
+                total, count = total + float(loss_sum), count + float(items)
+    run.model.train(was_training)
+    seconds = time.perf_counter() - started
+    metrics: dict[str, float] = {"loss": total / count} if count else {}
+    if logits is None:
+        logits = np.zeros((0, 0), np.float32)
+    if run.compute_metrics is not None and labels is not None:
+        metrics |= run.compute_metrics(EvalPrediction(logits, labels))
+    metrics |= {
+        "runtime": round(seconds, 4),
+        "samples_per_second": round(len(dataset) / seconds, 3),
+        "steps_per_second": round(len(plan) / seconds, 3),
+    }
+    named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
+    return EvalLoopOutput(logits, labels, named, len(dataset))
+
+
+def loss_of(run: Run, outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    """(sum of losses, items) of a batch, from the run's loss function or from the model."""
+    if run.loss is not None:
+        return run.loss(outputs, batch)
+    return outputs.loss_sum, outputs.count
+
+
+def put(block: np.ndarray | None, values: Any, rows: np.ndarray, n: int) -> np.ndarray:
+    """Write a batch's values to the rows they belong to; the first batch says the shape."""
+    host = values.cpu().numpy()
+    if block is None:
+        block = np.zeros((n, *host.shape[1:]), host.dtype)
+    block[rows] = host
+    return block
+
+
+def named_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+    """`compute_metrics` from metric names: class numbers are compared with the labels."""
+    metrics = [find_metric(name) for name in names]
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        classes = prediction.predictions.argmax(-1)
+        results: dict[str, float] = {}
+        for metric in metrics:
+            results |= metric(classes, prediction.label_ids)
+        return results
+
+    return compute

@@ -1,0 +1,178 @@
+"""THE loop. One function, read from top to bottom; `hookspecs.py` is its map.
+
+Three rules make it exact:
+
+- A micro-batch gives a *sum* of losses and a count. Gradients add up sums and are divided once, by
+  the count of the whole group, so how a step is cut into micro-batches does not matter.
+- The order of epoch e and the dropout masks of step s are streams of their own, computed from the
+  seed, e and s; evaluating, logging or interrupting moves neither.
+- Nothing is read from the device between log points. A loss or gradient that is not finite sets a
+  latch there, which masks every update from that step on; it is read with the next log record, and
+  the rows of that step are computed again from the seed.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from minift import rng
+from minift.batching import batches, loader, row_order
+from minift.errors import TrainingError
+from minift.training.callbacks import best_metric_of
+from minift.training.evaluation import evaluate, loss_of
+from minift.training.run import Run
+
+
+def train(run: Run) -> None:
+    """Train `run.model` from `run.state.global_step` to `run.state.max_steps`."""
+    args, state, device, optimizer = run.args, run.state, run.device, run.optimizer
+    log_every = args.log_every(state.max_steps)
+    per_epoch = steps_per_epoch(run)
+    window = Window(device)  # what the next log record is about
+    run.model.train()
+    optimizer.zero_grad(set_to_none=True)
+
+    while state.global_step < state.max_steps:
+        epoch, done = divmod(state.global_step, per_epoch)
+        groups = epoch_plan(run, epoch)[done:]  # O(1) seek: an epoch's plan is a function
+        micro_batches = (rows for group in groups for rows in group)
+        stream = loader(run.train_dataset, list(micro_batches), run.collate, args.dataloader_num_workers)
+        on_device = device.batches(stream)
+
+        for group in groups:
+            device.seed(rng.derive(args.seed, "dropout", state.global_step))
+            step_loss, step_count = 0.0, 0
+            for i, _ in enumerate(group):
+                batch = next(on_device)
+                with device.autocast(run.precision):
+                    outputs = run.model(**batch)
+                    loss_sum, count = loss_of(run, outputs, batch)
+                device.backward(loss_sum, last=i == len(group) - 1)
+                step_loss, step_count = step_loss + loss_sum.detach(), step_count + count
+
+            norm = device.clip_grad_norm(optimizer, args.max_grad_norm, step_count)
+            window.add(step_loss, step_count, norm, state.global_step)
+            learning_rate = optimizer.param_groups[0]["lr"]  # the one that this update uses
+            device.step(optimizer, window.halted)
+            run.scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+            state.global_step += 1
+            state.epoch = state.global_step / per_epoch
+            run.tell("minift_step_end")
+
+            last = state.global_step == state.max_steps
+            if state.global_step % log_every == 0 or last or (args.logging_first_step and state.global_step == 1):
+                run.log({**window.fetch(run), "learning_rate": learning_rate})
+            if evaluation_due(run, per_epoch):
+                window.fetch(run, keep=True)  # never evaluate, and never save, after a halt
+                evaluate_and_compare(run)
+                state.stop_reason = run.manager.hook.minift_should_stop(run=run)
+            if last or state.stop_reason:
+                return
+
+
+class Window:
+    """Sums on the device since the last log record, and the latch."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        where = device.torch_device
+        self.loss = self.count = self.norm = torch.zeros((), device=where)
+        self.halted = torch.zeros((), device=where)  # 1 from the first step that is not finite
+        self.bad_step = torch.full((), -1.0, device=where)
+        self.total_loss, self.total_count = 0.0, 0.0
+
+    def add(self, loss: Any, count: Any, norm: torch.Tensor, step: int) -> None:
+        """One optimizer step: its summed loss, its count, its gradient's norm."""
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        self.bad_step = torch.where((self.halted == 0) & ~finite, float(step), self.bad_step)
+        self.halted = torch.maximum(self.halted, (~finite).to(self.halted.dtype))
+        self.loss, self.count, self.norm = self.loss + loss, self.count + count, norm
+
+    def fetch(self, run: Run, keep: bool = False) -> dict[str, float]:
+        """The record of the window, on the host.
+
+        Args:
+            run: for the message, should it come to that.
+            keep: only look at the latch, and go on adding.
+
+        Raises:
+            TrainingError: a loss or gradient was not finite; says the step, the learning rate and
+                the rows, which have not changed the model.
+        """
+        got = self.device.fetch(
+            {"loss": self.loss, "count": self.count, "norm": self.norm, "bad": self.bad_step}
+        )
+        if got["bad"] >= 0:
+            raise not_finite(run, int(got["bad"]))
+        if keep:
+            return {}
+        self.total_loss, self.total_count = self.total_loss + got["loss"], self.total_count + got["count"]
+        self.loss, self.count = torch.zeros_like(self.loss), torch.zeros_like(self.loss)
+        run.train_loss = self.total_loss / self.total_count
+        return {"loss": got["loss"] / got["count"], "grad_norm": got["norm"]}
+
+
+def not_finite(run: Run, step: int) -> TrainingError:
+    """The error that names what was being computed when numbers stopped being finite."""
+    epoch, index = divmod(step, steps_per_epoch(run))
+    rows = [int(row) for part in epoch_plan(run, epoch)[index] for row in part]
+    lambdas = getattr(run.scheduler, "lr_lambdas", None)
+    rate = run.args.learning_rate * (lambdas[0](step) if lambdas else 1.0)
+    return TrainingError(
+        f"the loss or the gradient is not finite at step {step + 1}",
+        got=f"learning rate {rate:.3g}, precision {run.precision}, training rows {rows}",
+        expected="finite numbers; the model is as it was before that step",
+        do="look at those rows, lower the learning rate, or pass precision='fp32'",
+    )
+
+
+# ------------------------------------------------------------------------------------ what and when
+
+
+def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
+    """The rows of an epoch: optimizer steps of micro-batches of row numbers."""
+    args, dataset = run.args, run.train_dataset
+    assert dataset is not None
+    size, group = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    lengths = dataset.lengths("input_ids") if args.group_by_length else None
+    order = row_order(len(dataset), args.seed, epoch, lengths, size * group)
+    micro = batches(order, size, args.dataloader_drop_last)
+    return [micro[i : i + group] for i in range(0, len(micro), group)]
+
+
+def steps_per_epoch(run: Run) -> int:
+    """Optimizer steps in an epoch, at least 1."""
+    assert run.train_dataset is not None
+    n, args = len(run.train_dataset), run.args
+    size = args.per_device_train_batch_size
+    micro = n // size if args.dataloader_drop_last else math.ceil(n / size)
+    return max(1, math.ceil(micro / args.gradient_accumulation_steps))
+
+
+def evaluation_due(run: Run, per_epoch: int) -> bool:
+    args, step = run.args, run.state.global_step
+    if run.eval_dataset is None or args.eval_strategy == "no":
+        return False
+    if args.eval_strategy == "epoch":
+        return step % per_epoch == 0 or step == run.state.max_steps
+    every = args.eval_steps or args.log_every(run.state.max_steps)
+    return step % every == 0 or step == run.state.max_steps
+
+
+def evaluate_and_compare(run: Run) -> None:
+    """Evaluate, log, and note whether this is the best model so far."""
+    assert run.eval_dataset is not None
+    result = evaluate(run, run.eval_dataset)
+    run.log(result.metrics)
+    run.tell("minift_evaluated", result=result)
+    name, greater = best_metric_of(run.args)
+    value = result.metrics.get(name)
+    best = run.state.best_metric
+    if value is None or math.isnan(value):
+        return
+    if best is None or (value > best if greater else value < best):
+        run.state.best_metric, run.state.best_step = value, run.state.global_step

@@ -1,0 +1,163 @@
+"""`Run`: everything a loop holds, and the run folder.
+
+    output_dir/
+      run.json        configuration, versions, device, precision and why, data, seeds, how it ended
+      metrics.jsonl   one line a log record
+      config.json, model.safetensors, tokenizer files: the model, when it was saved
+"""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minift.data.dataset import Dataset
+from minift.data.storage import write_text
+from minift.device import Device
+from minift.plugins import Manager, observe
+from minift.training.arguments import TrainingArguments
+
+if TYPE_CHECKING:
+    import torch
+
+LIBRARIES = ("minift", "torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pluggy")
+
+
+@dataclass
+class TrainerState:
+    """Where a run is, in plain numbers.
+
+    Attributes:
+        global_step: optimizer updates done.
+        epoch: passes over the training rows done, with a fraction.
+        max_steps: updates in all.
+        log_history: every record that was logged.
+        best_metric: the best value so far of `metric_for_best_model`.
+        best_step: the step it was seen at.
+        stop_reason: why the run ended before max_steps, or None.
+    """
+
+    global_step: int = 0
+    epoch: float = 0.0
+    max_steps: int = 0
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+    best_metric: float | None = None
+    best_step: int | None = None
+    stop_reason: str | None = None
+
+
+@dataclass
+class Run:
+    """One training run. Observers read it; only the loop and the Trainer change it."""
+
+    args: TrainingArguments
+    model: Any
+    device: Device
+    precision: str
+    precision_reason: str
+    collate: Callable[[Any], dict[str, Any]]
+    manager: Manager
+    train_dataset: Dataset | None = None
+    eval_dataset: Dataset | None = None
+    compute_metrics: Callable[[Any], dict[str, float]] | None = None
+    loss: "Callable[[Any, dict[str, Any]], tuple[torch.Tensor, torch.Tensor]] | None" = None
+    optimizer: Any = None
+    scheduler: Any = None
+    state: TrainerState = field(default_factory=TrainerState)
+    started: float = 0.0
+    train_loss: float | None = None  # per item, over the whole run so far
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.args.output_dir)
+
+    def say(self, text: str) -> None:
+        """A line for the person who watches; stdout is for results."""
+        if self.device.rank == 0:
+            print(text, file=sys.stderr)
+
+    def tell(self, hook: str, **arguments: Any) -> None:
+        """Call an observer hook."""
+        observe(self.manager, hook, self.say, run=self, **arguments)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add a record to the history, to metrics.jsonl, and tell the observers."""
+        record = {**record, "epoch": round(self.state.epoch, 4), "step": self.state.global_step}
+        self.state.log_history.append(record)
+        if self.device.rank == 0 and self.folder.is_dir():
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        self.tell("minift_log", record=record)
+
+    def start(self) -> None:
+        """Make the run folder; an earlier run's records in it give way."""
+        self.started = time.time()
+        if self.device.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "metrics.jsonl").write_text("")
+            self.write_status("running")
+        self.tell("minift_run_start")
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Record how the run ended, and tell the observers."""
+        status = "finished"
+        if error is not None:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        self.write_status(status, error)
+        if error is None:
+            self.tell("minift_run_end")
+        else:
+            self.tell("minift_run_failed", exception=error)
+
+    def write_status(self, status: str, error: BaseException | None = None) -> None:
+        if self.device.rank == 0:
+            text = json.dumps({**self.describe(), "status": status, **ended(error)}, indent=2)
+            write_text(self.folder / "run.json", text)
+
+    def describe(self) -> dict[str, Any]:
+        """What somebody needs to know to repeat the run."""
+        splits = {"train": self.train_dataset, "eval": self.eval_dataset}
+        report = getattr(self.model, "load_report", None)
+        state = {k: v for k, v in asdict(self.state).items() if k != "log_history"}
+        return {
+            "arguments": self.args.to_dict(),
+            "device": self.device.kind,
+            "precision": self.precision,
+            "precision_reason": self.precision_reason,
+            "model": {
+                "class": type(self.model).__name__,
+                "source": report.source if report else None,
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+            },
+            "data": {
+                name: {"rows": len(ds), "columns": ds.column_names, "fingerprint": ds.fingerprint}
+                for name, ds in splits.items()
+                if ds is not None
+            },
+            "seed": self.args.seed,
+            "versions": versions(),
+            "command": sys.argv,
+            "state": state,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "seconds": round(time.time() - self.started, 3),
+        }
+
+
+def ended(error: BaseException | None) -> dict[str, Any]:
+    return {} if error is None else {"error": f"{type(error).__name__}: {error}"}
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that numbers can depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
