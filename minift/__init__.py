@@ -38,7 +38,7 @@ _HOME = {
     "Device": "minift.device",
     "hookimpl": "minift.hookspecs",
 }
-__all__ = [*_HOME, "__version__", "evaluate"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minift import rng
-from minift.data.dataset import Dataset, RowBatch
 from minift.data.column import is_flat
-from minift.errors import ConfigError, DataError
+from minift.data.dataset import Dataset, RowBatch
+from minift.errors import ConfigError
 from minift.tokenizer import Tokenizer, as_columns, pad_columns
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dataclass
@@ -74,7 +74,9 @@ def flat_columns(batch: RowBatch) -> dict[str, Any]:
     return as_columns(columns)
 
 
-def row_order(n: int, seed: int, epoch: int, lengths: np.ndarray | None = None, size: int = 1) -> np.ndarray:
+def row_order(
+    n: int, seed: int, epoch: int, lengths: np.ndarray | None = None, size: int = 1
+) -> np.ndarray:
     """The order of `n` rows in an epoch, int64 of shape (n,).
 
     Args:
@@ -130,5 +132,3 @@ def loader(
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),
     )
-
-

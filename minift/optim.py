@@ -48,13 +48,15 @@ class AdamW(torch.optim.Optimizer):
         for name, value, top in (("lr", lr, 1e9), ("beta1", betas[0], 1), ("beta2", betas[1], 1)):
             if not 0.0 <= value < top:
                 raise ValueError(f"{name} must be at least 0 and below {top}, got {value}")
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
         self.fused = fused
         self.grad_scale: Tensor | None = None
         self.found_inf: Tensor | None = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -79,14 +81,14 @@ class AdamW(torch.optim.Optimizer):
                 state = self.state[p]
                 grad = p.grad if self.grad_scale is None else p.grad / self.grad_scale
                 old = (p, state["exp_avg"], state["exp_avg_sq"], state["step"])
-                new = update(*old, grad, **settings(group))  # type: ignore[arg-type]
+                new = update(*old, grad, **settings(group))
                 for target, value in zip(old, new, strict=True):
                     if self.found_inf is not None:
                         value = torch.where(self.found_inf > 0, target, value)
                     target.copy_(value)
         return loss
 
-    def _fused(self, params: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _fused(self, params: list[Any], group: dict[str, Any]) -> None:
         """The same for all parameters of a group, in torch's kernel."""
         states = [self.state[p] for p in params]
         steps = [state["step"] for state in states]
@@ -138,7 +140,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         id(p) for module in model.modules() if isinstance(module, nn.LayerNorm)
         for p in module.parameters()
     }  # fmt: skip
-    decayed, kept = [], []
+    decayed: list[Tensor] = []
+    kept: list[Tensor] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
             (kept if id(p) in in_norms or NO_DECAY.search(name) else decayed).append(p)

@@ -23,6 +23,7 @@ class TextClassificationPipeline:
     """Call it with a text, a pair, or a list of these."""
 
     def __init__(self, model: Any, tokenizer: Tokenizer, device: Device, batch_size: int) -> None:
+        self.config = model.config
         self.model = device.prepare(model).eval()
         self.tokenizer, self.device, self.batch_size = tokenizer, device, batch_size
 
@@ -46,21 +47,23 @@ class TextClassificationPipeline:
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
         """Probabilities (or the bare number, for regression), float32 of shape (texts, labels)."""
-        encoded = self.tokenizer(list(texts), None if pairs is None else list(pairs), truncation=True)
+        encoded = self.tokenizer(
+            list(texts), None if pairs is None else list(pairs), truncation=True
+        )
         order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
-        found = np.zeros((len(texts), self.model.config.num_labels), np.float32)
+        found = np.zeros((len(texts), self.config.num_labels), np.float32)
         with torch.inference_mode():
             for rows in batches(order, self.batch_size):
                 columns = {name: [values[i] for i in rows] for name, values in encoded.items()}
                 batch = dict(self.tokenizer.pad(columns, return_tensors="pt"))
                 (batch,) = self.device.batches([batch])
                 logits = self.model(**batch).logits.float().cpu()
-                found[rows] = probabilities(logits, self.model.config).numpy()
+                found[rows] = probabilities(logits, self.config).numpy()
         return found
 
     def _ranked(self, scores: np.ndarray, top_k: int | None) -> list[dict[str, Any]]:
         order = np.argsort(-scores, kind="stable")[:top_k]
-        names = self.model.config.id2label
+        names = self.config.id2label
         return [{"label": names[int(i)], "score": float(scores[i])} for i in order]
 
 
@@ -78,7 +81,8 @@ def unpaired(items: Sequence[Any]) -> tuple[list[str], list[str] | None]:
     rows = [item if isinstance(item, dict) else {"text": item} for item in items]
     if any("text" not in row or not isinstance(row["text"], str) for row in rows):
         raise ArgumentError(
-            "a text must be a string or a dict with 'text'", expected="{'text': .., 'text_pair': ..}"
+            "a text must be a string or a dict with 'text'",
+            expected="{'text': .., 'text_pair': ..}",
         )
     paired = [row.get("text_pair") for row in rows]
     if all(pair is None for pair in paired):

@@ -12,7 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,12 +219,12 @@ def observe(
 def trace(manager: Manager) -> None:
     """MINIFT_TRACE=1: print every hook call, its plugins and its result to stderr."""
 
-    def before(name: str, impls: list, arguments: dict) -> None:
+    def before(name: str, impls: Sequence[Any], arguments: Mapping[str, Any]) -> None:
         listeners = ", ".join(impl.plugin_name for impl in impls) or "nobody"
         shown = ", ".join(f"{key}={value!r:.60}" for key, value in arguments.items())
         print(f"hook {name}({shown}) -> {listeners}", file=sys.stderr)
 
-    def after(outcome: Any, name: str, impls: list, arguments: dict) -> None:
+    def after(outcome: Any, name: str, impls: Any, arguments: Any) -> None:
         print(f"hook {name} = {outcome.get_result()!r:.200}", file=sys.stderr)
 
     manager.add_hookcall_monitoring(before, after)

@@ -4,7 +4,6 @@ With w warm-up steps of N in all: during warm-up every schedule rises as step / 
 optimizer updates from 0; update k uses factor(k).
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -55,10 +54,8 @@ def get_scheduler(
 
     if name not in SCHEDULES:
         raise ConfigError(f"no schedule is called {name!r}", expected=nearest(name, SCHEDULES))
-    factor = functools.partial(
-        SCHEDULES[name], warmup=num_warmup_steps, total=num_training_steps
-    )
-    return LambdaLR(optimizer, factor)
+    factor = SCHEDULES[name]
+    return LambdaLR(optimizer, lambda k: factor(k, num_warmup_steps, num_training_steps))
 
 
 def get_linear_schedule_with_warmup(

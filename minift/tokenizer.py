@@ -75,16 +75,18 @@ class Tokenizer:
         self.model_max_length = model_max_length(said, model)
         self.padding_side = said.get("padding_side", "right")
         self.model_input_names = input_names(said, model)
-        tokens = {**read_json(folder / "special_tokens_map.json"), **said}
-        for name in SPECIAL:
-            token = tokens.get(name)
-            token = token.get("content") if isinstance(token, Mapping) else token
-            setattr(self, name, token)
-            setattr(self, f"{name}_id", self._backend.token_to_id(token) if token else None)
+        special = special_tokens({**read_json(folder / "special_tokens_map.json"), **said})
+        self.unk_token, self.sep_token, self.pad_token = special[:3]
+        self.cls_token, self.mask_token = special[3:]
+        ids = [self._backend.token_to_id(token) if token else None for token in special]
+        self.unk_token_id, self.sep_token_id, self.pad_token_id = ids[:3]
+        self.cls_token_id, self.mask_token_id = ids[3:]
 
     def __fingerprint__(self) -> str:
         """Vocabulary, rules and limits; computed from what was read when it was loaded."""
-        return f"{self._digest} {self.model_max_length} {self.model_input_names} {self.padding_side}"
+        return (
+            f"{self._digest} {self.model_max_length} {self.model_input_names} {self.padding_side}"
+        )
 
     def __repr__(self) -> str:
         return (
@@ -132,7 +134,9 @@ class Tokenizer:
         texts = [text] if isinstance(text, str) else as_strings(text, "text")
         inputs: list[Any] = texts
         if text_pair is not None:
-            pairs = [text_pair] if isinstance(text_pair, str) else as_strings(text_pair, "text_pair")
+            pairs = (
+                [text_pair] if isinstance(text_pair, str) else as_strings(text_pair, "text_pair")
+            )
             if len(pairs) != len(texts) or isinstance(text_pair, str) != single:
                 raise ArgumentError(
                     "text and text_pair do not match", got=f"{len(texts)} and {len(pairs)} texts"
@@ -193,7 +197,9 @@ class Tokenizer:
         ids = token_ids.tolist() if hasattr(token_ids, "tolist") else list(token_ids)
         return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
-    def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:
+    def batch_decode(
+        self, sequences: Iterable[Any], skip_special_tokens: bool = False
+    ) -> list[str]:
         return [self.decode(ids, skip_special_tokens) for ids in sequences]
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
@@ -247,6 +253,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return said
 
 
+def special_tokens(said: Mapping[str, Any]) -> list[str | None]:
+    """The tokens with a role, in the order of SPECIAL; a file has them bare or as an object."""
+    found = [said.get(name) for name in SPECIAL]
+    return [token.get("content") if isinstance(token, Mapping) else token for token in found]
+
+
 def model_max_length(said: Mapping[str, Any], model: Mapping[str, Any]) -> int:
     """The tokenizer's own limit, or else the size of the model's position table."""
     limit = said.get("model_max_length")
@@ -256,7 +268,7 @@ def model_max_length(said: Mapping[str, Any], model: Mapping[str, Any]) -> int:
 
 
 def input_names(said: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    """`token_type_ids` only where the model has a table of more than one type to look them up in."""
+    """`token_type_ids` only where the model has more than one type to look up."""
     if "model_input_names" in said:
         return list(said["model_input_names"])
     kind = str(said.get("tokenizer_class", ""))

@@ -82,7 +82,7 @@ class Dataset:
         arrays = {}
         for name, values in mapping.items():
             values = values.tolist() if hasattr(values, "tolist") else list(values)
-            feature = (features or {}).get(name)
+            feature = features.get(name) if features else None
             if isinstance(feature, ClassLabel):
                 values = feature.str2int(values)
             try:
@@ -159,7 +159,9 @@ class Dataset:
             return batch
         return {name: values[0] for name, values in batch.items()}
 
-    def table(self, rows: "range | np.ndarray | None" = None, columns: Sequence[str] | None = None) -> pa.Table:
+    def table(
+        self, rows: "range | np.ndarray | None" = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
         """Rows as an Arrow table, without copying where they are adjacent in the data."""
         table = self._table if columns is None else self._table.select(list(columns))
         picked = self._rows if rows is None else compose(self._rows, rows)
@@ -185,7 +187,7 @@ class Dataset:
         for start in range(0, size, batch_size):
             yield self.read(range(start, min(start + batch_size, size)))
 
-    def __getitems__(self, indices: Sequence[int]) -> "RowBatch":
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> "RowBatch":
         """Called by torch's DataLoader with the indices of a whole batch."""
         return RowBatch(self, np.asarray(indices, dtype=np.int64))
 
@@ -209,7 +211,9 @@ class Dataset:
         wanted = resolve_key(indices, len(self))
         return self._with(rows=compose(self._rows, wanted))
 
-    def shuffle(self, seed: int | None = None, generator: np.random.Generator | None = None) -> "Dataset":
+    def shuffle(
+        self, seed: int | None = None, generator: np.random.Generator | None = None
+    ) -> "Dataset":
         """A random order: `numpy.random.default_rng(seed).permutation(n)`, as `datasets` does."""
         generator = generator or np.random.default_rng(seed)
         return self.select(generator.permutation(len(self)))
@@ -373,7 +377,9 @@ class Dataset:
         shown = None if columns is None else tuple(columns)
         self._format = Format(type, shown, output_all_columns, options)
 
-    def with_format(self, type: str | None = None, columns: Sequence[str] | None = None, **options: Any) -> "Dataset":
+    def with_format(
+        self, type: str | None = None, columns: Sequence[str] | None = None, **options: Any
+    ) -> "Dataset":
         """A dataset with that format; this one keeps its own."""
         dataset = self._with()
         dataset.set_format(type, columns, **options)

@@ -129,7 +129,7 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
     schema = dataset.features.arrow_schema
     file = storage.write_stream(folder / name, [dataset.table()], schema)
     form = dataset._format
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": name, **file}],
         "_fingerprint": dataset.fingerprint,
         "_format_columns": list(form.columns) if form.columns else None,

@@ -6,12 +6,12 @@ numbers only if every cell is one, so nothing is guessed row by row; errors name
 """
 
 import csv
+import dataclasses
 import glob
 import gzip
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,9 @@ class Options:
     quotes: bool | None = None
     column_names: tuple[str, ...] | None = None
     field: str | None = None
-    said: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # what the user passed, for fingerprints
+    said: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # what the user passed, for fingerprints
 
 
 def load_dataset(
@@ -132,8 +134,8 @@ def load_dataset(
     if split is not None and split not in files:
         raise ConfigError(f'Unknown split "{split}". Should be one of {list(files)}.')
     wanted = {split: files[split]} if split else files
-    loaded = {key: load_files(kind, paths, reading, features) for key, paths in wanted.items()}
-    return loaded[split] if split else DatasetDict(loaded)
+    splits = {key: load_files(kind, paths, reading, features) for key, paths in wanted.items()}
+    return splits[split] if split else DatasetDict(splits)
 
 
 def check_options(options: Mapping[str, Any]) -> Options:
@@ -149,7 +151,7 @@ def check_options(options: Mapping[str, Any]) -> Options:
     return Options(**said, said=said)
 
 
-# ------------------------------------------------------------------------------- which files there are
+# ---------------------------------------------------------------------------- which files there are
 
 
 def by_split(data_files: Any) -> dict[str, list[Path]]:
@@ -265,8 +267,8 @@ def read_csv(path: Path, options: Options, delimiter: str = ",") -> pa.Table:
     quotes = not dialect if options.quotes is None else options.quotes
     names, skip = list(options.column_names or ()), 0
     if not names:
-        quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+        plain: Any = {} if quotes else {"quoting": csv.QUOTE_NONE}
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **plain)
         names = unique_names(next(reader))
         skip = reader.line_num
     body = text.encode().split(b"\n", skip)[-1] if skip <= text.count("\n") else b""
@@ -369,7 +371,9 @@ def read_json(path: Path, options: Options) -> pa.Table:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(
-                f"{path}: row {number} is no object", got=f"{row!r:.80}", expected='{"column": value}'
+                f"{path}: row {number} is no object",
+                got=f"{row!r:.80}",
+                expected='{"column": value}',
             )
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not names:
@@ -402,14 +406,16 @@ def json_column(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> pa.
 def read_text(path: Path, options: Options) -> pa.Table:
     """One row a line, in the column `text`."""
     text = decode(path, read_bytes(path)).replace("\r\n", "\n").replace("\r", "\n")
-    return pa.table({"text": pa.array(text.removesuffix("\n").split("\n") if text else [], pa.string())})
+    return pa.table(
+        {"text": pa.array(text.removesuffix("\n").split("\n") if text else [], pa.string())}
+    )
 
 
 def read_parquet(path: Path, options: Options) -> pa.Table:
-    import pyarrow.parquet
+    from pyarrow import parquet  # 0.1 s that other formats need not pay
 
     try:
-        return plain_types(pyarrow.parquet.read_table(path))
+        return plain_types(parquet.read_table(path))
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is not a readable parquet file: {error}") from None
 

@@ -197,7 +197,7 @@ def call(plan: Plan, batch: Any, rows: range) -> Mapping[str, Any] | None:
     if plan.batched:
         result = plan.function(*arguments(plan, batch, list(rows)), **plan.fn_kwargs)
         return None if result is None else checked(plan, result, rows)
-    results = []
+    results: list[Any] = []
     for i, row in enumerate(rows):
         one = {name: values[i] for name, values in batch.items()}
         result = plan.function(*arguments(plan, one, row), **plan.fn_kwargs)

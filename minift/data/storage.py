@@ -51,7 +51,8 @@ def write(folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, meta: dic
 
 def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> dict[str, Any]:
     """One IPC stream file; small tables are joined to record batches of about BATCH_BYTES."""
-    rows, waiting, size = 0, [], 0
+    rows, size = 0, 0
+    waiting: list[pa.Table] = []
     with path.open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
 
         def flush() -> None:

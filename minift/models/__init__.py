@@ -1,1 +1,1 @@
-"""Encoders, from the file format up: weights, the encoder, what each family changes, Auto classes."""
+"""Encoders, from the file format up: weights, encoder, what each family changes, Auto classes."""

@@ -8,6 +8,7 @@ from minift.models.encoder import (
     Embeddings,
     Encoder,
     EncoderConfig,
+    EncoderOutput,
     PretrainedModel,
     Rows,
     SequenceClassifierOutput,
@@ -18,8 +19,9 @@ from minift.models.encoder import (
 
 
 class BertModel(PretrainedModel):
-    """Token ids to hidden states (B, T, H); with `first_only` to the first position's (B, H)."""
+    """Token ids to hidden states."""
 
+    base_prefix = "bert."
     head = ("pooler.",)
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -33,15 +35,24 @@ class BertModel(PretrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        first_only: bool = False,
-    ) -> Tensor:
+    ) -> EncoderOutput:
+        x, rows = self.encode(input_ids, attention_mask, token_type_ids, first_only=False)
+        return EncoderOutput(rows.spread(x), self.pool(x[rows.first]))
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        first_only: bool,
+    ) -> tuple[Tensor, Rows]:
+        """(P, H) hidden states of the real tokens, or (B, H) of each row's first position."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         check_inputs(self.config, input_ids, attention_mask)
         rows = Rows.of(attention_mask)
         x = self.embeddings(input_ids, token_type_ids, rows)  # (P, H)
-        x = self.encoder(x, rows, first_only)
-        return x if first_only else rows.spread(x)
+        return self.encoder(x, rows, first_only), rows
 
     def pool(self, first: Tensor) -> Tensor:
         """(B, H), the first position's hidden state, to (B, H), what a classifier reads."""
@@ -68,8 +79,10 @@ class BertForSequenceClassification(PretrainedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        first = self.bert(input_ids, attention_mask, token_type_ids, first_only=True)  # (B, H)
-        logits = self.classifier(dropout(self.bert.pool(first), self.p, self.training))
+        first, _ = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True)
+        logits = self.classifier(
+            dropout(self.bert.pool(first), self.p, self.training)
+        )  # (B, labels)
         if labels is None:
             return SequenceClassifierOutput(logits.float())
         loss_sum, count = classifier_loss(logits, labels, self.config.problem_type)

@@ -101,6 +101,23 @@ class EncoderConfig:
 
 
 @dataclass
+class EncoderOutput:
+    """What an encoder returns.
+
+    Attributes:
+        last_hidden_state: (B, T, H); zeros at padding, where transformers has numbers that mean
+            nothing.
+        pooler_output: (B, H), what a classifier reads.
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+
+    def __getitem__(self, key: Any) -> Any:
+        return getattr(self, key) if isinstance(key, str) else tuple(vars(self).values())[key]
+
+
+@dataclass
 class SequenceClassifierOutput:
     """What a classifier returns.
 
@@ -182,7 +199,7 @@ class Rows:
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Zero each element with probability p and scale the others by 1/(1-p) (Srivastava et al. 2014).
+    """Zero elements with probability p, scale the others by 1/(1-p) (Srivastava et al. 2014).
 
     In host memory torch draws one random number an element, a fifth of a training step. Here 64
     random bits serve four elements, 16 for each: p is rounded to a multiple of 2**-16, and the
@@ -209,7 +226,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         H = config.hidden_size
-        self.word_embeddings = nn.Embedding(config.vocab_size, H)
+        self.word_embeddings = nn.Embedding(config.vocab_size, H, padding_idx=config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, H)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, H)
         self.LayerNorm = nn.LayerNorm(H, eps=config.layer_norm_eps)
@@ -333,7 +350,9 @@ class PretrainedModel(nn.Module):
         super().__init__()
         self.config = config
 
-    def save_pretrained(self, save_directory: str | Path, tensors: dict[str, Tensor] | None = None) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, tensors: dict[str, Tensor] | None = None
+    ) -> None:
         """Write config.json and model.safetensors as transformers does, and loads unchanged.
 
         Args:

@@ -77,7 +77,9 @@ class TrainingArguments:
     dataloader_num_workers: int = arg(0, "processes that collate batches; 0 = this one")
 
     # What is said and when
-    logging_steps: Any = arg("auto", "steps between log lines; auto = about 50 lines a run")
+    logging_steps: int | float | str = arg(
+        "auto", "steps between log lines; auto = about 50 lines a run"
+    )
     logging_first_step: bool = arg(False, "also log the first step")
     eval_strategy: str = arg("no", "no, steps or epoch")
     eval_steps: int | None = arg(None, "steps between evaluations; logging_steps by default")

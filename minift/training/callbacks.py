@@ -26,7 +26,12 @@ class ProgressCallback:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                "{task.description}",
+            )
             self.bar = Progress(*columns, console=Console(stderr=True))
             self.task = self.bar.add_task("", total=run.state.max_steps)
             self.bar.start()
@@ -75,7 +80,9 @@ class EarlyStoppingCallback:
         early_stopping_threshold: how much better counts as better.
     """
 
-    def __init__(self, early_stopping_patience: int = 1, early_stopping_threshold: float = 0.0) -> None:
+    def __init__(
+        self, early_stopping_patience: int = 1, early_stopping_threshold: float = 0.0
+    ) -> None:
         self.patience, self.threshold = early_stopping_patience, early_stopping_threshold
 
     @hookimpl

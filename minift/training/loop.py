@@ -12,7 +12,6 @@ Three rules make it exact:
 """
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from minift.training.run import Run
 def train(run: Run) -> None:
     """Train `run.model` from `run.state.global_step` to `run.state.max_steps`."""
     args, state, device, optimizer = run.args, run.state, run.device, run.optimizer
+    assert run.train_dataset is not None
     log_every = args.log_every(state.max_steps)
     per_epoch = steps_per_epoch(run)
     window = Window(device)  # what the next log record is about
@@ -39,7 +39,9 @@ def train(run: Run) -> None:
         epoch, done = divmod(state.global_step, per_epoch)
         groups = epoch_plan(run, epoch)[done:]  # O(1) seek: an epoch's plan is a function
         micro_batches = (rows for group in groups for rows in group)
-        stream = loader(run.train_dataset, list(micro_batches), run.collate, args.dataloader_num_workers)
+        stream = loader(
+            run.train_dataset, list(micro_batches), run.collate, args.dataloader_num_workers
+        )
         on_device = device.batches(stream)
 
         for group in groups:
@@ -64,7 +66,11 @@ def train(run: Run) -> None:
             run.tell("minift_step_end")
 
             last = state.global_step == state.max_steps
-            if state.global_step % log_every == 0 or last or (args.logging_first_step and state.global_step == 1):
+            if (
+                state.global_step % log_every == 0
+                or last
+                or (args.logging_first_step and state.global_step == 1)
+            ):
                 run.log({**window.fetch(run), "learning_rate": learning_rate})
             if evaluation_due(run, per_epoch):
                 window.fetch(run, keep=True)  # never evaluate, and never save, after a halt
@@ -110,7 +116,10 @@ class Window:
             raise not_finite(run, int(got["bad"]))
         if keep:
             return {}
-        self.total_loss, self.total_count = self.total_loss + got["loss"], self.total_count + got["count"]
+        self.total_loss, self.total_count = (
+            self.total_loss + got["loss"],
+            self.total_count + got["count"],
+        )
         self.loss, self.count = torch.zeros_like(self.loss), torch.zeros_like(self.loss)
         run.train_loss = self.total_loss / self.total_count
         return {"loss": got["loss"] / got["count"], "grad_norm": got["norm"]}

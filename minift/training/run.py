@@ -1,9 +1,9 @@
 """`Run`: everything a loop holds, and the run folder.
 
-    output_dir/
-      run.json        configuration, versions, device, precision and why, data, seeds, how it ended
-      metrics.jsonl   one line a log record
-      config.json, model.safetensors, tokenizer files: the model, when it was saved
+output_dir/
+  run.json        configuration, versions, device, precision and why, data, seeds, how it ended
+  metrics.jsonl   one line a log record
+  config.json, model.safetensors, tokenizer files: the model, when it was saved
 """
 
 import json
@@ -70,6 +70,7 @@ class Run:
     scheduler: Any = None
     state: TrainerState = field(default_factory=TrainerState)
     started: float = 0.0
+    inputs: dict[str, Any] = field(default_factory=dict)  # how rows became inputs, for run.json
     train_loss: float | None = None  # per item, over the whole run so far
 
     @property
@@ -139,6 +140,7 @@ class Run:
                 for name, ds in splits.items()
                 if ds is not None
             },
+            "inputs": self.inputs,
             "seed": self.args.seed,
             "versions": versions(),
             "command": sys.argv,

@@ -127,7 +127,11 @@ class Trainer:
         if args.eval_strategy != "no" and run.eval_dataset is None:
             raise ConfigError("eval_strategy needs eval_dataset", got=args.eval_strategy)
         per_epoch = loop.steps_per_epoch(run)
-        total = args.max_steps if args.max_steps > 0 else int(np.ceil(args.num_train_epochs * per_epoch))
+        total = (
+            args.max_steps
+            if args.max_steps > 0
+            else int(np.ceil(args.num_train_epochs * per_epoch))
+        )
         run.state.max_steps = total
         if run.optimizer is None:
             run.optimizer = AdamW(
@@ -148,19 +152,23 @@ class Trainer:
             run.end(error)
             raise
         seconds = time.perf_counter() - started
-        metrics = {
+        metrics: dict[str, float] = {
             "train_runtime": round(seconds, 3),
-            "train_samples_per_second": round(run.state.epoch * len(run.train_dataset) / seconds, 3),
+            "train_samples_per_second": round(
+                run.state.epoch * len(run.train_dataset) / seconds, 3
+            ),
             "train_steps_per_second": round(run.state.global_step / seconds, 3),
-            "train_loss": run.train_loss,
+            "train_loss": run.train_loss or 0.0,
         }
         run.log(metrics)
         if run.state.stop_reason:
             run.say(f"stopped early: {run.state.stop_reason}")
         run.end()
-        return TrainOutput(run.state.global_step, run.train_loss or 0.0, metrics)
+        return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
 
-    def evaluate(self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Loss and metrics, the keys beginning with the prefix."""
         dataset = self._prepared(eval_dataset, "eval_dataset", False) or self.run.eval_dataset
         if dataset is None:
@@ -195,7 +203,9 @@ class Trainer:
 
     # -- checks -----------------------------------------------------------------------------------
 
-    def _prepared(self, dataset: Dataset | None, name: str, must_have_labels: bool) -> Dataset | None:
+    def _prepared(
+        self, dataset: Dataset | None, name: str, must_have_labels: bool
+    ) -> Dataset | None:
         """The dataset with the columns that feed the model, after checking them."""
         if dataset is None:
             return None

@@ -42,10 +42,17 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"PARITY NOT TESTED: {len(files)} files skipped, {reason()}")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quiet_peers():
-    """No progress bars of the peers between the dots."""
-    if not missing():
-        import transformers
+@pytest.fixture(scope="package", autouse=True)
+def peers_at_work():
+    """One thread, since tiny models only lose by more, and no progress bars between the dots."""
+    if missing():
+        yield
+        return
+    import torch
+    import transformers
 
-        transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -264,6 +264,9 @@ def minilm_tokenizer() -> dict[str, Any]:
         row = {"name": name, "text": text, "text_pair": pair, "arguments": arguments}
         batches.append(row | {field: got[field] for field in FIELDS})
     return {
+        "about": "a quirk that a test may except: in a single call, transformers takes an empty "
+        "text_pair for none (texts/empty_second, texts/both_empty, limited/pair_with_empty), "
+        "although in a batch it is a text (batches/empty_in_pairs)",
         "attributes": {name: getattr(tokenizer, name) for name in ATTRIBUTES},
         "length": len(tokenizer),
         "special_tokens_to_add": {

