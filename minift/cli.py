@@ -420,7 +420,7 @@ def predict(args: argparse.Namespace) -> int:
     if bool(args.text) == bool(args.file) or len(args.text) > 2:
         raise ArgumentError("give one text, two texts (a pair), or --file FILE")
     columns = split_words(args.text_columns) or run_record(args.model).get("columns")
-    rows: list[Any]
+    rows: Any
     if args.file:
         dataset = load_dataset(args.file, split="train")
         columns = columns or guess_texts(dataset)
@@ -436,9 +436,8 @@ def predict(args: argparse.Namespace) -> int:
                 expected=", ".join(columns),
             )
         rows = [dict(zip(("text", "text_pair"), args.text, strict=False))]
-    classify = pipeline("text-classification", args.model, device=args.device)
-    for found_labels in classify(rows, top_k=None):
-        labels: Any = found_labels
+    classify: Any = pipeline("text-classification", args.model, device=args.device)
+    for labels in classify(rows, top_k=None):
         scores = {found["label"]: round(found["score"], 4) for found in labels}
         if args.file:
             print(json.dumps({"label": labels[0]["label"], "scores": scores}))
@@ -464,11 +463,15 @@ def list_plugins(args: argparse.Namespace) -> int:
         print(loop_outline(manager))
         return 0
     devices = plugins.registry(manager, "minift_devices")
-    listed = []
+    listed: list[dict[str, Any]] = []
     for name, plugin in manager.list_name_plugin():
         hooks = sorted(c.name for c in manager.get_hookcallers(plugin) or ()) if plugin else []
         mine = [(key, found.value) for key, found in devices.items() if found.plugin == name]
-        entry = {"name": name, "version": manager.versions.get(name, ""), "hooks": hooks}
+        entry: dict[str, Any] = {
+            "name": name,
+            "version": manager.versions.get(name, ""),
+            "hooks": hooks,
+        }
         listed.append({**entry, "devices": describe(mine), "error": None})
         if plugin is None:
             listed[-1]["error"] = "left out with -p"

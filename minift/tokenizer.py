@@ -50,6 +50,7 @@ class Tokenizer:
         model_input_names: the keys that calling it returns.
         model_max_length: the longest sequence that the model takes.
         padding_side: "right" or "left".
+        truncation_side: the same.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,6 +75,7 @@ class Tokenizer:
         model = read_json(folder / "config.json")
         self.model_max_length = model_max_length(said, model)
         self.padding_side = said.get("padding_side", "right")
+        self.truncation_side = said.get("truncation_side", "right")
         self.model_input_names = input_names(said, model)
         special = special_tokens({**read_json(folder / "special_tokens_map.json"), **said})
         self.unk_token, self.sep_token, self.pad_token = special[:3]
@@ -84,9 +86,8 @@ class Tokenizer:
 
     def __fingerprint__(self) -> str:
         """Vocabulary, rules and limits; computed from what was read when it was loaded."""
-        return (
-            f"{self._digest} {self.model_max_length} {self.model_input_names} {self.padding_side}"
-        )
+        limits = (self.model_max_length, self.padding_side, self.truncation_side)
+        return f"{self._digest} {self.model_input_names} {limits}"
 
     def __repr__(self) -> str:
         return (
@@ -111,6 +112,7 @@ class Tokenizer:
         truncation: bool | str = False,
         max_length: int | None = None,
         padding: bool | str = False,
+        pad_to_multiple_of: int | None = None,
         return_tensors: str | None = None,
         add_special_tokens: bool = True,
     ) -> BatchEncoding:
@@ -123,6 +125,7 @@ class Tokenizer:
                 "only_first" and "only_second" take them from one.
             max_length: in tokens, special ones included; the model's limit by default.
             padding: True or "longest" pads to the longest of the batch, "max_length" to that.
+            pad_to_multiple_of: round the padded length up.
             return_tensors: "pt" for torch tensors, "np" for arrays; else lists.
             add_special_tokens: put the model's own tokens around and between the texts.
 
@@ -149,7 +152,10 @@ class Tokenizer:
         columns["attention_mask"] = [one.attention_mask for one in found]
         if padding or return_tensors:
             length = max_length or self.model_max_length if padding == "max_length" else None
-            return self.pad(columns, bool(padding), length, return_tensors=return_tensors)
+            padded = self.pad(columns, bool(padding), length, pad_to_multiple_of, return_tensors)
+            if single and not return_tensors:
+                return BatchEncoding({name: rows[0] for name, rows in padded.items()})
+            return padded
         return BatchEncoding({k: v[0] for k, v in columns.items()} if single else columns)
 
     def _truncate(self, truncation: bool | str, max_length: int | None) -> None:
@@ -159,7 +165,9 @@ class Tokenizer:
         if truncation not in TRUNCATION:
             raise ConfigError("unknown truncation", got=truncation, expected=list(TRUNCATION))
         limit = min(max_length or self.model_max_length, 10**9)
-        self._backend.enable_truncation(limit, strategy=TRUNCATION[truncation])
+        self._backend.enable_truncation(
+            limit, strategy=TRUNCATION[truncation], direction=self.truncation_side
+        )
 
     def pad(
         self,
