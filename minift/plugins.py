@@ -93,7 +93,7 @@ def build_manager(
     for plugin in plugins:
         add_plugin(manager, plugin)
     refuse_misspelt_hooks(manager)
-    if os.environ.get("MINIFT_TRACE") == "1":
+    if tracing():
         trace(manager)
     return manager
 
@@ -187,6 +187,7 @@ def registry(manager: Manager, hook: str) -> dict[str, Registered]:
     """
     found: dict[str, Registered] = {}
     for impl in getattr(manager.hook, hook).get_hookimpls():
+        note_call(hook, impl.plugin_name)
         for name, value in (impl.function() or {}).items():
             if name in found:
                 raise PluginError(
@@ -204,8 +205,7 @@ def observe(
 ) -> None:
     """Tell every observer; one that fails is reported and unplugged, and training goes on."""
     for impl in reversed(getattr(manager.hook, hook).get_hookimpls()):
-        if os.environ.get("MINIFT_TRACE") == "1":
-            print(f"hook {hook} -> {impl.plugin_name}", file=sys.stderr)
+        note_call(hook, impl.plugin_name)
         try:
             impl.function(*(arguments[name] for name in impl.argnames))
         except Exception as error:  # an observer must never be able to end a run
@@ -216,13 +216,22 @@ def observe(
             )
 
 
+def tracing() -> bool:
+    """MINIFT_TRACE=1: every hook call is printed to stderr."""
+    return os.environ.get("MINIFT_TRACE") == "1"
+
+
+def note_call(hook: str, plugin: str) -> None:
+    """Registrars and observers are asked one by one, to know who answers; trace them here."""
+    if tracing():
+        print(f"hook {hook} -> {plugin}", file=sys.stderr)
+
+
 def trace(manager: Manager) -> None:
-    """MINIFT_TRACE=1: print every hook call, its plugins and its result to stderr."""
+    """Print the calls that go through pluggy itself: finders and decisions, with their answer."""
 
     def before(name: str, impls: Sequence[Any], arguments: Mapping[str, Any]) -> None:
-        listeners = ", ".join(impl.plugin_name for impl in impls) or "nobody"
-        shown = ", ".join(f"{key}={value!r:.60}" for key, value in arguments.items())
-        print(f"hook {name}({shown}) -> {listeners}", file=sys.stderr)
+        note_call(name, ", ".join(impl.plugin_name for impl in impls) or "nobody")
 
     def after(outcome: Any, name: str, impls: Any, arguments: Any) -> None:
         print(f"hook {name} = {outcome.get_result()!r:.200}", file=sys.stderr)

@@ -79,7 +79,7 @@ def evaluate(
     total, count = 0.0, 0.0
     with torch.inference_mode(), run.device.autocast(precision or run.precision):
         for rows, batch in zip(plan, run.device.batches(stream), strict=True):
-            outputs = run.model(**batch)
+            outputs = run.forward(batch)
             logits = put(logits, outputs.logits.float(), rows, len(dataset))
             if "labels" in batch:
                 labels = put(labels, batch["labels"], rows, len(dataset))

@@ -50,7 +50,7 @@ def train(run: Run) -> None:
             for i, _ in enumerate(group):
                 batch = next(on_device)
                 with device.autocast(run.precision):
-                    outputs = run.model(**batch)
+                    outputs = run.forward(batch)
                     loss_sum, count = loss_of(run, outputs, batch)
                 device.backward(loss_sum, last=i == len(group) - 1)
                 step_loss, step_count = step_loss + loss_sum.detach(), step_count + count

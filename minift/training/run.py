@@ -65,6 +65,7 @@ class Run:
     train_dataset: Dataset | None = None
     eval_dataset: Dataset | None = None
     compute_metrics: Callable[[Any], dict[str, float]] | None = None
+    takes: set[str] | None = None  # the names that model.forward takes; None: any
     loss: "Callable[[Any, dict[str, Any]], tuple[torch.Tensor, torch.Tensor]] | None" = None
     optimizer: Any = None
     scheduler: Any = None
@@ -85,6 +86,11 @@ class Run:
     def tell(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook."""
         observe(self.manager, hook, self.say, run=self, **arguments)
+
+    def forward(self, batch: dict[str, Any]) -> Any:
+        """The model's outputs; it is given only what it takes."""
+        taken = batch if self.takes is None else {k: v for k, v in batch.items() if k in self.takes}
+        return self.model(**taken)
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a record to the history, to metrics.jsonl, and tell the observers."""

@@ -83,6 +83,7 @@ class Trainer:
             compute_metrics = [compute_metrics]
         if compute_metrics is not None and not callable(compute_metrics):
             compute_metrics = named_metrics(compute_metrics)
+        names, open_ended = inputs_of(model)
         manager = default_manager()
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
         precision, reason = choose_precision(self.args.wanted_precision(), device)
@@ -99,6 +100,7 @@ class Trainer:
             train_dataset=self._prepared(train_dataset, "train_dataset", must_have_labels=True),
             eval_dataset=self._prepared(eval_dataset, "eval_dataset", must_have_labels=False),
             compute_metrics=compute_metrics,
+            takes=None if open_ended else names,
             loss=loss,
             optimizer=optimizers[0],
             scheduler=optimizers[1],

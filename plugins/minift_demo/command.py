@@ -29,13 +29,12 @@ class Demo:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        from minift import TrainingArguments, cli, load_dataset
+        from minift import TrainingArguments, load_dataset
+        from minift.inputs import Inputs, build_trainer
         from minift_demo import MODEL, TASK
 
         splits = load_dataset(TASK)
-        weights = Namespace(dataset=TASK, train_file=None, validation_file=None, task=TASK)
-        options = ("text_columns", "label_column", "label_names", "metric", "max_length")
-        inputs = cli.Inputs.from_args(Namespace(**vars(weights), **dict.fromkeys(options)))
+        inputs = Inputs.from_args(Namespace(dataset=TASK, task=TASK))
         settings = TrainingArguments(
             args.output_dir,
             device=args.device,
@@ -44,7 +43,7 @@ class Demo:
             **SETTINGS,
         )
         print(f"{TASK}: " + ", ".join(f"{len(ds)} {split} pairs" for split, ds in splits.items()))
-        trainer = cli.build_trainer(MODEL, inputs, settings)
+        trainer = build_trainer(MODEL, inputs, settings)
         trainer.train()
         trainer.save_model()
         tokenizer = trainer.processing_class

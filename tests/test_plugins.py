@@ -1,0 +1,256 @@
+"""The plugin system: discovery, choice, mistakes in plugins, observers that fail."""
+
+import json
+import subprocess
+import sys
+import types
+
+import pytest
+
+from minift import hookimpl, plugins
+from minift.device import Device, choose_device, choose_precision
+from minift.errors import ArgumentError, ConfigError, DeviceError, MissingFileError, PluginError
+
+
+class EntryPoint:
+    """What importlib.metadata gives, with a plugin of our choice behind it."""
+
+    dist = None
+
+    def __init__(self, name, load):
+        self.name, self.load = name, load
+
+
+def plugin(**hooks):
+    """A plugin object with these functions as hooks."""
+    module = types.ModuleType("made_here")
+    for name, function in hooks.items():
+        setattr(module, name, hookimpl(function))
+    return module
+
+
+def test_installed_plugins_are_found_by_their_entry_points():
+    manager = plugins.build_manager()
+    names = [name for name, _ in manager.list_name_plugin()]
+    assert {"cpu", "glue", "demo"} <= set(names)
+    assert manager.failures == {}
+    assert manager.versions["cpu"]
+
+
+def test_a_plugin_that_does_not_import_stops_nothing():
+    def broken():
+        raise ImportError("No module named 'torch_of_tomorrow'")
+
+    good = plugin(minift_metrics=lambda: {"mine": len})
+    manager = plugins.build_manager(
+        entry_points=[EntryPoint("broken", broken), EntryPoint("good", lambda: good)]
+    )
+    assert "torch_of_tomorrow" in str(manager.failures["broken"])
+    assert plugins.registry(manager, "minift_metrics")["mine"].plugin == "good"
+
+
+def test_a_plugin_with_a_wrong_argument_is_listed_as_broken():
+    wrong = plugin(minift_log=lambda run, recrod: None)
+    manager = plugins.build_manager(entry_points=[EntryPoint("wrong", lambda: wrong)])
+    assert "recrod" in str(manager.failures["wrong"])
+
+
+def test_a_misspelt_hook_is_an_error_that_names_the_right_one():
+    wrong = plugin(minift_metricks=lambda: {})
+    with pytest.raises(PluginError) as error:
+        plugins.build_manager(entry_points=[EntryPoint("typo", lambda: wrong)])
+    assert "minift_metricks" in str(error.value)
+    assert "'minift_metrics'" in str(error.value)
+    assert "-p no:typo" in str(error.value)
+
+
+def test_two_plugins_with_one_name_are_an_error_that_names_both():
+    first = plugin(minift_metrics=lambda: {"f1": len})
+    second = plugin(minift_metrics=lambda: {"f1": max})
+    manager = plugins.build_manager(
+        entry_points=[EntryPoint("first", lambda: first), EntryPoint("second", lambda: second)]
+    )
+    with pytest.raises(PluginError) as error:
+        plugins.registry(manager, "minift_metrics")
+    assert "first" in str(error.value) and "second" in str(error.value)
+
+
+def test_a_callback_without_hooks_is_told_what_its_methods_are_called_here():
+    class TrainerCallback:
+        def on_log(self, args, state, control, logs=None): ...
+
+        def on_train_end(self, args, state, control): ...
+
+    with pytest.raises(TypeError) as error:
+        plugins.run_manager(plugins.build_manager(None), [TrainerCallback()])
+    assert isinstance(error.value, ArgumentError)
+    assert "on_log -> minift_log" in str(error.value)
+    assert "on_train_end -> minift_run_end" in str(error.value)
+
+
+def test_a_callback_may_be_a_class():
+    class Counter:
+        @hookimpl
+        def minift_step_end(self, run): ...
+
+    manager = plugins.run_manager(plugins.build_manager(None), [Counter])
+    assert [type(p) for _, p in manager.list_name_plugin()] == [Counter]
+
+
+def test_no_plugins_at_all_says_what_to_install():
+    manager = plugins.build_manager(entry_points=[])
+    with pytest.raises(DeviceError) as error:
+        choose_device("auto", manager)
+    assert "pip install" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"cpu", "glue", "demo"}),
+        (["no:demo"], {"cpu", "glue"}),
+        (["cpu"], {"cpu"}),
+        (None, set()),
+    ],
+)
+def test_plugins_are_chosen_by_words(words, expected):
+    manager = plugins.build_manager(words)
+    names = {name for name, found in manager.list_name_plugin() if found is not None}
+    assert names & {"cpu", "glue", "demo"} == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, []), ("", None), ("no:demo, cpu", ["no:demo", "cpu"])]
+)
+def test_words_come_from_the_environment(monkeypatch, value, words):
+    monkeypatch.delenv("MINIFT_PLUGINS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MINIFT_PLUGINS", value)
+    assert plugins.words_from_environment() == words
+
+
+def test_a_file_is_a_plugin(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import minift\n@minift.hookimpl\ndef minift_metrics():\n    return {'mine': len}\n"
+    )
+    manager = plugins.build_manager(None, files=[file])
+    assert plugins.registry(manager, "minift_metrics")["mine"].plugin == "mine"
+    with pytest.raises(MissingFileError):
+        plugins.build_manager(None, files=[tmp_path / "absent.py"])
+
+
+def test_an_observer_that_fails_is_reported_and_unplugged():
+    heard, said = [], []
+
+    class Fails:
+        @hookimpl
+        def minift_log(self, run, record):
+            heard.append("fails")
+            raise RuntimeError("disk full")
+
+    class Listens:
+        @hookimpl
+        def minift_log(self, record):  # fewer arguments than the spec has
+            heard.append(record["loss"])
+
+    manager = plugins.run_manager(plugins.build_manager(None), [Listens(), Fails()])
+    for loss in (1, 2):
+        plugins.observe(manager, "minift_log", said.append, run=None, record={"loss": loss})
+    assert heard == ["fails", 1, 2]
+    assert len(said) == 1 and "disk full" in said[0] and "unplugged" in said[0]
+
+
+def test_a_run_has_its_own_manager():
+    class Callback:
+        @hookimpl
+        def minift_step_end(self, run): ...
+
+    base = plugins.build_manager(["cpu"])
+    plugins.run_manager(base, [Callback()])
+    assert [name for name, _ in base.list_name_plugin()] == ["cpu"]
+
+
+# ----------------------------------------------------------------------------------------- devices
+
+
+def test_auto_takes_the_highest_priority_that_is_available():
+    class Fast(Device):
+        name, priority = "fast", 9
+
+        @classmethod
+        def unavailable(cls):
+            return "no such chip in this machine"
+
+    class Plain(Device):
+        name = "plain"
+
+    given = plugin(minift_devices=lambda: {"fast": Fast, "plain": Plain})
+    manager = plugins.build_manager(None, plugins=[given])
+    assert choose_device("auto", manager).name == "plain"
+    with pytest.raises(DeviceError) as error:
+        choose_device("fast", manager)
+    assert "no such chip" in str(error.value) and "plain (available)" in str(error.value)
+    with pytest.raises(DeviceError, match="no plugin provides 'slow'"):
+        choose_device("slow", manager)
+
+
+def test_precision_auto_is_what_the_hardware_computes_natively():
+    class Native(Device):
+        def precisions(self):
+            return {"fp32": None, "bf16": None}
+
+    class Slow(Device):
+        def precisions(self):
+            return {"fp32": None, "bf16": "emulated here"}
+
+    assert choose_precision("auto", Native())[0] == "bf16"
+    assert choose_precision("auto", Slow()) == ("fp32", "auto: emulated here")
+    assert choose_precision("bf16", Slow())[0] == "bf16"
+    with pytest.raises(ConfigError, match="fp16"):
+        choose_precision("fp16", Native())
+
+
+# ------------------------------------------------------------------------------ command `plugins`
+
+
+def run_cli(*words, **environment):
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "minift", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_minift_plugins_lists_hooks_and_devices():
+    done = run_cli("plugins", "--json")
+    assert done.returncode == 0, done.stderr
+    listed = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert listed["cpu"]["hooks"] == ["minift_devices"]
+    assert listed["cpu"]["devices"] == [{"name": "cpu", "priority": 0, "unavailable": None}]
+    text = run_cli("plugins").stdout
+    assert "device cpu: available" in text
+
+
+def test_minift_plugins_lists_a_left_out_plugin():
+    done = run_cli("-p", "no:demo", "plugins")
+    assert "left out with -p" in done.stdout
+    assert run_cli("-p", "no:demo", "demo").returncode == 2
+
+
+def test_the_loop_names_every_hook_and_who_listens():
+    from minift import hookspecs
+
+    outline = run_cli("plugins", "--loop").stdout
+    for name in vars(hookspecs):
+        if name.startswith("minift_"):
+            assert outline.count(name) == 1, name
+    assert "minift_devices" in outline and "<- cpu" in outline
+
+
+def test_trace_prints_every_hook_call():
+    done = run_cli("plugins", MINIFT_TRACE="1")
+    assert "hook minift_devices -> cpu" in done.stderr

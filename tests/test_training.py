@@ -1,0 +1,393 @@
+"""Trainer and the loop: exact for any split of the rows, untouched by evaluating and logging.
+
+Tiny models, trained for real. Named after the pains of other trainers that they exclude.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_model, make_rows
+
+from minift import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Dataset,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainingArguments,
+    hookimpl,
+)
+from minift.errors import ArgumentError, ColumnError, ConfigError, DataError, TrainingError
+
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def quiet_folder(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model"), **NO_DROPOUT)
+
+
+def rows(folder, n=50, seed=0):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    data = Dataset.from_dict(make_rows(n, seed))
+    return data.map(lambda b: tokenizer(b["sentence1"], b["sentence2"]), batched=True)
+
+
+def trainer(folder, tmp_path, n=50, model=None, callbacks=(), loss=None, metrics=None, **settings):
+    settings = {"learning_rate": 1e-3, "disable_tqdm": True, "device": "cpu", **settings}
+    return Trainer(
+        model or AutoModelForSequenceClassification.from_pretrained(folder, seed=3),
+        TrainingArguments(str(tmp_path / "run"), precision="fp32", **settings),
+        train_dataset=rows(folder, n),
+        eval_dataset=rows(folder, 30, seed=1),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        compute_metrics=metrics,
+        callbacks=callbacks,
+        loss=loss,
+    )
+
+
+def weights(trained):
+    return {name: p.detach().clone() for name, p in trained.model.named_parameters()}
+
+
+def losses(trained, key="loss"):
+    return [record[key] for record in trained.state.log_history if key in record]
+
+
+# --------------------------------------------------------------------------------------- invariance
+
+
+@pytest.mark.parametrize(("size", "group"), [(8, 2), (4, 4), (1, 16), (16, 1)])
+def test_how_a_step_is_cut_into_micro_batches_does_not_matter(quiet_folder, tmp_path, size, group):
+    """transformers#47688: accumulation multiplied loss and gradient. The last step is ragged."""
+    steps = {"max_steps": 8, "logging_steps": 1}
+    whole = trainer(quiet_folder, tmp_path, per_device_train_batch_size=16, **steps)
+    whole.train()
+    cut = trainer(
+        quiet_folder,
+        tmp_path,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=group,
+        **steps,
+    )
+    cut.train()
+    first = {"rel": 1e-6, "abs": 0}
+    assert losses(cut)[0] == pytest.approx(losses(whole)[0], **first)
+    assert losses(cut, "grad_norm")[0] == pytest.approx(losses(whole, "grad_norm")[0], **first)
+    assert losses(cut) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_evaluating_and_logging_do_not_change_training(folder, tmp_path):
+    """pytorch#80119: each DataLoader iterator drew from the generator that dropout uses."""
+    plain = trainer(folder, tmp_path, num_train_epochs=2, logging_steps=100)
+    plain.train()
+    busy = trainer(
+        folder, tmp_path, num_train_epochs=2, logging_steps=1, eval_strategy="steps", eval_steps=2
+    )
+    busy.train()
+    for name, value in weights(plain).items():
+        assert torch.equal(value, weights(busy)[name]), name
+
+
+def test_workers_do_not_change_training(folder, tmp_path):
+    plain = trainer(folder, tmp_path, max_steps=6)
+    plain.train()
+    workers = trainer(folder, tmp_path, max_steps=6, dataloader_num_workers=2)
+    workers.train()
+    for name, value in weights(plain).items():
+        assert torch.equal(value, weights(workers)[name]), name
+
+
+def test_training_depends_on_its_seed_alone(folder, tmp_path):
+    torch.manual_seed(1)
+    one = trainer(folder, tmp_path, max_steps=5)
+    one.train()
+    torch.manual_seed(2)
+    torch.rand(7)
+    same = trainer(folder, tmp_path, max_steps=5)
+    same.train()
+    other = trainer(folder, tmp_path, max_steps=5, seed=43)
+    other.train()
+    name = "classifier.weight"
+    assert torch.equal(weights(one)[name], weights(same)[name])
+    assert not torch.equal(weights(one)[name], weights(other)[name])
+
+
+def test_dropout_is_on_in_training_and_off_in_evaluation(folder, tmp_path):
+    made = trainer(folder, tmp_path, max_steps=1)
+    first = made.predict(rows(folder, 10)).predictions
+    assert np.array_equal(first, made.predict(rows(folder, 10)).predictions)
+    made.model.train()
+    batch = made.run.collate(rows(folder, 10).select_columns(["input_ids"]).__getitems__(range(10)))
+    assert not torch.equal(made.model(**batch).logits, made.model(**batch).logits)
+
+
+# ------------------------------------------------------------------------------------ what is logged
+
+
+def test_losses_are_means_over_items_and_the_task_is_learned(quiet_folder, tmp_path):
+    made = trainer(
+        quiet_folder, tmp_path, n=64, num_train_epochs=30, logging_steps=8, metrics="accuracy"
+    )
+    output = made.train()
+    assert output.global_step == 240
+    assert losses(made)[0] == pytest.approx(math.log(2), abs=0.1)
+    assert losses(made)[-1] < 0.2
+    assert made.evaluate(rows(quiet_folder, 64))["eval_accuracy"] > 0.9
+
+
+def test_the_default_is_about_fifty_log_lines(quiet_folder, tmp_path):
+    made = trainer(quiet_folder, tmp_path, max_steps=203, per_device_train_batch_size=4)
+    made.train()
+    assert 45 <= len(losses(made)) <= 55
+
+
+def test_the_learning_rate_logged_is_the_one_used(quiet_folder, tmp_path):
+    made = trainer(quiet_folder, tmp_path, max_steps=4, logging_steps=1, warmup_steps=2)
+    made.train()
+    assert losses(made, "learning_rate") == pytest.approx([0.0, 5e-4, 1e-3, 5e-4])
+
+
+def test_eval_loss_is_the_mean_over_rows_whatever_the_batch(quiet_folder, tmp_path):
+    small = trainer(quiet_folder, tmp_path, per_device_eval_batch_size=7)
+    large = trainer(quiet_folder, tmp_path, per_device_eval_batch_size=30)
+    assert small.evaluate()["eval_loss"] == pytest.approx(large.evaluate()["eval_loss"], rel=1e-6)
+
+
+def test_predictions_are_in_the_order_of_the_dataset(quiet_folder, tmp_path):
+    """They are computed sorted by length and put back by row."""
+    made = trainer(quiet_folder, tmp_path, per_device_eval_batch_size=4)
+    data = rows(quiet_folder, 21)
+    together = made.predict(data)
+    assert together.predictions.shape == (21, 2)
+    for i in (0, 7, 20):
+        alone = made.predict(data.select([i]))
+        assert np.allclose(alone.predictions[0], together.predictions[i], atol=1e-6)
+        assert alone.label_ids[0] == together.label_ids[i] == data[i]["label"]
+
+
+def test_the_run_folder_says_how_to_repeat_the_run(folder, tmp_path):
+    made = trainer(folder, tmp_path, max_steps=3, logging_steps=1)
+    made.train()
+    made.save_model()
+    said = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert said["status"] == "finished"
+    assert said["arguments"]["learning_rate"] == 1e-3
+    assert said["precision"] == "fp32" and said["precision_reason"] == "asked for"
+    assert said["data"]["train"]["rows"] == 50 and said["data"]["train"]["fingerprint"]
+    assert said["versions"]["torch"] == torch.__version__
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 3]
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    assert all(torch.equal(p, weights(made)[n]) for n, p in again.named_parameters())
+
+
+# ----------------------------------------------------------------------------- when numbers go wrong
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_loss_that_is_not_finite_ends_the_run_and_spares_the_model(folder, tmp_path, fused):
+    """trl#6702: NaN was replaced in the logs, and training went on with spoilt weights."""
+    poisoned = {}
+
+    def loss(outputs, batch):
+        if len(poisoned) == 5:
+            return outputs.loss_sum * float("nan"), outputs.count
+        poisoned[len(poisoned)] = weights(made)
+        return outputs.loss_sum, outputs.count
+
+    made = trainer(folder, tmp_path, max_steps=20, logging_steps=10, loss=loss)
+    if not fused:
+        made.run.optimizer = torch.optim.SGD(made.model.parameters(), lr=1e-3)
+    with pytest.raises(TrainingError) as error:
+        made.train()
+    assert "step 6" in str(error.value) and "learning rate" in str(error.value)
+    first_bad = np.concatenate(made_rows(made, 5)).tolist()
+    assert str(first_bad) in str(error.value)
+    after = weights(made)
+    assert all(torch.isfinite(p).all() for p in after.values())
+    assert any(not torch.equal(after[name], poisoned[4][name]) for name in after)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+def made_rows(made, step):
+    from minift.training.loop import epoch_plan, steps_per_epoch
+
+    epoch, index = divmod(step, steps_per_epoch(made.run))
+    return epoch_plan(made.run, epoch)[index]
+
+
+def test_ctrl_c_leaves_a_folder_that_says_so(folder, tmp_path):
+    class Interrupts:
+        @hookimpl
+        def minift_should_stop(self, run):
+            raise KeyboardInterrupt
+
+    made = trainer(
+        folder, tmp_path, max_steps=9, eval_strategy="steps", eval_steps=3, callbacks=[Interrupts]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    said = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert said["status"] == "interrupted" and said["state"]["global_step"] == 3
+
+
+def test_early_stopping_counts_evaluations_without_improvement(folder, tmp_path):
+    made = trainer(
+        folder,
+        tmp_path,
+        max_steps=50,
+        eval_strategy="steps",
+        eval_steps=2,
+        learning_rate=0.0,
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=2)],
+    )
+    made.train()
+    assert made.state.global_step == 6  # the first evaluation is the best, then two more
+    assert "has not improved" in made.state.stop_reason
+
+
+# ------------------------------------------------------------------------ errors before the first step
+
+
+def with_labels(folder, labels):
+    data = rows(folder, len(labels)).remove_columns("label")
+    return data.add_column("label", labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2], "no class for"),
+        ([0, -1, 1], "unlabelled"),
+        (["no", "yes", "no"], "strings"),
+        ([0, None, 1], "no label"),
+    ],
+)
+def test_labels_that_cannot_be_learned(folder, tmp_path, labels, message):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    args = TrainingArguments(str(tmp_path / "run"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(DataError, match=message):
+        Trainer(model, args, train_dataset=with_labels(folder, labels), processing_class=tokenizer)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_set_with_labels_of_minus_one_counts_as_unlabelled(folder, tmp_path):
+    made = trainer(folder, tmp_path)
+    result = made.predict(with_labels(folder, [-1, -1, -1]))
+    assert result.label_ids is None and result.predictions.shape == (3, 2)
+    assert "test_loss" not in result.metrics
+
+
+def test_integer_labels_for_one_output(tmp_path):
+    """transformers#27707: this crashed in the backward pass."""
+    folder = make_model(tmp_path / "one", id2label={"0": "score"})
+    with pytest.raises(ConfigError, match="num_labels"):
+        trainer(folder, tmp_path)
+
+
+def test_missing_columns(folder, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    plain = Dataset.from_dict(make_rows(4))
+    for data, message in (
+        (plain, "tokenize it first"),
+        (rows(folder).remove_columns("label"), "no label column"),
+    ):
+        with pytest.raises(ColumnError, match=message):
+            Trainer(model, None, train_dataset=data, processing_class=tokenizer)
+
+
+def test_no_rows_no_collator_no_batch(folder, tmp_path):
+    empty = trainer(folder, tmp_path)
+    empty.run.train_dataset = empty.run.train_dataset.select([])
+    with pytest.raises(ConfigError, match="no rows"):
+        empty.train()
+    with pytest.raises(ConfigError, match="no batch"):
+        trainer(folder, tmp_path, n=5, dataloader_drop_last=True).train()
+    with pytest.raises(ArgumentError, match="data_collator"):
+        Trainer(AutoModelForSequenceClassification.from_pretrained(folder))
+
+
+# ------------------------------------------------------------------------------------ the arguments
+
+
+def test_older_spellings_are_understood():
+    args = TrainingArguments("x", evaluation_strategy="epoch", warmup_ratio=0.1, no_cuda=True)
+    assert args.eval_strategy == "epoch" and args.use_cpu is True
+    assert args.warmup(105) == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("learning_rat", "learning_rate"), ("push_to_hub", "nothing is uploaded")]
+)
+def test_an_unknown_argument_is_a_type_error_that_helps(name, hint):
+    with pytest.raises(TypeError, match=hint):
+        TrainingArguments("x", **{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, "auto"),
+        ({"bf16": True}, "bf16"),
+        ({"bf16": False}, "fp32"),
+        ({"fp16": True}, "fp16"),
+        ({"precision": "fp32"}, "fp32"),
+    ],
+)
+def test_precision_from_its_spellings(given, wanted):
+    assert TrainingArguments("x", **given).wanted_precision() == wanted
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"per_device_train_batch_size": 0},
+        {"eval_strategy": "sometimes"},
+        {"precision": "fp8"},
+        {"bf16": True, "fp16": True},
+        {"num_train_epochs": 0},
+    ],
+)
+def test_settings_that_mean_nothing(given):
+    with pytest.raises(ConfigError):
+        TrainingArguments("x", **given)
+
+
+# ---------------------------------------------------------------------------- other people's models
+
+
+def test_any_module_with_sums_and_counts_trains(folder, tmp_path):
+    class Bag(torch.nn.Module):
+        """The mean of word vectors, and a linear layer."""
+
+        def __init__(self):
+            super().__init__()
+            self.words = torch.nn.EmbeddingBag(45, 8, padding_idx=0)
+            self.out = torch.nn.Linear(8, 2)
+
+        def forward(self, input_ids):
+            from types import SimpleNamespace
+
+            return SimpleNamespace(logits=self.out(self.words(input_ids)))
+
+    def loss(outputs, batch):
+        labels = batch["labels"]
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum"), len(
+            labels
+        )
+
+    torch.manual_seed(0)
+    made = trainer(folder, tmp_path, model=Bag(), loss=loss, max_steps=3)
+    assert made.train().global_step == 3
