@@ -109,7 +109,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def parse_value(field: Any) -> Any:
     """A flag's text as the field's type."""
-    kind = str(field.type)
+    kind = getattr(field.type, "__name__", str(field.type))
 
     def parse(text: str) -> Any:
         if "bool" in kind:

@@ -44,6 +44,9 @@ class Inputs:
         args = argparse.Namespace(**{**dict.fromkeys(OPTIONS), **vars(args)})
         known = {**(known or {}), **find_task(args.task)}
         data, source = load_splits(args)
+        for split, dataset in data.items():
+            if not len(dataset):
+                raise DataError(f"the {split} data has no rows", got=source)
         first = next(iter(data.values()))
         texts = split_words(args.text_columns) or known.get("columns") or guess_texts(first)
         label = args.label_column or known.get("label") or guess_label(first)

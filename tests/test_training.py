@@ -191,7 +191,7 @@ def test_the_run_folder_says_how_to_repeat_the_run(folder, tmp_path):
     assert all(torch.equal(p, weights(made)[n]) for n, p in again.named_parameters())
 
 
-# ----------------------------------------------------------------------------- when numbers go wrong
+# ----------------------------------------------------------------------- when numbers go wrong
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -256,7 +256,7 @@ def test_early_stopping_counts_evaluations_without_improvement(folder, tmp_path)
     assert "has not improved" in made.state.stop_reason
 
 
-# ------------------------------------------------------------------------ errors before the first step
+# ------------------------------------------------------------------ errors before the first step
 
 
 def with_labels(folder, labels):
@@ -365,7 +365,7 @@ def test_settings_that_mean_nothing(given):
         TrainingArguments("x", **given)
 
 
-# ---------------------------------------------------------------------------- other people's models
+# ---------------------------------------------------------------------- other people's models
 
 
 def test_any_module_with_sums_and_counts_trains(folder, tmp_path):
