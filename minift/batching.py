@@ -6,7 +6,7 @@ number of machines, and step k of epoch e is found by arithmetic: resuming skips
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from minift.data.column import is_flat
 from minift.data.dataset import Dataset, RowBatch
 from minift.errors import ConfigError
 from minift.tokenizer import Tokenizer, as_columns, pad_columns
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -29,8 +26,9 @@ class DataCollatorWithPadding:
 
     Attributes:
         tokenizer: says the padding token, its side and the model's inputs.
-        padding: True or "longest"; "max_length" pads to `max_length`, for compiled shapes.
-        max_length: in tokens.
+        padding: True or "longest"; "max_length" pads to `max_length`, for compiled shapes; False
+            takes only rows that are equally long.
+        max_length: in tokens; the model's limit by default.
         pad_to_multiple_of: round the length up, for hardware that likes multiples of 8.
     """
 
@@ -49,10 +47,9 @@ class DataCollatorWithPadding:
         import torch
 
         columns = flat_columns(features) if isinstance(features, RowBatch) else as_columns(features)
-        length = None
-        if self.padding == "max_length":
-            length = self.max_length or self.tokenizer.model_max_length
-        block = pad_columns(self.tokenizer, columns, length, self.pad_to_multiple_of)
+        block = pad_columns(
+            self.tokenizer, columns, self.padding, self.max_length, self.pad_to_multiple_of
+        )
         if self.return_tensors == "np":
             return block
         return {name: torch.from_numpy(values) for name, values in block.items()}
@@ -61,11 +58,12 @@ class DataCollatorWithPadding:
 def flat_columns(batch: RowBatch) -> dict[str, Any]:
     """The columns of some rows, token lists as views of the memory map."""
     dataset = batch.dataset
-    shown = dataset._format.columns or dataset.column_names
-    if dataset._format.kind == "transform":  # what a transform returns is known by calling it
+    form = dataset._format
+    if form.kind == "transform":  # what a transform returns is known by calling it
         return as_columns(list(batch))
+    shown = dataset.column_names if form.output_all_columns else form.columns
     columns: dict[str, Any] = {}
-    for name in shown:
+    for name in dataset.column_names if shown is None else shown:
         column = dataset._table.column(name)
         if is_flat(column.type) and not column.null_count:
             columns[name] = dataset.flat(name).rows(batch.table_rows)

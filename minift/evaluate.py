@@ -26,7 +26,7 @@ def f1(predictions: Any, references: Any) -> dict[str, float]:
     p, r = paired(predictions, references)
     others = set(np.unique(np.concatenate([p, r]))) - {0, 1}
     if others:
-        raise DataError("binary F1 is of classes 0 and 1", got=sorted(int(o) for o in others))
+        raise DataError("binary F1 is of classes 0 and 1", got=sorted(o.item() for o in others))
     hits = float(np.sum((p == 1) & (r == 1)))
     marked = float(np.sum(p == 1) + np.sum(r == 1))
     return {"f1": 2 * hits / marked if hits else 0.0}
@@ -60,12 +60,18 @@ class EvaluationModule:
 
     def add_batch(self, predictions: Any, references: Any) -> None:
         """The rows of one batch: tensors, arrays or lists."""
-        self._predictions.append(as_array(predictions))
-        self._references.append(as_array(references))
+        p, r = as_array(predictions), as_array(references)
+        if p.ndim == 0 or p.shape[:1] != r.shape[:1]:  # else two wrong batches could add up to fit
+            raise DataError(
+                f"{self.name} needs a reference for each prediction",
+                got=f"predictions of shape {p.shape}, references of shape {r.shape}",
+            )
+        self._predictions.append(p)
+        self._references.append(r)
 
     def compute(self, predictions: Any = None, references: Any = None) -> dict[str, float]:
         """The metric of what was added and given; then forget it."""
-        if predictions is not None:
+        if predictions is not None or references is not None:
             self.add_batch(predictions, references)
         if not self._predictions:
             raise DataError(f"{self.name}: nothing was added to compute a metric from")

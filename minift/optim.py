@@ -6,6 +6,7 @@ kernel that reads and writes each number once; where it exists for the device it
 test holds the two equal.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
+
+from minift.errors import ConfigError
 
 # Parameters that are not decayed, by name: biases and norms (the rule of transformers.Trainer).
 NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.)", re.IGNORECASE)
@@ -47,13 +50,17 @@ class AdamW(torch.optim.Optimizer):
     ) -> None:
         for name, value, top in (("lr", lr, 1e9), ("beta1", betas[0], 1), ("beta2", betas[1], 1)):
             if not 0.0 <= value < top:
-                raise ValueError(f"{name} must be at least 0 and below {top}, got {value}")
+                raise ConfigError(f"{name} does not fit", got=value, expected=f"0 to below {top:g}")
         super().__init__(
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
         self.fused = fused
-        self.grad_scale: Tensor | None = None
-        self.found_inf: Tensor | None = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a saved state; the fused kernel wants the step counts on the device too."""
+        super().load_state_dict(state_dict)
+        for p, state in self.state.items():
+            state["step"] = state["step"].to(p.device)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -71,24 +78,26 @@ class AdamW(torch.optim.Optimizer):
                     self.state[p]["step"] = torch.zeros((), device=p.device)
                     self.state[p]["exp_avg"] = torch.zeros_like(p)
                     self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+            # The scaler of torch sets these two attributes before a step and deletes them after.
+            scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
             fused = self.fused
             if fused is None:
                 fused = params[0].device.type in _get_fused_kernels_supported_devices()
             if fused:
-                self._fused(params, group)
+                self._fused(params, group, scale, found_inf)
                 continue
             for p in params:
                 state = self.state[p]
-                grad = p.grad if self.grad_scale is None else p.grad / self.grad_scale
+                grad = p.grad if scale is None else p.grad / scale
                 old = (p, state["exp_avg"], state["exp_avg_sq"], state["step"])
                 new = update(*old, grad, **settings(group))
                 for target, value in zip(old, new, strict=True):
-                    if self.found_inf is not None:
-                        value = torch.where(self.found_inf > 0, target, value)
+                    if found_inf is not None:
+                        value = torch.where(found_inf > 0, target, value)
                     target.copy_(value)
         return loss
 
-    def _fused(self, params: list[Any], group: dict[str, Any]) -> None:
+    def _fused(self, params: list[Any], group: dict[str, Any], scale: Any, found_inf: Any) -> None:
         """The same for all parameters of a group, in torch's kernel."""
         states = [self.state[p] for p in params]
         steps = [state["step"] for state in states]
@@ -108,11 +117,11 @@ class AdamW(torch.optim.Optimizer):
             eps=group["eps"],
             amsgrad=False,
             maximize=False,
-            grad_scale=self.grad_scale,
-            found_inf=self.found_inf,
+            grad_scale=scale,
+            found_inf=found_inf,
         )
-        if self.found_inf is not None:
-            torch._foreach_sub_(steps, [self.found_inf] * len(steps))
+        if found_inf is not None:
+            torch._foreach_sub_(steps, [found_inf] * len(steps))
 
 
 def settings(group: dict[str, Any]) -> dict[str, Any]:
@@ -129,9 +138,14 @@ def update(
     p = p * (1 - lr * weight_decay)  # decay does not pass through the moments
     m = beta1 * m + (1 - beta1) * g  # first moment: the gradient's running mean
     v = beta2 * v + (1 - beta2) * g * g  # second moment: of its square
-    m_hat = m / (1 - beta1**t)  # both started at 0 and are biased towards it
-    v_hat = v / (1 - beta2**t)
+    m_hat = m / one_minus_power(beta1, t)  # both started at 0 and are biased towards it
+    v_hat = v / one_minus_power(beta2, t)
     return p - lr * m_hat / (v_hat.sqrt() + eps), m, v, t
+
+
+def one_minus_power(beta: float, t: Tensor) -> Tensor:
+    """1 - beta**t; subtracted in fp32, it would lose half its digits in the first steps."""
+    return -torch.expm1(t * math.log(beta)) if beta else torch.ones_like(t)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

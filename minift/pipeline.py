@@ -79,17 +79,22 @@ def probabilities(logits: torch.Tensor, config: Any) -> torch.Tensor:
 def unpaired(items: Sequence[Any]) -> tuple[list[str], list[str] | None]:
     """Texts and second texts from strings or {"text", "text_pair"} dicts, all of one form."""
     rows = [item if isinstance(item, dict) else {"text": item} for item in items]
-    if any("text" not in row or not isinstance(row["text"], str) for row in rows):
-        raise ArgumentError(
-            "a text must be a string or a dict with 'text'",
-            expected="{'text': .., 'text_pair': ..}",
-        )
-    paired = [row.get("text_pair") for row in rows]
-    if all(pair is None for pair in paired):
-        return [row["text"] for row in rows], None
-    if any(pair is None for pair in paired):
+    for i, row in enumerate(rows):
+        second = row.get("text_pair")
+        strings = isinstance(row.get("text"), str) and isinstance(second, str | None)
+        if not strings or set(row) - {"text", "text_pair"}:
+            raise ArgumentError(
+                f"input {i} is no text and no pair of texts",
+                got=f"{items[i]!r:.80}",
+                expected="a string, or {'text': .., 'text_pair': ..}",
+            )
+    texts: list[str] = [row["text"] for row in rows]
+    seconds: list[Any] = [row.get("text_pair") for row in rows]
+    if all(second is None for second in seconds):
+        return texts, None
+    if None in seconds:
         raise ArgumentError("some inputs are pairs and some are not", do="pass one kind at a time")
-    return [row["text"] for row in rows], [str(pair) for pair in paired]
+    return texts, seconds
 
 
 def pipeline(

@@ -5,7 +5,7 @@ change the dropout masks of the next one, and seeds 42 and 43 would share data o
 number were added to the seed. A hash has neither problem, and it makes resuming trivial: the
 stream of epoch 3 or of step 700 is computed, not replayed.
 
-Streams in use: ("head",) new parameters, ("order", epoch) the order of rows,
+Streams in use: ("head NAME",) a new parameter, ("order", epoch) the order of rows,
 ("dropout", step) all draws inside one optimizer step.
 """
 

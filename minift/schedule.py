@@ -42,20 +42,30 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
 }
 
 
+CONSTANT = ("constant", "constant_with_warmup")  # these do not ask how long training takes
+
+
 def get_scheduler(
-    name: str, optimizer: Any, num_warmup_steps: int = 0, num_training_steps: int = 0
+    name: str,
+    optimizer: Any,
+    num_warmup_steps: int | None = None,
+    num_training_steps: int | None = None,
 ) -> Any:
     """A torch scheduler: call `.step()` after each `optimizer.step()`.
 
     Raises:
-        ConfigError: no schedule has that name.
+        ConfigError: no schedule has that name, or it needs a number that was not given.
     """
     from torch.optim.lr_scheduler import LambdaLR
 
     if name not in SCHEDULES:
         raise ConfigError(f"no schedule is called {name!r}", expected=nearest(name, SCHEDULES))
-    factor = SCHEDULES[name]
-    return LambdaLR(optimizer, lambda k: factor(k, num_warmup_steps, num_training_steps))
+    needed = {"num_warmup_steps": num_warmup_steps, "num_training_steps": num_training_steps}
+    for argument, unneeded in zip(needed, (("constant",), CONSTANT), strict=True):
+        if needed[argument] is None and name not in unneeded:
+            raise ConfigError(f"the schedule {name!r} needs {argument}")
+    factor, warmup, total = SCHEDULES[name], num_warmup_steps or 0, num_training_steps or 0
+    return LambdaLR(optimizer, lambda k: factor(k, warmup, total))
 
 
 def get_linear_schedule_with_warmup(

@@ -19,14 +19,31 @@ from minift.data.storage import write_text
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
 from minift.plugins import find_checkpoint
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# The roles of special tokens, and what BERT calls them: its own files leave that unsaid.
+SPECIAL = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
 TRUNCATION = {
     True: "longest_first",
     "longest_first": "longest_first",
     "only_first": "only_first",
     "only_second": "only_second",
+    False: None,
+    "do_not_truncate": None,
 }
+PADDING = {
+    True: "longest",
+    "longest": "longest",
+    "max_length": "max_length",
+    False: None,
+    "do_not_pad": None,
+}
+FILLS = {"input_ids": 0, "token_type_ids": 0, "attention_mask": 0, "special_tokens_mask": 1}
+LABELS = ("labels", "label", "label_ids")
 
 
 class BatchEncoding(dict[str, Any]):
@@ -65,28 +82,31 @@ class Tokenizer:
                 expected="tokenizer.json",
             )
         try:
-            self._backend = Backend.from_file(str(path))
+            self._text = path.read_text(encoding="utf-8")  # kept for saving: the folder may go
+            self._backend = Backend.from_str(self._text)
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path} is not a readable tokenizer: {error}") from None
         self._backend.no_truncation()  # the file records what its author last used
         self._backend.no_padding()
         self._digest = hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
-        said = read_json(folder / "tokenizer_config.json")
+        self._said = said = read_json(folder / "tokenizer_config.json")
         model = read_json(folder / "config.json")
         self.model_max_length = model_max_length(said, model)
         self.padding_side = said.get("padding_side", "right")
         self.truncation_side = said.get("truncation_side", "right")
         self.model_input_names = input_names(said, model)
         special = special_tokens({**read_json(folder / "special_tokens_map.json"), **said})
+        vocabulary = self._backend.token_to_id
+        special = [t if t and vocabulary(t) is not None else None for t in special]
         self.unk_token, self.sep_token, self.pad_token = special[:3]
         self.cls_token, self.mask_token = special[3:]
-        ids = [self._backend.token_to_id(token) if token else None for token in special]
+        ids = [vocabulary(token) if token else None for token in special]
         self.unk_token_id, self.sep_token_id, self.pad_token_id = ids[:3]
         self.cls_token_id, self.mask_token_id = ids[3:]
 
     def __fingerprint__(self) -> str:
-        """Vocabulary, rules and limits; computed from what was read when it was loaded."""
-        limits = (self.model_max_length, self.padding_side, self.truncation_side)
+        """Vocabulary, rules and limits, but not what the last call asked for."""
+        limits = (self.model_max_length, self.padding_side, self.truncation_side, self.pad_token_id)
         return f"{self._digest} {self.model_input_names} {limits}"
 
     def __repr__(self) -> str:
@@ -109,7 +129,7 @@ class Tokenizer:
         text: "str | Sequence[str] | Column",
         text_pair: "str | Sequence[str] | Column | None" = None,
         *,
-        truncation: bool | str = False,
+        truncation: bool | str | None = None,
         max_length: int | None = None,
         padding: bool | str = False,
         pad_to_multiple_of: int | None = None,
@@ -122,7 +142,8 @@ class Tokenizer:
             text: a string, or a sequence of strings (a dataset's column too).
             text_pair: the second text of each pair, of the same form.
             truncation: True or "longest_first" takes tokens from the longer of the two;
-                "only_first" and "only_second" take them from one.
+                "only_first" and "only_second" take them from one. None cuts where `max_length` is
+                given and nothing is padded, as transformers does; False never cuts.
             max_length: in tokens, special ones included; the model's limit by default.
             padding: True or "longest" pads to the longest of the batch, "max_length" to that.
             pad_to_multiple_of: round the padded length up.
@@ -133,7 +154,11 @@ class Tokenizer:
             `model_input_names` to lists of integers, or lists of these for many texts.
         """
         single = isinstance(text, str)
-        self._truncate(truncation, max_length)
+        padded = one_of(PADDING, padding, "padding")
+        if truncation is None:
+            truncation = max_length is not None and padded is None
+        special = self._backend.num_special_tokens_to_add(text_pair is not None)
+        self._truncate(truncation, max_length, special if add_special_tokens else 0)
         texts = [text] if isinstance(text, str) else as_strings(text, "text")
         inputs: list[Any] = texts
         if text_pair is not None:
@@ -145,29 +170,33 @@ class Tokenizer:
                     "text and text_pair do not match", got=f"{len(texts)} and {len(pairs)} texts"
                 )
             inputs = list(zip(texts, pairs, strict=True))
-        found = self._backend.encode_batch_fast(inputs, add_special_tokens=add_special_tokens)
+        try:
+            found = self._backend.encode_batch_fast(inputs, add_special_tokens=add_special_tokens)
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(
+                f"a text cannot be tokenized: {error}", do="truncation=True cuts from both texts"
+            ) from None
         columns = {"input_ids": [one.ids for one in found]}
         if "token_type_ids" in self.model_input_names:
             columns["token_type_ids"] = [one.type_ids for one in found]
         columns["attention_mask"] = [one.attention_mask for one in found]
-        if padding or return_tensors:
-            length = max_length or self.model_max_length if padding == "max_length" else None
-            padded = self.pad(columns, bool(padding), length, pad_to_multiple_of, return_tensors)
-            if single and not return_tensors:
-                return BatchEncoding({name: rows[0] for name, rows in padded.items()})
-            return padded
-        return BatchEncoding({k: v[0] for k, v in columns.items()} if single else columns)
+        if padded or return_tensors:
+            columns = self.pad(columns, padding, max_length, pad_to_multiple_of, return_tensors)
+        if single and not return_tensors:
+            return BatchEncoding({name: rows[0] for name, rows in columns.items()})
+        return BatchEncoding(columns)
 
-    def _truncate(self, truncation: bool | str, max_length: int | None) -> None:
-        if not truncation:
+    def _truncate(self, truncation: bool | str, max_length: int | None, special: int) -> None:
+        strategy = one_of(TRUNCATION, truncation, "truncation")
+        if strategy is None:
             self._backend.no_truncation()
             return
-        if truncation not in TRUNCATION:
-            raise ConfigError("unknown truncation", got=truncation, expected=list(TRUNCATION))
-        limit = min(max_length or self.model_max_length, 10**9)
-        self._backend.enable_truncation(
-            limit, strategy=TRUNCATION[truncation], direction=self.truncation_side
-        )
+        limit = self.model_max_length if max_length is None else max_length
+        if limit < special:  # the library would not cut at all
+            raise ConfigError(
+                "max_length leaves no place for a text", got=limit, expected=f"at least {special}"
+            )
+        self._backend.enable_truncation(limit, strategy=strategy, direction=self.truncation_side)
 
     def pad(
         self,
@@ -181,15 +210,15 @@ class Tokenizer:
 
         Args:
             encoded: a dict of lists, or a list of dicts with equal keys.
-            padding: "max_length" pads to `max_length`; True to the longest row.
-            max_length: the length to pad to, if given.
+            padding: True or "longest" pads to the longest row, "max_length" to that; False not.
+            max_length: the length to pad to; the model's limit by default.
             pad_to_multiple_of: round the length up.
             return_tensors: "pt", "np", or None for lists.
         """
         columns = as_columns(encoded)
-        if padding == "max_length":
-            max_length = max_length or self.model_max_length
-        block = pad_columns(self, columns, max_length if padding else None, pad_to_multiple_of)
+        if not return_tensors and one_of(PADDING, padding, "padding") is None:
+            return BatchEncoding(columns)
+        block = pad_columns(self, columns, padding, max_length, pad_to_multiple_of)
         if return_tensors == "pt":
             import torch
 
@@ -216,9 +245,11 @@ class Tokenizer:
         return [self._backend.id_to_token(int(i)) for i in ids]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        if isinstance(tokens, str):
-            return self._backend.token_to_id(tokens)
-        return [self._backend.token_to_id(token) for token in tokens]
+        """The id of a token, or ids of several; what is not in the vocabulary is unknown."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        found = self._backend.token_to_id(tokens)
+        return self.unk_token_id if found is None else found
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a text, without special ones."""
@@ -226,16 +257,16 @@ class Tokenizer:
         return self._backend.encode(text, add_special_tokens=False).tokens
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Copy the files that it was loaded from."""
+        """Write tokenizer.json as it was read, tokenizer_config.json, and a copy of the rest."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
+        for name in ("special_tokens_map.json", "vocab.txt"):
             source, target = self.folder / name, folder / name
             if source.is_file() and source.resolve() != target.resolve():
                 shutil.copyfile(source, target)
-        said = read_json(self.folder / "tokenizer_config.json")
-        said |= {"model_max_length": self.model_max_length, "padding_side": self.padding_side}
-        said["model_input_names"] = self.model_input_names
+        write_text(folder / "tokenizer.json", self._text)
+        names = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
+        said = {**self._said, **{name: getattr(self, name) for name in names}}
         write_text(folder / "tokenizer_config.json", json.dumps(said, indent=2))
 
 
@@ -262,8 +293,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def special_tokens(said: Mapping[str, Any]) -> list[str | None]:
-    """The tokens with a role, in the order of SPECIAL; a file has them bare or as an object."""
-    found = [said.get(name) for name in SPECIAL]
+    """The token of each role in SPECIAL; a file has them bare or as an object."""
+    found = [said.get(name, usual) for name, usual in SPECIAL.items()]
     return [token.get("content") if isinstance(token, Mapping) else token for token in found]
 
 
@@ -284,8 +315,19 @@ def input_names(said: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
     return ["input_ids", *(["token_type_ids"] if typed else []), "attention_mask"]
 
 
+def one_of(known: Mapping[Any, str | None], said: Any, what: str) -> str | None:
+    """What an option's value means, or an error that lists the values there are."""
+    if said not in known:
+        raise ConfigError(f"unknown {what}", got=said, expected=list(known))
+    return known[said]
+
+
 def as_strings(texts: Any, name: str) -> list[str]:
     """A list of strings from any sequence; a number or a None in it is named by its position."""
+    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+        raise DataError(
+            f"{name} must be a string or a sequence of strings", got=type(texts).__name__
+        )
     strings = list(texts)
     for i, text in enumerate(strings):
         if not isinstance(text, str):
@@ -301,53 +343,105 @@ def as_columns(encoded: Any) -> dict[str, Any]:
     if isinstance(encoded, Mapping):
         columns = dict(encoded)
     else:
-        columns = {name: [row[name] for row in encoded] for name in encoded[0]}
-    if "input_ids" in columns and not hasattr(columns["input_ids"][0], "__len__"):
+        columns = {name: [row[name] for row in encoded] for name in same_keys(encoded)}
+    ids = columns.get("input_ids", ())
+    if len(ids) and np.ndim(ids[0]) == 0:
         columns = {name: [value] for name, value in columns.items()}  # a single row
-    return {"labels" if k in ("label", "label_ids") else k: v for k, v in columns.items()}
+    said = [name for name in columns if name in LABELS]
+    if len(said) > 1:
+        raise DataError("which column holds the labels?", got=said, do="remove the others")
+    return {"labels" if k in LABELS else k: v for k, v in columns.items()}
+
+
+def same_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of all rows; a row that has others would lose a value, or lack one."""
+    names = list(rows[0]) if len(rows) else []
+    for i, row in enumerate(rows):
+        if set(row) != set(names):
+            raise DataError(
+                f"row {i} of the batch has other columns than row 0",
+                got=sorted(row),
+                expected=sorted(names),
+            )
+    return names
 
 
 def pad_columns(
-    tokenizer: Tokenizer, columns: Mapping[str, Any], length: int | None, multiple: int | None
+    tokenizer: Tokenizer,
+    columns: Mapping[str, Any],
+    padding: bool | str,
+    max_length: int | None,
+    multiple: int | None,
 ) -> dict[str, np.ndarray]:
     """Token columns as blocks (B, T), the others as arrays (B, ...).
 
     Args:
-        tokenizer: says the padding token and side.
+        tokenizer: says the padding token and side, and the model's limit.
         columns: {name: B sequences of numbers, or B numbers}.
-        length: T; the longest row's by default.
+        padding: a key of PADDING.
+        max_length: T for "max_length".
         multiple: round T up to a multiple of this.
 
     Raises:
-        DataError: a column holds text, which no tensor can; names it.
+        DataError: a column holds text, which no tensor can, or its rows do not fit; names it.
     """
-    fills = {
-        "input_ids": tokenizer.pad_token_id or 0,
-        "attention_mask": 0,
-        "token_type_ids": 0,
-        "special_tokens_mask": 1,
-    }
-    ids = columns.get("input_ids", ())
-    longest = max((len(row) for row in ids), default=0)
-    if length is not None and longest > length:
-        raise DataError(
-            "a row is longer than the length to pad to", got=longest, expected=length,
-            do="tokenize with truncation=True",
-        )  # fmt: skip
-    target = longest if length is None else length
-    if multiple:
-        target = -(-target // multiple) * multiple
-    left = tokenizer.padding_side == "left"
     columns = dict(columns)
+    ids = columns.get("input_ids", ())
+    lengths = row_lengths("input_ids", ids)
+    target = padded_length(tokenizer, lengths, padding, max_length, multiple)
+    if tokenizer.pad_token_id is None and lengths != [target] * len(lengths):
+        raise ConfigError("the tokenizer has no padding token", do="set tokenizer.pad_token_id")
     if "attention_mask" in tokenizer.model_input_names and len(ids):
-        columns.setdefault("attention_mask", [np.ones(len(row), np.int64) for row in ids])
+        columns.setdefault("attention_mask", [np.ones(n, np.int64) for n in lengths])
+    fills = {**FILLS, "input_ids": tokenizer.pad_token_id or 0}
+    left = tokenizer.padding_side == "left"
     block = {}
     for name, values in columns.items():
-        if name in fills:
-            block[name] = pad_rows(values, target, fills[name], left=left)
-        else:
+        if name not in fills:
             block[name] = stack(name, values)
+            continue
+        if row_lengths(name, values) != lengths:  # a short mask would hide tokens silently
+            raise DataError(f"the rows of {name!r} are not as long as those of input_ids")
+        block[name] = pad_rows(values, target, fills[name], left=left)
     return block
+
+
+def row_lengths(name: str, rows: Any) -> list[int]:
+    try:
+        return [len(row) for row in rows]
+    except TypeError:
+        raise DataError(
+            f"the column {name!r} holds something else than lists of numbers",
+            got=f"{next((row for row in rows if not hasattr(row, '__len__')), None)!r:.60}",
+        ) from None
+
+
+def padded_length(
+    tokenizer: Tokenizer,
+    lengths: list[int],
+    padding: bool | str,
+    max_length: int | None,
+    multiple: int | None,
+) -> int:
+    """T, the length that all rows of a batch get."""
+    kind, target = one_of(PADDING, padding, "padding"), max(lengths, default=0)
+    if kind is None:
+        if len(set(lengths)) > 1:
+            raise DataError(
+                "rows of different lengths do not make a tensor", got=lengths, do="padding=True"
+            )
+        return target
+    if kind == "max_length":
+        length = tokenizer.model_max_length if max_length is None else max_length
+        if target > length:
+            raise DataError(
+                "a row is longer than the length to pad to",
+                got=target,
+                expected=length,
+                do="tokenize with truncation=True",
+            )
+        target = length
+    return -(-target // multiple) * multiple if multiple else target
 
 
 def stack(name: str, values: Any) -> np.ndarray:

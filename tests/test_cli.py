@@ -252,21 +252,26 @@ def test_debug_shows_the_traceback(model, tmp_path):
         cli.main(["--debug", "train", "--model", model, "--train-file", "nowhere.csv"])
 
 
-# ------------------------------------------------------------------------------------ real processes
+# --------------------------------------------------------------------------------- real processes
 
 
 def test_ctrl_c_leaves_a_run_folder_that_says_so(model, data, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "minift", "train", "--model", model, "--dataset", str(data)]
-    command += ["--output-dir", str(out), "--max-steps", "100000", "--device", "cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    metrics = out / "metrics.jsonl"
-    while not (metrics.is_file() and metrics.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    command += ["--output-dir", str(out), "--max-steps", "100000", "--logging-steps", "1"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        metrics = out / "metrics.jsonl"
+        while not (metrics.is_file() and metrics.read_text()):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Traceback" not in said and "interrupted" in said
     run = json.loads((out / "run.json").read_text())

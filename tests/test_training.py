@@ -131,7 +131,7 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(folder, tmp_path):
     assert not torch.equal(made.model(**batch).logits, made.model(**batch).logits)
 
 
-# ------------------------------------------------------------------------------------ what is logged
+# ---------------------------------------------------------------------------------- what is logged
 
 
 def test_losses_are_means_over_items_and_the_task_is_learned(quiet_folder, tmp_path):

@@ -34,5 +34,6 @@ def lock(fingerprint: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or by a crash
+            with contextlib.suppress(OSError):  # a file system without locks is like Windows
+                fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or by a crash
         yield

@@ -61,32 +61,40 @@ class Column(Sequence[Any]):
 class FlatColumn:
     """A column of integer or float lists as numpy views of the memory map.
 
-    `lengths` has shape (rows,); `row(i)` is a view of one row's values. Rows are rows of the
-    table, before any selection.
+    Rows are rows of the table, before any selection; a missing one has no length until somebody
+    asks for it, which is an error.
     """
 
     def __init__(self, name: str, column: pa.ChunkedArray) -> None:
+        if not is_flat(column.type):
+            raise DataError(f"the column {name!r} holds no lists of numbers", got=column.type)
+        self.name = name
         self.values: list[np.ndarray] = []
-        starts, ends = [], []
+        starts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for chunk in column.chunks:
-            if chunk.null_count or chunk.values.null_count:
-                raise DataError(
-                    f"the column {name!r} has missing values, so its rows have no lengths",
-                    do="fill or filter them first",
-                )
+            if chunk.values.null_count:
+                raise DataError(f"a list in the column {name!r} has a missing value in it")
             offsets = chunk.offsets.to_numpy()
+            missing = chunk.is_null().to_numpy(zero_copy_only=False)
             self.values.append(chunk.values.to_numpy(zero_copy_only=True))
             starts.append(offsets[:-1])
-            ends.append(offsets[1:])
-        empty = np.zeros(0, np.int64)
-        self.starts = np.concatenate([*starts, empty])
-        self.lengths = np.concatenate([*ends, empty]) - self.starts
-        self.chunk_ends = np.cumsum([len(start) for start in starts])
+            lengths.append(np.where(missing, -1, np.diff(offsets)))
+        self.starts, self._lengths = np.concatenate(starts), np.concatenate(lengths)
+        self.chunk_ends = np.cumsum([len(start) for start in starts[1:]])
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """How many values some rows have, int64 of shape (rows,)."""
+        lengths = self._lengths[indices]
+        if np.any(lengths < 0):
+            raise DataError(
+                f"the column {self.name!r} has missing rows", do="fill or filter them first"
+            )
+        return lengths
 
     def rows(self, indices: np.ndarray) -> list[np.ndarray]:
         """Views of the values of some rows."""
         chunks = np.searchsorted(self.chunk_ends, indices, side="right").tolist()
-        starts, lengths = self.starts[indices].tolist(), self.lengths[indices].tolist()
+        starts, lengths = self.starts[indices].tolist(), self.lengths(indices).tolist()
         return [
             self.values[chunk][start : start + length]
             for chunk, start, length in zip(chunks, starts, lengths, strict=True)

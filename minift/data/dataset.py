@@ -2,12 +2,12 @@
 
 Nothing here changes a table. Selecting, shuffling and sorting compose row numbers; dropping and
 renaming columns are views. So every operation is cheap, and what a dataset is can be digested from
-four things (where the table came from, columns, features, rows), whatever steps led to it.
+three things (what its columns hold, features, rows), whatever steps led to it.
 """
 
 import json
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from minift.data.column import Column, FlatColumn
-from minift.data.features import ClassLabel, Features, arrow_type
-from minift.data.fingerprint import fingerprint, table_digest
-from minift.data.formats import Format, format_batch
+from minift.data.features import ClassLabel, Features, Value, arrow_type, as_array, cast_array
+from minift.data.fingerprint import column_digest, fingerprint
+from minift.data.formats import Format, format_batch, rows_of
+from minift.data.rows import Rows, as_rows, compose, random_order, resolve_key
 from minift.errors import ColumnError, ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
@@ -34,40 +35,41 @@ class Dataset:
         features: what the columns hold, by default what the table's schema says.
         rows: which rows of the table, in which order; all of them by default.
         source: a digest of what the table holds, where it is known without reading it.
-        source_names: {column: what `source` calls it}, when columns were renamed.
+        digests: {column: digest of what it holds}, as far as known; found out when asked for.
     """
 
     def __init__(
         self,
         table: pa.Table,
         features: Features | None = None,
-        rows: "range | np.ndarray | None" = None,
+        rows: Rows | None = None,
         source: str | None = None,
-        source_names: Mapping[str, str] | None = None,
+        digests: dict[str, str] | None = None,
         form: Format | None = None,
     ) -> None:
         features = features or Features.from_arrow_schema(table.schema)
+        if list(features) != table.column_names:
+            raise DataError(
+                "the features do not name the columns",
+                got=list(features),
+                expected=table.column_names,
+            )
         self._table = table.replace_schema_metadata(features.arrow_schema.metadata)
         self.features = features
         self._rows = range(table.num_rows) if rows is None else rows
-        self._source = source
-        self._source_names = dict(source_names or {name: name for name in features})
+        if digests is None:
+            digests = {name: f"{source} {name}" for name in features} if source else {}
+        self._digests = digests
         self._format = form or Format()
         self._flat: dict[str, FlatColumn] = {}
 
     def _with(self, **changes: Any) -> "Dataset":
-        """A dataset that differs in what is given. A new table loses the old one's source."""
-        new_table = "table" in changes
-        said = {
-            "table": self._table,
-            "features": self.features,
-            "rows": self._rows,
-            "source": None if new_table else self._source,
-            "source_names": None if new_table else self._source_names,
-            "form": self._format,
-        }
-        dataset = Dataset(**{**said, **changes})
-        if not new_table:
+        """A dataset that differs in what is given."""
+        said = {"table": self._table, "features": self.features, "rows": self._rows}
+        if "table" not in changes:
+            said["digests"] = self._digests
+        dataset = Dataset(**{**said, "form": self._format, **changes})
+        if "table" not in changes:
             dataset._flat = self._flat
         return dataset
 
@@ -79,24 +81,21 @@ class Dataset:
         lengths = {name: len(values) for name, values in mapping.items()}
         if len(set(lengths.values())) > 1:
             raise DataError("the columns have different lengths", got=lengths)
-        arrays = {}
-        for name, values in mapping.items():
-            values = values.tolist() if hasattr(values, "tolist") else list(values)
-            feature = features.get(name) if features else None
-            if isinstance(feature, ClassLabel):
-                values = feature.str2int(values)
-            try:
-                arrays[name] = pa.array(values, arrow_type(feature) if feature else None)
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-                raise DataError(f"column {name!r} mixes types or does not fit: {error}") from None
-        return cls(pa.table(arrays), features)
+        if features is not None and set(features) != set(mapping):
+            raise DataError(
+                "the features do not name the columns", got=list(features), expected=list(mapping)
+            )
+        names = list(features or mapping)
+        given = features or Features()
+        arrays = [as_array(name, mapping[name], given.get(name)) for name in names]
+        return cls(pa.table(arrays, names=names), features)
 
     @classmethod
     def from_list(
         cls, rows: Sequence[Mapping[str, Any]], features: Features | None = None
     ) -> "Dataset":
         """From a list of dicts; a key that a row lacks is None there."""
-        names = list(dict.fromkeys(name for row in rows for name in row))
+        names = list(dict.fromkeys(name for row in rows for name in row) or features or ())
         return cls.from_dict({name: [row.get(name) for row in rows] for name in names}, features)
 
     # -- what it is -------------------------------------------------------------------------------
@@ -123,12 +122,17 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """A digest of rows, columns and features; equal for equal content from the same source."""
-        if self._source is None:
-            self._source = table_digest(self._table.replace_schema_metadata(None)).hex()
-        columns = [(name, self._source_names[name]) for name in self.features]
+        for name in self.features:
+            if name not in self._digests:
+                self._digests[name] = column_digest(self._table.column(name)).hex()
+        columns = [(name, self._digests[name]) for name in self.features]
         features = json.dumps(self.features.to_dict())
         rows = self._rows if isinstance(self._rows, np.ndarray) else str(self._rows)
-        return fingerprint("dataset", self._source, columns, features, rows)
+        return fingerprint("dataset", columns, features, rows)
+
+    def __fingerprint__(self) -> str:
+        """Of a dataset that a mapped function reads."""
+        return fingerprint(self.fingerprint, self._format)
 
     def __repr__(self) -> str:
         return f"Dataset({{\n    features: {self.column_names},\n    num_rows: {self.num_rows}\n}})"
@@ -149,33 +153,30 @@ class Dataset:
         Args:
             key: an integer, a slice, a range, or a sequence of integers; negative ones count
                 from the end.
-            columns: read only these.
+            columns: read these, also where the format does not show them.
         """
         wanted = resolve_key(key, len(self))
-        single = isinstance(wanted, int)
         rows = range(wanted, wanted + 1) if isinstance(wanted, int) else wanted
-        batch = format_batch(self.table(rows, columns), self._format)
-        if not single or isinstance(batch, pa.Table):
-            return batch
-        return {name: values[0] for name, values in batch.items()}
+        form = self._format
+        if form.kind == "transform":  # it may need any column
+            columns = None
+        elif columns is not None:
+            form = replace(form, output_all_columns=True)
+        batch = format_batch(self.table(rows, columns), form)
+        return next(rows_of(batch, 1)) if isinstance(wanted, int) else batch
 
-    def table(
-        self, rows: "range | np.ndarray | None" = None, columns: Sequence[str] | None = None
-    ) -> pa.Table:
+    def table(self, rows: Rows | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as an Arrow table, without copying where they are adjacent in the data."""
         table = self._table if columns is None else self._table.select(list(columns))
         picked = self._rows if rows is None else compose(self._rows, rows)
         if isinstance(picked, range) and picked.step == 1:
             return table.slice(picked.start, len(picked))
-        return table.take(pa.array(np.asarray(picked, dtype=np.int64)))
+        return table.take(pa.array(as_rows(picked)))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self.batches_of(None):
-            if isinstance(batch, pa.Table):
-                yield from (batch.slice(i, 1) for i in range(batch.num_rows))
-                continue
-            for i in range(len(next(iter(batch.values()), ()))):
-                yield {name: values[i] for name, values in batch.items()}
+        for start in range(0, len(self), READ_ROWS):
+            rows = range(start, min(start + READ_ROWS, len(self)))
+            yield from rows_of(self.read(rows), len(rows))
 
     def batches_of(self, columns: Sequence[str] | None, size: int = READ_ROWS) -> Iterator[Any]:
         for start in range(0, len(self), size):
@@ -200,23 +201,19 @@ class Dataset:
 
     def lengths(self, name: str) -> np.ndarray:
         """The number of values in each row of a list column, shape (rows,)."""
-        return self.flat(name).lengths[np.asarray(self._rows)]
+        return self.flat(name).lengths(as_rows(self._rows))
 
     # -- choosing rows ----------------------------------------------------------------------------
 
     def select(self, indices: Iterable[int]) -> "Dataset":
         """These rows in this order; adjacent ones stay a slice."""
-        if not isinstance(indices, range | np.ndarray):
-            indices = np.fromiter(indices, dtype=np.int64)
-        wanted = resolve_key(indices, len(self))
-        return self._with(rows=compose(self._rows, wanted))
+        return self._with(rows=compose(self._rows, resolve_key(indices, len(self))))
 
     def shuffle(
         self, seed: int | None = None, generator: np.random.Generator | None = None
     ) -> "Dataset":
         """A random order: `numpy.random.default_rng(seed).permutation(n)`, as `datasets` does."""
-        generator = generator or np.random.default_rng(seed)
-        return self.select(generator.permutation(len(self)))
+        return self.select(random_order(len(self), seed, generator))
 
     def filter(
         self,
@@ -228,30 +225,45 @@ class Dataset:
     ) -> "Dataset":
         """The rows for which `function` answers True, or which a boolean array marks."""
         if not callable(function):
-            mask = np.asarray(function, dtype=bool)
-            if mask.shape != (len(self),):
-                raise DataError("the mask does not fit", got=mask.shape, expected=(len(self),))
+            mask = np.asarray(function)
+            if mask.dtype != bool or mask.shape != (len(self),):
+                raise DataError(
+                    "the mask does not fit",
+                    got=f"{mask.dtype} of shape {mask.shape}",
+                    expected=f"bool of shape ({len(self)},)",
+                )
             return self.select(np.flatnonzero(mask))
         columns = [input_columns] if isinstance(input_columns, str) else input_columns
-        keep: list[bool] = []
-        for batch in self.batches_of(columns, batch_size):
-            options = dict(fn_kwargs or {})
-            if batched:
-                arguments = [batch] if columns is None else [batch[name] for name in columns]
-                keep += [bool(answer) for answer in function(*arguments, **options)]
-                continue
-            for i in range(len(next(iter(batch.values()), ()))):
-                row = {name: values[i] for name, values in batch.items()}
-                keep.append(
-                    bool(function(*([row] if columns is None else row.values()), **options))
+        self.check_columns(columns or ())
+        keep = np.zeros(len(self), dtype=bool)
+        for start in range(0, len(self), batch_size):
+            rows = range(start, min(start + batch_size, len(self)))
+            batch, options = self.read(rows, columns), dict(fn_kwargs or {})
+            answers = [
+                function(*([given] if columns is None else [given[n] for n in columns]), **options)
+                for given in ([batch] if batched else rows_of(batch, len(rows)))
+            ]
+            answer = answers[0] if batched else answers
+            answer = np.asarray(answer if hasattr(answer, "__array__") else list(answer), bool)
+            if answer.shape != (len(rows),):
+                raise DataError(
+                    f"filter got {answer.size} answers for {len(rows)} rows",
+                    expected="one True or False for each row",
                 )
-        return self.filter(np.array(keep, dtype=bool))
+            keep[start : rows.stop] = answer
+        return self.filter(keep)
 
-    def sort(self, column_names: str | Sequence[str], reverse: bool = False) -> "Dataset":
+    def sort(
+        self, column_names: str | Sequence[str], reverse: bool | Sequence[bool] = False
+    ) -> "Dataset":
         """Rows in the order of the columns' values; missing values last; equal rows keep theirs."""
         names = [column_names] if isinstance(column_names, str) else list(column_names)
         self.check_columns(names)
-        keys = [(name, "descending" if reverse else "ascending") for name in names]
+        down = [reverse] * len(names) if isinstance(reverse, bool) else list(reverse)
+        if len(down) != len(names):
+            raise ConfigError("sort needs one reverse= for each column", got=down, expected=names)
+        orders = ["descending" if reverse else "ascending" for reverse in down]
+        keys = list(zip(names, orders, strict=True))
         return self.select(pc.sort_indices(self.table(columns=names), sort_keys=keys).to_numpy())
 
     def train_test_split(
@@ -261,17 +273,14 @@ class Dataset:
         from minift.data.dataset_dict import DatasetDict
 
         n = len(self)
-        n_test = int(np.ceil(test_size * n)) if isinstance(test_size, float) else test_size
-        n_train = int(np.floor((1 - test_size) * n)) if isinstance(test_size, float) else n - n_test
-        if not (0 < n_test < n and n_train > 0):
+        n_test = int(np.ceil(test_size * n)) if isinstance(test_size, float) else int(test_size)
+        if not 0 < n_test < n:
             raise ConfigError("test_size leaves a split empty", got=test_size, expected=f"0 to {n}")
-        if not shuffle:
-            return DatasetDict(
-                train=self.select(range(n_train)),
-                test=self.select(range(n_train, n_train + n_test)),
-            )
-        order = np.random.default_rng(seed).permutation(n)
-        train, test = order[n_test : n_test + n_train], order[:n_test]
+        if shuffle:
+            order = random_order(n, seed)
+            test, train = order[:n_test], order[n_test:]
+        else:
+            train, test = np.split(np.arange(n), [n - n_test])
         return DatasetDict(train=self.select(train), test=self.select(test))
 
     # -- choosing and changing columns ------------------------------------------------------------
@@ -310,14 +319,12 @@ class Dataset:
         form = self._format
         if form.columns is not None:
             kept = tuple(new_names[name] for name in form.columns if name in new_names)
-            form = Format(form.kind, kept, form.output_all_columns, form.options, form.transform)
+            form = replace(form, columns=kept)
+        known = {new: self._digests[n] for n, new in new_names.items() if n in self._digests}
         return self._with(
             table=self._table.select(list(new_names)).rename_columns(new),
             features=Features({n: self.features[old] for old, n in new_names.items()}),
-            source=self._source,
-            source_names={n: self._source_names[old] for old, n in new_names.items()}
-            if self._source
-            else None,
+            digests=known,
             form=form,
         )
 
@@ -328,35 +335,45 @@ class Dataset:
         added = Dataset.from_dict({name: column}, Features({name: feature}) if feature else None)
         if len(added) != len(self):
             raise DataError(f"column {name!r} does not fit", got=len(added), expected=len(self))
-        table = self.table().append_column(name, added._table.column(name))
+        dataset = self._compact()
+        table = dataset._table.append_column(name, added._table.column(name))
         features = Features({**self.features, **added.features})
-        return self._with(table=table, features=features, rows=None)
+        return dataset._with(table=table, features=features, digests=dict(dataset._digests))
 
     def cast_column(self, column: str, feature: Any) -> "Dataset":
         """The column as another feature; strings become numbers of a ClassLabel by their names."""
         self.check_columns([column])
-        values = self._table.column(column)
-        if isinstance(feature, ClassLabel):
-            known = pc.unique(values).to_pylist()
-            numbers = {value: feature.str2int(value) for value in known}
-            cast = pa.array([numbers[value] for value in values.to_pylist()], pa.int64())
-        else:
-            cast = values.cast(arrow_type(feature))
-        position = self.column_names.index(column)
-        return self._with(
-            table=self._table.set_column(position, column, cast),
-            features=Features({**self.features, column: feature}),
-        )
+        values = self.table(columns=[column]).column(column)
+        return self._compact()._replaced(column, cast_array(column, values, feature), feature)
 
     def class_encode_column(self, column: str) -> "Dataset":
         """Make a ClassLabel of a column; its names are the sorted values, as strings."""
-        names = sorted(str(value) for value in self.unique(column) if value is not None)
-        texts = [None if value is None else str(value) for value in Column(self._plain(), column)]
-        position = self.column_names.index(column)
-        table = self.table().set_column(position, column, pa.array(texts, pa.string()))
-        dataset = self._with(table=table, features=None, rows=None)
-        dataset.features = Features({**self.features, column: dataset.features[column]})
-        return dataset.cast_column(column, ClassLabel(names=names))
+        self.check_columns([column])
+        if not isinstance(self.features[column], Value):
+            raise DataError(
+                f"the column {column!r} cannot be encoded",
+                got=self.features[column],
+                expected="text or numbers",
+            )
+        values = self.table(columns=[column]).column(column).to_pylist()
+        texts = [None if value is None else str(value) for value in values]
+        names = sorted({text for text in texts if text is not None})
+        feature = ClassLabel(names=names)
+        array = cast_array(column, pa.array(texts, pa.string()), feature)
+        return self._compact()._replaced(column, array, feature)
+
+    def _compact(self) -> "Dataset":
+        """The same rows in a table that has no others."""
+        if isinstance(self._rows, range) and len(self._rows) == self._table.num_rows:
+            return self
+        return self._with(table=self.table(), rows=None)
+
+    def _replaced(self, column: str, values: Any, feature: Any) -> "Dataset":
+        """The same rows with another column in the place of one."""
+        table = self._table.set_column(self.column_names.index(column), column, values)
+        known = {name: digest for name, digest in self._digests.items() if name != column}
+        features = Features({**self.features, column: feature})
+        return self._with(table=table, features=features, digests=known)
 
     def unique(self, column: str) -> list[Any]:
         """The different values, in order of first appearance."""
@@ -425,7 +442,7 @@ class RowBatch(Sequence[dict[str, Any]]):
 
     def __init__(self, dataset: Dataset, indices: np.ndarray) -> None:
         self.dataset = dataset
-        self.table_rows = np.asarray(compose(dataset._rows, resolve_key(indices, len(dataset))))
+        self.table_rows = as_rows(compose(dataset._rows, resolve_key(indices, len(dataset))))
         self.indices = indices
         self._read: list[dict[str, Any]] | None = None
 
@@ -434,60 +451,8 @@ class RowBatch(Sequence[dict[str, Any]]):
 
     def __getitem__(self, key: Any) -> Any:
         if self._read is None:
-            self._read = [self.dataset[int(i)] for i in self.indices]
+            self._read = list(rows_of(self.dataset.read(self.indices), len(self)))
         return self._read[key]
-
-
-def resolve_key(key: Any, n: int) -> "int | range | np.ndarray":
-    """Row numbers 0 <= i < n from anything that indexes a list or an array.
-
-    Raises:
-        IndexError: out of bounds. TypeError: not a kind of index (a bool or float is not).
-    """
-    if isinstance(key, slice):
-        return range(*key.indices(n))
-    if isinstance(key, bool | np.bool_) or key is None:
-        raise TypeError(f"wrong key {key!r} of type {type(key).__name__} for a dataset of {n} rows")
-    if isinstance(key, range) and key.step == 1:
-        if len(key) and not 0 <= key.start < key.stop <= n:
-            raise IndexError(f"Index {key.stop - 1} out of range for dataset of size {n}.")
-        return key
-    if not isinstance(key, Iterable):
-        try:
-            index = operator.index(key)
-        except TypeError:
-            raise TypeError(f"wrong key {key!r} of type {type(key).__name__}") from None
-        if not -n <= index < n:
-            raise IndexError(f"Invalid key: {index} is out of bounds for size {n}")
-        return index % n
-    indices = np.asarray(key if isinstance(key, np.ndarray) else list(key))
-    if indices.size == 0:
-        return range(0)
-    if indices.dtype.kind not in "iu":
-        raise TypeError(f"row numbers must be integers, not {indices.dtype}")
-    bad = indices[(indices < -n) | (indices >= n)]
-    if bad.size:
-        raise IndexError(f"Index {bad[0]} out of range for dataset of size {n}.")
-    return np.where(indices < 0, indices + n, indices).astype(np.int64)
-
-
-def compose(rows: "range | np.ndarray", wanted: "int | range | np.ndarray") -> "range | np.ndarray":
-    """`rows[wanted]`; adjacent rows become a range, so that they can be sliced."""
-    if isinstance(wanted, int):
-        return compose(rows, range(wanted, wanted + 1))
-    if isinstance(wanted, range):
-        return (
-            rows[wanted.start : wanted.stop]
-            if wanted.step == 1
-            else compose(rows, np.asarray(wanted))
-        )
-    if isinstance(rows, range):
-        picked = wanted + rows.start if rows.step == 1 else np.asarray(rows)[wanted]
-    else:
-        picked = rows[wanted]
-    if len(picked) and np.all(np.diff(picked) == 1):
-        return range(int(picked[0]), int(picked[-1]) + 1)
-    return picked
 
 
 def concatenate_datasets(dsets: Sequence[Dataset]) -> Dataset:
@@ -499,10 +464,17 @@ def concatenate_datasets(dsets: Sequence[Dataset]) -> Dataset:
     if not dsets:
         raise ConfigError("concatenate_datasets needs at least one dataset")
     features = Features()
-    for dataset in dsets:
-        for name, feature in dataset.features.items():
-            if name not in features or arrow_type(features[name]) == pa.null():
-                features[name] = feature
+    for name, feature in (item for dataset in dsets for item in dataset.features.items()):
+        before = features.get(name, feature)
+        if pa.null() in (arrow_type(before), arrow_type(feature)):
+            features[name] = feature if arrow_type(before) == pa.null() else before
+        elif before != feature and ClassLabel in (type(before), type(feature)):
+            raise DataError(
+                f"the column {name!r} has other classes in another dataset",
+                got=f"{before!r:.200} and {feature!r:.200}",
+                do="make them the same with cast_column",
+            )
+        features.setdefault(name, feature)
     tables = [dataset.table().replace_schema_metadata(None) for dataset in dsets]
     try:
         table = pa.concat_tables(tables, promote_options="permissive")

@@ -18,7 +18,7 @@ import pyarrow as pa
 from minift.data import storage
 from minift.data.dataset import Dataset
 from minift.data.features import Features
-from minift.errors import ArgumentError, DataError, MissingFileError
+from minift.errors import DataError, MissingFileError
 
 
 class DatasetDict(dict[str, Dataset]):
@@ -73,12 +73,14 @@ class DatasetDict(dict[str, Dataset]):
     def cast_column(self, column: str, feature: Any) -> "DatasetDict":
         return self._each(Dataset.cast_column, column, feature)
 
-    def with_format(self, type: str | None = None, **options: Any) -> "DatasetDict":
-        return self._each(Dataset.with_format, type, **options)
+    def with_format(
+        self, type: str | None = None, columns: Any = None, **options: Any
+    ) -> "DatasetDict":
+        return self._each(Dataset.with_format, type, columns, **options)
 
-    def set_format(self, type: str | None = None, **options: Any) -> None:
+    def set_format(self, type: str | None = None, columns: Any = None, **options: Any) -> None:
         for dataset in self.values():
-            dataset.set_format(type, **options)
+            dataset.set_format(type, columns, **options)
 
     def reset_format(self) -> None:
         self.set_format(None)
@@ -170,23 +172,31 @@ def is_saved(folder: Path) -> bool:
 
 def read_dataset(folder: Path) -> Dataset:
     try:
-        state = json.loads((folder / "state.json").read_text())
-        info = json.loads((folder / "dataset_info.json").read_text())
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
     except OSError:
         raise MissingFileError(
             f"{folder} is not a saved dataset", expected="state.json and dataset_info.json"
         ) from None
-    tables = []
-    for said in state["_data_files"]:
-        path = folder / said["filename"]
-        size = path.stat().st_size if path.is_file() else None
-        if size is None or size != said.get("bytes", size):
-            raise DataError(f"{path} is damaged", got=f"{size} bytes", expected=said.get("bytes"))
-        tables.append(storage.read_stream(path))
-    if not tables:
-        raise ArgumentError(f"{folder} lists no data files")
-    dataset = Dataset(pa.concat_tables(tables), Features.from_dict(info["features"]))
-    columns = state.get("_format_columns")
+    except ValueError as error:
+        raise DataError(f"{folder} is damaged: {error}") from None
+    features = Features.from_dict(info["features"])
+    tables = [read_data_file(folder, said) for said in state["_data_files"]]
+    # `datasets` writes no file for a dataset without rows.
+    table = pa.concat_tables(tables) if tables else features.arrow_schema.empty_table()
+    dataset = Dataset(table, features)
+    for said in state.get("_indices_data_files") or ():  # a selection, as its first versions did
+        dataset = dataset.select(read_data_file(folder, said).column(0).to_numpy())
     if state.get("_format_type") in ("numpy", "torch", "arrow"):
-        return dataset.with_format(state["_format_type"], columns)
+        shown, rest = state.get("_format_columns"), state.get("_output_all_columns", False)
+        dataset.set_format(state["_format_type"], shown, rest)
     return dataset
+
+
+def read_data_file(folder: Path, said: dict[str, Any]) -> pa.Table:
+    """A file that state.json lists, if it is as long as that says."""
+    path = folder / said["filename"]
+    size = path.stat().st_size if path.is_file() else None
+    if size is None or size != said.get("bytes", size):
+        raise DataError(f"{path} is damaged", got=f"{size} bytes", expected=said.get("bytes"))
+    return storage.read_stream(path)

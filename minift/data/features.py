@@ -6,19 +6,29 @@ open there with their class names, and the other way round.
 """
 
 import json
+import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from minift.errors import ConfigError, DataError, nearest
+from minift.errors import ConfigError, DataError, MiniftError, nearest
 
 METADATA_KEY = b"huggingface"
 
 # Names that `datasets` uses and pyarrow spells otherwise.
 ALIASES = {"float": "float32", "double": "float64"}
-UNNAMED = {"float16": "halffloat", "float32": "float", "float64": "double"}
+SPELLINGS = {
+    "halffloat": "float16",
+    "float": "float32",
+    "double": "float64",
+    "date32[day]": "date32",
+    "date64[ms]": "date64",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +73,7 @@ class ClassLabel:
             )
         if len(set(self.names)) != len(self.names):
             raise ConfigError("ClassLabel: a name appears twice", got=self.names)
+        self._numbers = {name: number for number, name in enumerate(self.names)}
 
     @property
     def num_classes(self) -> int:
@@ -79,13 +90,14 @@ class ClassLabel:
             return None
         if isinstance(value, str):
             for text in (value, value.strip()):
-                if text in self.names:
-                    return self.names.index(text)
+                if text in self._numbers:
+                    return self._numbers[text]
         try:
             number = int(value)
-        except (TypeError, ValueError):
-            number = -2
-        if not -1 <= number < self.num_classes:
+            whole = isinstance(value, str) or number == value  # 1.5 is no class
+        except (TypeError, ValueError, OverflowError):
+            number, whole = -2, False
+        if not whole or not -1 <= number < self.num_classes:
             raise DataError(
                 f"invalid class label {value!r}", expected=nearest(str(value), self.names)
             )
@@ -130,7 +142,11 @@ class Features(dict[str, Any]):
             said = info.get("features") or {}
         features = cls()
         for field in schema:
-            feature = from_json(said[field.name]) if field.name in said else None
+            try:
+                feature = from_json(said[field.name]) if field.name in said else None
+            except MiniftError as error:  # an image, say: its bytes can still ride along
+                warnings.warn(f"column {field.name!r} is read as {field.type}: {error.what}")
+                feature = None
             fits = feature is not None and arrow_type(feature) == field.type
             features[field.name] = feature if fits else from_arrow(field.type)
         return features
@@ -146,12 +162,15 @@ class Features(dict[str, Any]):
 
 def value_type(name: str) -> pa.DataType:
     """The Arrow type that a `Value` names, for example "timestamp[us]" or "int8"."""
-    bare, _, argument = name.partition("[")
+    bare, *inside = re.split(r"[\[\](),\s]+", name.strip("])"))
+    arguments = [int(a) if a.isdigit() else a.removeprefix("tz=") for a in inside]
     try:
-        if argument:
-            return getattr(pa, bare)(*(part.strip() for part in argument.rstrip("]").split(",")))
-        return pa.bool_() if name == "bool" else pa.type_for_alias(UNNAMED.get(name, name))
-    except (AttributeError, TypeError, ValueError):
+        if bare in ("timestamp", "duration", "time32", "time64", "decimal128", "decimal256"):
+            return getattr(pa, bare)(*arguments)
+        if bare == "fixed_size_binary":
+            return pa.binary(*arguments)
+        return pa.type_for_alias(name)
+    except (TypeError, ValueError):
         raise ConfigError(
             f"no column type is called {name!r}",
             expected="string, bool, int8 ... int64, uint8 ... uint64, float32, float64, binary, "
@@ -185,8 +204,7 @@ def from_arrow(type_: pa.DataType) -> Any:
         return {
             type_.field(i).name: from_arrow(type_.field(i).type) for i in range(type_.num_fields)
         }
-    names = {"halffloat": "float16", "float": "float32", "double": "float64"}
-    return Value(names.get(str(type_), str(type_)))
+    return Value(SPELLINGS.get(str(type_), str(type_)))
 
 
 def to_json(feature: Any) -> Any:
@@ -214,8 +232,60 @@ def from_json(said: Any) -> Any:
     if kind in ("List", "LargeList", "Sequence"):
         inner = from_json(said["feature"])
         if kind == "Sequence" and isinstance(inner, dict):  # the old form: a dict of lists
-            return {name: List(feature) for name, feature in inner.items()}
+            length = said.get("length", -1)
+            return {name: List(feature, length) for name, feature in inner.items()}
         return List(inner, said.get("length", -1))
     if isinstance(kind, str):
         raise DataError(f"columns of type {kind} are not supported", got=said)
     return {name: from_json(feature) for name, feature in said.items()}
+
+
+def as_array(name: str, values: Any, feature: Any = None) -> Any:
+    """Values as an Arrow column: a list, a numpy array, a torch tensor, a list of these, or Arrow.
+
+    Args:
+        name: of the column, for messages.
+        values: one for each row.
+        feature: what the column shall hold; inferred by default.
+
+    Raises:
+        DataError: the values mix types, or do not fit the feature.
+    """
+    try:
+        is_arrow = isinstance(values, pa.Array | pa.ChunkedArray)
+        array = values if is_arrow else pa.array(plain_values(values))
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise DataError(f"the values of column {name!r} mix types or do not fit: {error}") from None
+    return array if feature is None else cast_array(name, array, feature)
+
+
+def plain_values(values: Any) -> Any:
+    """One array, or a list of what pyarrow converts: scalars, lists, arrays of one dimension."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        return values
+    rows = []
+    for value in values:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu().numpy()
+        if isinstance(value, np.ndarray) and value.ndim != 1:
+            value = value.tolist() if value.ndim else value[()]
+        rows.append(value)
+    return rows
+
+
+def cast_array(name: str, column: Any, feature: Any) -> Any:
+    """An Arrow column as a feature, without loss; class names become numbers.
+
+    Raises:
+        DataError: a value does not fit.
+    """
+    try:
+        if isinstance(feature, ClassLabel):
+            known = {value: feature.str2int(value) for value in pc.unique(column).to_pylist()}
+            if not pa.types.is_integer(column.type):
+                return pa.array([known[value] for value in column.to_pylist()], pa.int64())
+        return column.cast(arrow_type(feature))
+    except (pa.ArrowException, DataError) as error:
+        raise DataError(f"column {name!r} cannot become {feature!r:.200}: {error}") from None

@@ -9,26 +9,37 @@ Where a value has no content that could be digested (a lock, a socket), `Unhasha
 to it; the caller then computes and keeps nothing. When in doubt, recompute.
 """
 
+import ast
 import builtins
 import dis
 import enum
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import re
 import struct
 import sys
 import sysconfig
 import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from minift.errors import MiniftError
 
-BY_NAME = ("minift", "minift_")  # our own code counts by its version, like any library
+OURS = Path(__file__).resolve().parents[1]  # counts by its version, like any library
+
+
+# What vars(class) holds beside what was written in the class.
+NO_CONTENT = {"__dict__", "__weakref__", "__module__", "__qualname__", "_abc_impl"}
+NO_CONTENT |= {"__firstlineno__", "__static_attributes__"}
+DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
 
 class Unhashable(MiniftError, TypeError):
@@ -41,7 +52,11 @@ def fingerprint(*values: Any) -> str:
     Raises:
         Unhashable: names the path to the value that cannot be digested.
     """
-    return _Walk().digest(values, "").hex()
+    walk = _Walk()
+    try:
+        return join(*(walk.digest(value, "") for value in values)).hex()
+    except RecursionError:
+        raise Unhashable("a value is nested too deeply to be fingerprinted") from None
 
 
 def join(*parts: bytes) -> bytes:
@@ -54,10 +69,16 @@ def join(*parts: bytes) -> bytes:
 
 
 class _Walk:
-    """One walk over a value. `open` holds what is being digested now, so that cycles end."""
+    """One walk over a value.
 
-    def __init__(self) -> None:
-        self.open: dict[int, int] = {}
+    `open` holds the containers that are being digested now, so that cycles end. `seen` numbers the
+    functions, classes and objects in the order of meeting them; a second meeting is "the n-th", so
+    that a net of helpers that call each other is walked once and not along each of its paths.
+    """
+
+    def __init__(self, outer: "_Walk | None" = None) -> None:
+        self.open: dict[int, int] = dict(outer.open) if outer else {}
+        self.seen: dict[int, tuple[int, Any]] = dict(outer.seen) if outer else {}
 
     def digest(self, value: Any, path: str) -> bytes:
         simple = digest_scalar(value)
@@ -65,12 +86,22 @@ class _Walk:
             return simple
         if id(value) in self.open:  # a cycle: how far up is all that there is to say
             return join(b"cycle", str(len(self.open) - self.open[id(value)]).encode())
-        self.open[id(value)] = len(self.open)
+        contains = type(value) in (list, tuple, dict)
+        if contains:
+            self.open[id(value)] = len(self.open)
         try:
             kind = type(value)
             return join(f"{kind.__module__}.{kind.__qualname__}".encode(), self.parts(value, path))
         finally:
-            del self.open[id(value)]
+            if contains:
+                del self.open[id(value)]
+
+    def once(self, value: Any, parts: Callable[[], bytes]) -> bytes:
+        """The parts at the first meeting, the number at any other."""
+        if id(value) in self.seen:
+            return join(b"seen", str(self.seen[id(value)][0]).encode())
+        self.seen[id(value)] = (len(self.seen), value)  # kept, so that no other gets its id
+        return parts()
 
     def parts(self, value: Any, path: str) -> bytes:
         match value:
@@ -78,8 +109,10 @@ class _Walk:
                 return join(*(self.digest(v, f"{path}[{i}]") for i, v in enumerate(value)))
             case dict() if type(value) is dict:
                 return self.pairs(value, path)
-            case set() | frozenset():
-                return join(*sorted(self.digest(v, f"{path}{{}}") for v in value))
+            case types.MappingProxyType():
+                return self.pairs(dict(value), path)
+            case set() | frozenset():  # a walk for each, as their order is chance
+                return join(*sorted(_Walk(self).digest(v, f"{path}{{}}") for v in value))
             case types.FunctionType():
                 return self.function(value, path)
             case types.CodeType():
@@ -97,14 +130,15 @@ class _Walk:
             case functools.partial():
                 return self.digest((value.func, value.args, sorted(value.keywords.items())), path)
             case types.ModuleType():
-                return library(value.__name__) or value.__name__.encode()
+                return library(value.__name__) or source_digest([value.__name__])
             case type():
                 return self.class_(value, path)
-            case np.ndarray() if value.dtype != object:
-                head = f"{value.dtype.str}{value.shape}".encode()
+            case np.ndarray() if type(value) in (np.ndarray, np.memmap) and value.dtype != object:
+                head = f"{value.dtype!r}{value.shape}".encode()
                 return join(head, np.ascontiguousarray(value).tobytes())
             case pa.Table():
-                return table_digest(value)
+                columns = [column_digest(column) for column in value.columns]
+                return join(*(name.encode() for name in value.column_names), *columns)
         return self.instance(value, path)
 
     def pairs(self, value: dict[Any, Any], path: str) -> bytes:
@@ -115,16 +149,21 @@ class _Walk:
         return join(*parts)
 
     def function(self, function: types.FunctionType, path: str) -> bytes:
-        name = f"{function.__module__}.{function.__qualname__}".encode()
         known = library(function.__module__)
-        if known and "<" not in function.__qualname__:  # not a closure, so its name says it all
-            return join(name, known)
-        cells = function.__closure__ or ()
+        # A closure, or a wrapper that took over a library's name, is more than its name says.
+        if known and "<" not in function.__qualname__ and installed(function.__code__.co_filename):
+            return join(f"{function.__module__}.{function.__qualname__}".encode(), known)
+        return self.once(function, lambda: self.body(function, path or function.__qualname__))
+
+    def body(self, function: types.FunctionType, path: str) -> bytes:
+        """What the function runs and what it reads."""
         parts = [
             self.digest(function.__code__, path),
             self.digest(function.__defaults__, f"{path}.__defaults__"),
             self.digest(sorted((function.__kwdefaults__ or {}).items()), f"{path}.__kwdefaults__"),
+            self.digest(sorted(vars(function).items()), f"{path}.__dict__"),
         ]
+        cells = function.__closure__ or ()
         for variable, cell in zip(function.__code__.co_freevars, cells, strict=True):
             try:
                 content = cell.cell_contents
@@ -132,24 +171,41 @@ class _Walk:
                 parts.append(b"empty")
                 continue
             parts.append(self.digest(content, f"{path} -> closure {variable!r}"))
-        parts.append(self.names_read(function.__code__, function.__globals__, path))
-        return join(*parts)
+        return join(*parts, self.names_read(function, path))
 
-    def names_read(self, code: types.CodeType, scope: dict[str, Any], path: str) -> bytes:
+    def names_read(self, function: types.FunctionType, path: str) -> bytes:
         """The values of the globals that the code reads, nested functions included."""
-        names, attributes, imports = read_names(code)
+        read, scope = read_names(function.__code__), function.__globals__
         parts = []
-        for name in sorted(names):
+        for name in sorted(read.names):
             if name not in scope:
                 parts.append(name.encode() if hasattr(builtins, name) else b"undefined")
                 continue
             value, where = scope[name], f"{path} -> global {name!r}"
-            parts += [name.encode(), self.digest(value, where)]
-            if isinstance(value, types.ModuleType) and not library(value.__name__):
-                for attribute in sorted(attributes & set(vars(value))):
-                    parts.append(self.digest(vars(value)[attribute], f"{where}.{attribute}"))
-        for name in sorted(imports):  # `import helpers` inside the function
-            parts.append(library(name) or module_bytes(name))
+            parts.append(name.encode())
+            if isinstance(value, types.ModuleType) and name not in read.whole:
+                parts.append(self.module(value, read.attributes, where))
+            else:
+                parts.append(self.digest(value, where))
+        package = scope.get("__package__") or ""
+        imported = [absolute("." * level + name, package) for level, name in read.imports]
+        return join(*parts, source_digest(imported))
+
+    def module(self, module: types.ModuleType, attributes: set[str], path: str) -> bytes:
+        """Those of a user's module's attributes that the code can mean."""
+        known = library(module.__name__)
+        if known or id(module) in self.open:
+            return known or module.__name__.encode()
+        self.open[id(module)] = len(self.open)
+        parts = []
+        for attribute in sorted(attributes & set(vars(module))):
+            value, where = vars(module)[attribute], f"{path}.{attribute}"
+            parts.append(attribute.encode())
+            if isinstance(value, types.ModuleType):
+                parts.append(self.module(value, attributes, where))
+            else:
+                parts.append(self.digest(value, where))
+        del self.open[id(module)]
         return join(*parts)
 
     def code(self, code: types.CodeType, path: str) -> bytes:
@@ -170,46 +226,64 @@ class _Walk:
     def class_(self, class_: type, path: str) -> bytes:
         name = f"{class_.__module__}.{class_.__qualname__}".encode()
         known = library(class_.__module__)
-        if known:
+        if known and "<" not in class_.__qualname__:
             return join(name, known)
-        skip = {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__"}
-        members = [
-            (key, value.fget if isinstance(value, property) else getattr(value, "__func__", value))
-            for key, value in sorted(vars(class_).items())
-            if key not in skip and not isinstance(value, types.GetSetDescriptorType)
-        ]
-        parts = [self.digest(base, path) for base in class_.__bases__]
-        parts += [join(k.encode(), self.digest(v, f"{path}.{k}")) for k, v in members]
-        return join(name, *parts)
+        return self.once(class_, lambda: join(name, self.members(class_, path or name.decode())))
+
+    def members(self, class_: type, path: str) -> bytes:
+        """Bases, metaclass, and all that the class itself defines."""
+        parts = [self.digest(base, path) for base in (*class_.__bases__, type(class_))]
+        for key, value in sorted(vars(class_).items()):
+            if key in NO_CONTENT or isinstance(value, DESCRIPTORS):
+                continue
+            if isinstance(value, property):
+                value = (value.fget, value.fset, value.fdel)
+            elif isinstance(value, functools.cached_property):
+                value = value.func
+            elif isinstance(value, staticmethod | classmethod):
+                value = value.__func__
+            parts += [key.encode(), self.digest(value, f"{path}.{key}")]
+        return join(*parts)
 
     def instance(self, value: Any, path: str) -> bytes:
         """Anything else: its own word, its bytes, or the parts that copying it would need."""
-        own = getattr(value, "__fingerprint__", None)
+        own = getattr(type(value), "__fingerprint__", None)
         if own is not None:
-            return str(own()).encode()
+            return str(own(value)).encode()
         if isinstance(value, enum.Enum):
-            return join(self.digest(type(value), path), value.name.encode())
-        if isinstance(value, PurePath | re.Pattern | np.dtype):
+            said = (type(value), value.name, value.value)
+            return self.digest(said, path)
+        if isinstance(value, re.Pattern):
+            return self.digest((value.pattern, value.flags), path)
+        if isinstance(value, PurePath | np.dtype):
             return repr(value).encode()
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.Tensor):
             raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             return join(f"{value.dtype}{tuple(value.shape)}".encode(), raw.numpy().tobytes())
+        return self.once(value, lambda: self.reduced(value, path))
+
+    def reduced(self, value: Any, path: str) -> bytes:
         try:
             reduced = value.__reduce_ex__(4)
         except Exception:  # pickling is how an object says that it has no content
             raise Unhashable(
-                f"cannot fingerprint {type(value).__qualname__!r} at {path.strip(' ->') or 'top'}",
+                f"cannot fingerprint {type(value).__qualname__!r} at {path or 'top'}",
                 do="pass cache_key='...' to name the result yourself",
             ) from None
-        if isinstance(reduced, str):
-            return join(reduced.encode(), self.digest(type(value), path))
+        kind = self.digest(type(value), path)
+        if isinstance(reduced, str):  # "the global of this name", which says not what is in it
+            wrapped = getattr(value, "__wrapped__", None)  # functools.cache
+            known = wrapped is None and library(type(value).__module__)
+            inside = None if known else (wrapped, getattr(value, "__dict__", None))
+            return join(reduced.encode(), kind, self.digest(inside, path))
         callable_, arguments, *rest = reduced
         state = rest[0] if rest else None
         if isinstance(state, dict):
             state = dict(sorted(state.items(), key=lambda item: str(item[0])))
         extra = [list(part) for part in rest[1:3] if part is not None]
         return join(
+            kind,
             *(self.digest(part, path) for part in (callable_, arguments)),
             self.digest(state, f"{path}.{type(value).__name__}"),
             self.digest(extra, path),
@@ -230,70 +304,170 @@ def digest_scalar(value: Any) -> bytes | None:
     return None
 
 
-def read_names(code: types.CodeType) -> tuple[set[str], set[str], set[str]]:
-    """(globals read, attributes read, modules imported) by the code and the code inside it."""
-    names, attributes, imports = set(), set(), set()
-    for instruction in dis.get_instructions(code):
-        operation, name = instruction.opname, instruction.argval
-        if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
-            names.add(name)
-        elif operation in ("LOAD_ATTR", "LOAD_METHOD"):
-            attributes.add(name)
-        elif operation == "IMPORT_NAME":
-            imports.add(name)
+@dataclass
+class Read:
+    """What code reads from outside of itself.
+
+    Attributes:
+        names: globals.
+        whole: those of them that are used other than by `name.attribute`.
+        attributes: whatever follows a dot, of anything.
+        imports: (level, name) of the modules that it imports when it runs.
+    """
+
+    names: set[str] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    imports: set[tuple[int, str]] = field(default_factory=set)
+
+
+def read_names(code: types.CodeType) -> Read:
+    """What the code, and the code inside it, reads."""
+    read = Read()
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for i, step in enumerate(steps):
+        following = steps[i + 1].opname if i + 1 < len(steps) else ""
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
+            read.names.add(step.argval)
+            if following not in ("LOAD_ATTR", "LOAD_METHOD"):
+                read.whole.add(step.argval)
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            read.attributes.add(step.argval)
+        elif step.opname == "IMPORT_NAME":  # its level and its names are the two constants before
+            level, names = steps[i - 2].argval, steps[i - 1].argval or ()
+            read.imports.add((level, step.argval))
+            dot = "." if step.argval else ""
+            read.imports.update((level, f"{step.argval}{dot}{name}") for name in names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = read_names(constant)
-            names, attributes, imports = names | inner[0], attributes | inner[1], imports | inner[2]
-    return names, attributes, imports
+            for mine, theirs in zip(vars(read).values(), vars(inner).values(), strict=True):
+                mine |= theirs
+    return read
+
+
+# ----------------------------------------------------------------------- whose code it is, and what
 
 
 @functools.cache
-def library_folders() -> tuple[Path, ...]:
-    paths = sysconfig.get_paths()
-    return tuple(
-        Path(paths[key]).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")
-    )
+def installed(file: str) -> bool:
+    """Whether a file belongs to Python, to an installed distribution or to us."""
+    if file in ("built-in", "frozen") or file.startswith("<frozen"):
+        return True
+    path = Path(file).resolve()
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return True
+    standard = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
+    return any(path.is_relative_to(folder) for folder in (*standard, OURS))
 
 
 @functools.cache
 def library(module: str | None) -> bytes | None:
     """Name and version of an installed module; None for the user's own code."""
     top = (module or "__main__").partition(".")[0]
-    loaded = sys.modules.get(top)
-    version = f"{top} {getattr(loaded, '__version__', sys.version_info[:3])}".encode()
-    if top == "__main__":
+    loaded, spec = sys.modules.get(top), spec_of(top)
+    file = getattr(loaded, "__file__", None) or getattr(spec, "origin", None)
+    folders = list(getattr(spec, "submodule_search_locations", None) or ())  # of a namespace
+    places = [file] if file else folders
+    if top == "__main__" or not places or not all(map(installed, places)):
         return None
-    if top == BY_NAME[0] or top.startswith(BY_NAME[1]):
+    return f"{top} {version(top)}".encode()
+
+
+def version(top: str) -> str:
+    """The version of the distribution that a module comes from, whether it is loaded or not."""
+    if top in sys.stdlib_module_names:
+        return str(sys.version_info[:3])
+    if top == "minift":
         import minift
 
-        return f"{top} {minift.__version__}".encode()
-    file = getattr(loaded, "__file__", None)
-    if file is None:
-        try:
-            spec = importlib.util.find_spec(top)
-        except (ImportError, ValueError):
-            return None
-        file = spec.origin if spec else None
-        if file in (None, "built-in", "frozen"):
-            return version if spec and (spec.origin or spec.loader) else None
-    path = Path(file).resolve()
-    return version if any(path.is_relative_to(folder) for folder in library_folders()) else None
-
-
-def module_bytes(name: str) -> bytes:
-    """The source of a user's module that a function imports when it runs."""
+        return minift.__version__
     try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.origin or not Path(spec.origin).is_file():
-        return name.encode()
-    return Path(spec.origin).read_bytes()
+        return importlib.metadata.version(top)
+    except importlib.metadata.PackageNotFoundError:
+        names = importlib.metadata.packages_distributions().get(top, ())
+        return ", ".join(f"{n} {importlib.metadata.version(n)}" for n in sorted(set(names)))
 
 
-def table_digest(table: pa.Table) -> bytes:
-    """The content of a table, whatever its chunks: the IPC stream has no slack bytes."""
+def spec_of(name: str) -> Any:
+    """Where a module is, without running it; None if there is none."""
+    parent = name.rpartition(".")[0]
+    if parent and not getattr(spec_of(parent), "submodule_search_locations", None):
+        return None
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+
+
+def absolute(name: str, package: str) -> str:
+    """`..helpers` as it is called from a module of the package."""
+    try:
+        return importlib.util.resolve_name(name, package)
+    except ImportError:
+        return name.lstrip(".")
+
+
+def source_digest(names: Iterable[str]) -> bytes:
+    """Modules that are imported when a function runs: their files, and what these import.
+
+    They may not be loaded yet, so the source is all that there is; a comment in it does matter.
+    """
+    found: dict[str, bytes] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if not name or name in found:
+            continue
+        known = library(name)
+        spec: Any = None if known else spec_of(name)
+        origin = getattr(spec, "origin", None)
+        found[name] = known or (Path(origin).read_bytes() if origin else b"")
+        waiting.append(name.rpartition(".")[0])
+        if origin and origin.endswith(".py"):
+            package = name if spec.submodule_search_locations else name.rpartition(".")[0]
+            waiting += imported_by(found[name], package)
+    return join(*(part for name in sorted(found) for part in (name.encode(), found[name])))
+
+
+def imported_by(source: bytes, package: str) -> list[str]:
+    """The modules, or names in modules, that a source imports anywhere."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute("." * node.level + (node.module or ""), package)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names
+
+
+# ------------------------------------------------------------------------------------ Arrow columns
+
+
+def column_digest(column: pa.ChunkedArray) -> bytes:
+    """The content of a column, whatever its chunks, offsets and unused bits."""
+    whole = column.combine_chunks()
+    chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
+    return join(str(column.type).encode(), *(array_digest(chunk) for chunk in chunks))
+
+
+def array_digest(array: pa.Array) -> bytes:
+    parts = [str(len(array)).encode()]
+    if array.null_count:  # what lies under a missing value is chance
+        parts.append(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+        array = array.drop_null()
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        lengths = pc.list_value_length(array).cast(pa.int64())
+        return join(*parts, array_digest(lengths), array_digest(array.flatten()))
+    if pa.types.is_struct(array.type):
+        return join(*parts, *(array_digest(child) for child in array.flatten()))
+    if pa.types.is_boolean(array.type):  # bits; the last byte may be shared with other rows
+        array = array.cast(pa.uint8())
     hasher = hashlib.blake2b(digest_size=16)
 
     class Sink:
@@ -307,7 +481,7 @@ def table_digest(table: pa.Table) -> bytes:
 
         def close(self) -> None: ...
 
-    whole = table.combine_chunks()
-    with pa.PythonFile(Sink(), mode="w") as file, pa.ipc.new_stream(file, whole.schema) as writer:
-        writer.write_table(whole, max_chunksize=65536)
-    return hasher.digest()
+    table = pa.table({"": array})  # the stream of messages has no slack bytes
+    with pa.PythonFile(Sink(), mode="w") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=65536)
+    return join(*parts, hasher.digest())

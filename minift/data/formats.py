@@ -1,12 +1,13 @@
 """The same rows as Python objects, numpy arrays, torch tensors or Arrow tables."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from minift.data.column import is_flat
 from minift.errors import ConfigError, DataError
@@ -35,6 +36,15 @@ class Format:
     def __post_init__(self) -> None:
         if self.kind not in (*KINDS, "transform"):
             raise ConfigError(f"no format is called {self.kind!r}", expected=KINDS)
+
+
+def rows_of(batch: Any, count: int) -> Iterator[Any]:
+    """The rows of a formatted batch one by one: dicts, or tables of one row."""
+    for i in range(count):
+        if isinstance(batch, pa.Table):
+            yield batch.slice(i, 1)
+        else:
+            yield {name: values[i] for name, values in batch.items()}
 
 
 def to_lists(table: pa.Table) -> dict[str, list[Any]]:
@@ -79,42 +89,65 @@ def format_batch(table: pa.Table, form: Format) -> Any:
 
 
 def to_numpy(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any:
-    """Rows of equal shape as one array, ragged rows as an array of objects; widths are kept."""
-    values = to_list(column)
-    kind = column.type
-    while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        return np.array(values, dtype=object)
-    dtype = kind.to_pandas_dtype()
-    if column.null_count:
-        dtype = np.float64
-    try:
+    """Rows of equal shape as one array, ragged rows as an array of objects; widths are kept.
+
+    Missing values are NaN: integers that have some become float64.
+    """
+    kind, depth, nulls = leaves(column)
+    whole = pa.types.is_integer(kind)
+    if not (whole or pa.types.is_floating(kind) or (pa.types.is_boolean(kind) and not nulls)):
+        return filled(to_list(column))
+    dtype = np.float64 if whole and nulls else kind.to_pandas_dtype()
+    return as_numpy(to_list(column), dtype, depth)
+
+
+def leaves(column: pa.ChunkedArray) -> tuple[pa.DataType, int, int]:
+    """What is in lists of lists: its type, how many levels of lists, how many values missing."""
+    is_list = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    depth = 0
+    while any(test(column.type) for test in is_list):
+        column, depth = pc.list_flatten(column), depth + 1
+    return column.type, depth, column.null_count
+
+
+def as_numpy(values: list[Any], dtype: Any, depth: int) -> np.ndarray:
+    """One array if all rows have one shape, else an array of arrays (None where a row is)."""
+    if depth == 0 or not values:
         return np.asarray(values, dtype=dtype)
-    except ValueError:
-        ragged = np.empty(len(values), dtype=object)
-        ragged[:] = [np.asarray(value, dtype=dtype) for value in values]
-        return ragged
+    rows: list[Any] = [None if v is None else as_numpy(v, dtype, depth - 1) for v in values]
+    shapes = {None if row is None or row.dtype == object else row.shape for row in rows}
+    return filled(rows) if len(shapes) > 1 or None in shapes else np.stack(rows)
+
+
+def filled(values: list[Any]) -> np.ndarray:
+    """An array of objects; numpy would make a block of rows that happen to have one shape."""
+    rows = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        rows[i] = value
+    return rows
 
 
 def to_torch(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any:
     """Integers as int64, floats as float32; ragged rows as a list; what is no number as it is."""
-    import torch
-
-    if column.null_count and pa.types.is_integer(column.type):
+    kind, _, nulls = leaves(column)
+    if nulls and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         raise DataError(
-            f"the integer column {name!r} has missing values, which a tensor cannot hold",
+            f"the column {name!r} of type {kind} has missing values, which a tensor cannot hold",
             do="filter them out, or fill them with map",
         )
-    array = to_numpy(name, column, options)
+    return tensors(to_numpy(name, column, options), options)
+
+
+def tensors(array: Any, options: dict[str, Any]) -> Any:
+    """A tensor, or a list of them where shapes differ; text and None stay."""
+    import torch
+
+    if not isinstance(array, np.ndarray):
+        return array
     if array.dtype == object:
-        if len(array) and isinstance(array[0], np.ndarray):
-            return [torch.as_tensor(narrowed(row), **options) for row in array]
-        return array.tolist()
-    return torch.as_tensor(narrowed(array), **options)
-
-
-def narrowed(array: np.ndarray) -> np.ndarray:
-    """torch's usual widths, in memory of its own (a view of the file could not be written to)."""
+        return [tensors(row, options) for row in array]
     kinds = {"i": np.int64, "u": np.int64, "f": np.float32, "b": np.bool_}
-    return np.array(array, dtype=kinds[array.dtype.kind])
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise DataError("a number is too large for a tensor of int64", got=int(array.max()))
+    # In memory of its own: a view of the file could not be written to.
+    return torch.as_tensor(np.array(array, dtype=kinds[array.dtype.kind]), **options)

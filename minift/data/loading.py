@@ -1,30 +1,20 @@
-"""Files to datasets: csv, tsv, json, jsonl, text, parquet, arrow; and `load_dataset`.
+"""`load_dataset`: which files there are, which split each belongs to, and what reads them.
 
 `load_dataset(path)` takes, in this order: a format word with `data_files`, a path that exists on
-this machine, a name that a plugin knows. Columns of a csv file are read as text first and become
-numbers only if every cell is one, so nothing is guessed row by row; errors name file and line.
+this machine, a name that a plugin knows. How a file is read is in `readers.py`.
 """
 
-import csv
-import dataclasses
 import glob
-import gzip
-import io
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-
 from minift.data.dataset import Dataset, concatenate_datasets
 from minift.data.dataset_dict import DatasetDict, is_saved, load_from_disk
-from minift.data.features import ClassLabel, Features, arrow_type
+from minift.data.features import Features
 from minift.data.fingerprint import fingerprint
-from minift.data.storage import read_stream
+from minift.data.readers import READERS, Options, apply_features
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
 from minift.plugins import default_manager
 
@@ -39,16 +29,18 @@ SUFFIXES = {
     ".arrow": "arrow",
 }
 
+LOAD_VERSION = 1  # part of every fingerprint: change it when the same file gives other rows
+
+# What each format can be told; `sep` is another name for `delimiter`.
+CSV_OPTIONS = ("delimiter", "quotes", "column_names")
+KNOWN_OPTIONS = {"csv": CSV_OPTIONS, "tsv": CSV_OPTIONS, "json": ("field",)}
+
 # The words in a file's name that say which split it is.
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-
-# The header of GLUE's own MRPC files: quotes in them are plain characters, and the columns have
-# names that no other copy of MRPC uses. Pass any option of the format to load them otherwise.
-GLUE_MRPC = {"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"}
 
 
 @dataclass(frozen=True)
@@ -66,19 +58,6 @@ class Found:
     features: Features | None = None
     source: str = ""
     revision: str = ""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to read files; None means "as the format usually is"."""
-
-    delimiter: str | None = None
-    quotes: bool | None = None
-    column_names: tuple[str, ...] | None = None
-    field: str | None = None
-    said: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # what the user passed, for fingerprints
 
 
 def load_dataset(
@@ -107,16 +86,18 @@ def load_dataset(
     Raises:
         DataError: a file cannot be read as what it should be; the message has file and line.
     """
-    reading = check_options(options)
+    said = check_options(options)
     local = Path(path).expanduser()
     if data_files is not None and path in {*SUFFIXES.values(), "jsonl"}:
         kind = "json" if path == "jsonl" else path
         files = by_split(data_files)
+    elif local.is_dir() and is_saved(local):
+        loaded = load_from_disk(local)
+        if split is None or not isinstance(loaded, DatasetDict):
+            return loaded
+        return loaded[known_split(split, loaded)]
     elif local.exists():
-        if local.is_dir() and is_saved(local):
-            loaded = load_from_disk(local)
-            return loaded[split] if split and isinstance(loaded, DatasetDict) else loaded
-        kind, files = infer_files(local)
+        kind, files = infer_files(local) if data_files is None else named_files(local, data_files)
     else:
         found = default_manager().hook.minift_find_dataset(
             path=path, name=name, revision=revision, data_files=data_files
@@ -131,42 +112,61 @@ def load_dataset(
         files = {key: [Path(p) for p in paths] for key, paths in found.files.items()}
         kind = kind_of(next(iter(files.values()))[0])
         features = features or found.features
-    if split is not None and split not in files:
-        raise ConfigError(f'Unknown split "{split}". Should be one of {list(files)}.')
-    wanted = {split: files[split]} if split else files
-    splits = {key: load_files(kind, paths, reading, features) for key, paths in wanted.items()}
-    return splits[split] if split else DatasetDict(splits)
+    for option in said:
+        if option not in KNOWN_OPTIONS.get(kind, ()):
+            raise ArgumentError(f"the option {option!r} means nothing for {kind} files")
+    reading = Options(**said, features=features, said=said)
+    wanted = {known_split(split, files): files[split]} if split is not None else files
+    splits = {key: load_files(kind, paths, reading) for key, paths in wanted.items()}
+    return splits[split] if split is not None else DatasetDict(splits)
 
 
-def check_options(options: Mapping[str, Any]) -> Options:
-    known = {"delimiter": "delimiter", "sep": "delimiter", "quotes": "quotes"}
-    known |= {"column_names": "column_names", "field": "field"}
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options under the names of `Options`."""
+    known = ("delimiter", "sep", "quotes", "column_names", "field")
     said: dict[str, Any] = {}
     for name, value in options.items():
         if name not in known:
             raise ArgumentError(
                 f"load_dataset has no option {name!r}", expected=nearest(name, known)
             )
-        said[known[name]] = tuple(value) if name == "column_names" and value else value
-    return Options(**said, said=said)
+        said["delimiter" if name == "sep" else name] = value
+    if said.get("column_names"):
+        said["column_names"] = tuple(said["column_names"])
+    return said
+
+
+def known_split(split: str, splits: Mapping[str, Any]) -> str:
+    if split not in splits:
+        raise ConfigError(f'Unknown split "{split}". Should be one of {list(splits)}.')
+    return split
 
 
 # ---------------------------------------------------------------------------- which files there are
 
 
-def by_split(data_files: Any) -> dict[str, list[Path]]:
+def by_split(data_files: Any, folder: Path = Path()) -> dict[str, list[Path]]:
     """`data_files` in any of its forms, as existing files by split."""
     if not isinstance(data_files, Mapping):
         data_files = {"train": data_files}
     files: dict[str, list[Path]] = {}
     for split, patterns in data_files.items():
         many = [patterns] if isinstance(patterns, str | Path) else list(patterns)
-        files[split] = [file for pattern in many for file in expand(str(pattern))]
+        files[split] = [file for pattern in many for file in expand(folder, str(pattern))]
     return files
 
 
-def expand(pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
+def named_files(folder: Path, data_files: Any) -> tuple[str, dict[str, list[Path]]]:
+    """The format and the splits of some files in a folder."""
+    files = by_split(data_files, folder)
+    kinds = {kind_of(path) for paths in files.values() for path in paths}
+    if len(kinds) != 1:
+        raise ConfigError("data_files= must be of one format", got=sorted(kinds))
+    return kinds.pop(), files
+
+
+def expand(folder: Path, pattern: str) -> list[Path]:
+    path = folder / Path(pattern).expanduser()
     if path.is_file():
         return [path]
     if glob.has_magic(pattern):
@@ -188,7 +188,11 @@ def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
     """The format and the splits of a file or folder, from names; says what it leaves alone."""
     if path.is_file():
         return kind_of(path), {"train": [path]}
-    present = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    present = sorted(p for p in path.rglob("*") if p.is_file())
+    hidden = (".", "__")
+    present = [
+        p for p in present if not any(x.startswith(hidden) for x in p.relative_to(path).parts)
+    ]
     kinds: dict[str, list[Path]] = {}
     for file in present:
         suffix = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
@@ -197,10 +201,16 @@ def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
     if not kinds:
         raise MissingFileError(f"{path} holds no data files", expected=", ".join(SUFFIXES))
     preference = ["parquet", "arrow", "json", "csv", "tsv", "text"]
-    kind = max(kinds, key=lambda k: (len(kinds[k]), -preference.index(k)))
+
+    def rank(kind: str) -> tuple[bool, int, int]:
+        says_split = any(split_of(file.relative_to(path)) for file in kinds[kind])
+        return says_split, len(kinds[kind]), -preference.index(kind)
+
+    kind = max(kinds, key=rank)
     splits: dict[str, list[Path]] = {}
     for file in kinds[kind]:
-        for split in split_of(file.relative_to(path)):
+        split = split_of(file.relative_to(path))
+        if split:
             splits.setdefault(split, []).append(file)
     if not splits:  # no name says a split, so all of it is for training
         splits = {"train": kinds[kind]}
@@ -211,25 +221,22 @@ def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
     return kind, {split: splits[split] for split in SPLIT_WORDS if split in splits}
 
 
-def split_of(relative: Path) -> list[str]:
-    """The split that a file's name says, or its folder's name; [] if neither does."""
+def split_of(relative: Path) -> str:
+    """The split that a file's name says, or its folder's name; "" if neither does."""
     for part in reversed(relative.parts):
-        text = part.lower().split(".")[0]
-        words = "".join(c if c.isalpha() else " " for c in text).split()
+        words = "".join(c if c.isalpha() else " " for c in part.lower()).split()
         for split, known in SPLIT_WORDS.items():
             if any(word in known for word in words):
-                return [split]
-    return []
+                return split
+    return ""
 
 
 # ------------------------------------------------------------------------------------- reading them
 
 
-def load_files(
-    kind: str, paths: Sequence[Path], options: Options, features: Features | None
-) -> Dataset:
+def load_files(kind: str, paths: Sequence[Path], options: Options) -> Dataset:
     """One split, from one or more files of a format."""
-    parts = []
+    features, parts = options.features, []
     for path in paths:
         if not path.is_file():
             raise MissingFileError(f"there is no file {path}")
@@ -238,216 +245,13 @@ def load_files(
             table = apply_features(table, features, path)
         stat = path.stat()
         said = features.to_dict() if features else None
-        identity = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, kind)
+        identity = (LOAD_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, kind)
         source = fingerprint("file", identity, sorted(options.said.items()), said)
-        parts.append(Dataset(table, source=source))
-    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's bytes, unpacked if it is gzipped."""
-    raw = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            return gzip.decompress(raw)
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path} is not a complete gzip file: {error}") from None
-    return raw
-
-
-def read_csv(path: Path, options: Options, delimiter: str = ",") -> pa.Table:
-    """A csv file with a header, or with `column_names` one without."""
-    raw = read_bytes(path).removeprefix(b"\xef\xbb\xbf")  # byte-order mark
-    delimiter = options.delimiter or delimiter
-    text = raw.decode("utf-8", errors="strict") if raw.isascii() else decode(path, raw)
-    if not text.strip():
-        raise DataError(f"{path} is empty", expected="a header line and rows")
-    header = text.split("\n", 1)[0].rstrip("\r").split(delimiter)
-    dialect = set(header) & set(GLUE_MRPC) and delimiter == "\t" and not options.said
-    quotes = not dialect if options.quotes is None else options.quotes
-    names, skip = list(options.column_names or ()), 0
-    if not names:
-        plain: Any = {} if quotes else {"quoting": csv.QUOTE_NONE}
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **plain)
-        names = unique_names(next(reader))
-        skip = reader.line_num
-    body = text.encode().split(b"\n", skip)[-1] if skip <= text.count("\n") else b""
-    table = parse_csv(path, body, names, delimiter, quotes, skip)
-    if dialect:
-        table = table.rename_columns([GLUE_MRPC.get(name, name) for name in names])
-    return table
-
-
-def decode(path: Path, raw: bytes) -> str:
+        parts.append(Dataset(table, features, source=source))
+    if len(parts) == 1:
+        return parts[0]
     try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{line}: not UTF-8 text", got=f"byte 0x{raw[error.start]:02x}"
-        ) from None
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """`a,a` becomes `a`, `a.1`."""
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        count = seen.get(name, 0)
-        unique.append(f"{name}.{count}" if count else name)
-        seen[name] = count + 1
-    return unique
-
-
-def parse_csv(
-    path: Path, body: bytes, names: list[str], delimiter: str, quotes: bool, skipped: int
-) -> pa.Table:
-    """Rows as text, then typed by column. A row with more or fewer cells is an error."""
-    bad: list[Any] = []
-
-    def ragged(row: Any) -> str:
-        bad.append(row)
-        return "skip"
-
-    if not body.strip():
-        return pa.table({name: pa.array([], pa.string()) for name in names})
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(body),
-            read_options=pyarrow.csv.ReadOptions(column_names=names, use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=delimiter,
-                quote_char='"' if quotes else False,
-                newlines_in_values=quotes,
-                invalid_row_handler=ragged,
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in names},
-                strings_can_be_null=False,
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path} is not a readable csv file: {error}") from None
-    if bad:
-        row = bad[0]
-        line = f":{row.number + skipped}" if row.number is not None else ""
-        raise DataError(
-            f"{path}{line}: a row has {row.actual_columns} cells, the header {len(names)}",
-            got=f"{row.text!r:.120}",
-            expected=f"{len(names)} cells: {', '.join(names)}",
-            do="correct the file; in text that holds the delimiter, quote the cell "
-            "(or pass quotes=False where quotes are plain characters)",
-        )
-    columns = [typed(table.column(name)) for name in names]
-    return pa.table(columns, names=names)
-
-
-def typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text cells as integers, floats or booleans if all of them are; an empty cell is then null."""
-    empty = pc.equal(pc.utf8_trim_whitespace(column), "")
-    if pc.all(empty).as_py() or not len(column):
-        return column
-    cells = pc.if_else(empty, pa.scalar(None, pa.string()), column)
-    for type_ in (pa.int64(), pa.float64()):
-        try:
-            return cells.cast(type_)
-        except pa.ArrowInvalid:
-            continue
-    if pc.all(pc.is_in(cells, pa.array(["True", "False", "true", "false", None]))).as_py():
-        return pc.utf8_lower(cells).cast(pa.bool_())
-    return column
-
-
-def read_json(path: Path, options: Options) -> pa.Table:
-    """JSON lines, an array of objects, or with `field` such an array inside one object."""
-    text = decode(path, read_bytes(path).removeprefix(b"\xef\xbb\xbf"))
-    rows: list[Any] = []
-    if text.lstrip()[:1] == "[" or options.field:
-        document = parse_json(path, text, 1)
-        rows = document[options.field] if options.field else document
-    else:
-        lines = enumerate(text.split("\n"), start=1)
-        rows = [parse_json(path, line, number) for number, line in lines if line.strip()]
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{path}: row {number} is no object",
-                got=f"{row!r:.80}",
-                expected='{"column": value}',
-            )
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if not names:
-        raise DataError(f"{path} is empty", expected="one JSON object a line")
-    return pa.table({name: json_column(path, name, rows) for name in names})
-
-
-def parse_json(path: Path, text: str, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{line + error.lineno - 1}:{error.colno}"
-        raise DataError(f"{where}: not JSON: {error.msg}", got=f"{text[:80]!r}") from None
-
-
-def json_column(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
-    try:
-        return pa.array([row.get(name) for row in rows])
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        first = next(row[name] for row in rows if row.get(name) is not None)
-        odd = ((i, row[name]) for i, row in enumerate(rows) if row.get(name) is not None)
-        number, value = next((p for p in odd if type(p[1]) is not type(first)), (0, first))
-        raise DataError(
-            f"{path}: the column {name!r} mixes types, or a number needs more than 64 bits",
-            got=f"row {number}: {value!r:.60} ({type(value).__name__})",
-            expected=f"{type(first).__name__} as in the first row",
-        ) from None
-
-
-def read_text(path: Path, options: Options) -> pa.Table:
-    """One row a line, in the column `text`."""
-    text = decode(path, read_bytes(path)).replace("\r\n", "\n").replace("\r", "\n")
-    return pa.table(
-        {"text": pa.array(text.removesuffix("\n").split("\n") if text else [], pa.string())}
-    )
-
-
-def read_parquet(path: Path, options: Options) -> pa.Table:
-    from pyarrow import parquet  # 0.1 s that other formats need not pay
-
-    try:
-        return plain_types(parquet.read_table(path))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file: {error}") from None
-
-
-def plain_types(table: pa.Table) -> pa.Table:
-    """Dictionary-encoded columns as what they encode."""
-    for i, column in enumerate(table.schema):
-        if pa.types.is_dictionary(column.type):
-            table = table.set_column(i, column.name, table.column(i).cast(column.type.value_type))
-    return table
-
-
-def apply_features(table: pa.Table, features: Features, path: Path) -> pa.Table:
-    """The table as the given features; class names become their numbers."""
-    if set(features) != set(table.column_names):
-        raise DataError(
-            f"{path}: features= does not name its columns",
-            got=sorted(features),
-            expected=sorted(table.column_names),
-        )
-    dataset = Dataset(table.select(list(features)).replace_schema_metadata(None))
-    for name, feature in features.items():
-        if isinstance(feature, ClassLabel) or arrow_type(feature) != table.schema.field(name).type:
-            dataset = dataset.cast_column(name, feature)
-    return dataset.table()
-
-
-READERS: dict[str, Callable[[Path, Options], pa.Table]] = {
-    "csv": read_csv,
-    "tsv": lambda path, options: read_csv(path, options, "\t"),
-    "json": read_json,
-    "text": read_text,
-    "parquet": read_parquet,
-    "arrow": lambda path, options: plain_types(read_stream(path)),
-}
+        return concatenate_datasets(parts)
+    except DataError as error:
+        names = ", ".join(map(str, paths))
+        raise DataError(f"the files of a split do not fit: {names}: {error}") from None

@@ -5,25 +5,28 @@ the arguments that matter. If the cache holds a complete result of that name it 
 otherwise one process computes it while others wait at a lock, and commits it in one rename. A
 function that cannot be digested is still applied; its result stays in memory, with a warning.
 
-Nothing is lost on the way: columns that the function returns replace or follow the input's, in
-order of appearance; a returned key that is missing in a later row is None there; a row for which
-None is returned among others that are not, or a changed number of rows beside columns that were
-kept, is an error; a column changes its type only if its values do.
+A row of the result is `{**input, **returned}`: what the function returns replaces or follows the
+input's columns, in order of appearance, and a key that it does not return for some row keeps the
+input's value there, or None if there is none. What the function assigns to the dict that it is
+given counts as returned, what it pops from it is dropped. A row for which None is returned among
+others that are not, or a changed number of rows beside columns that were kept, is an error; a
+column changes its type only if its values do.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from minift.data import cache, storage
 from minift.data.dataset import READ_ROWS, Dataset
-from minift.data.features import ClassLabel, Features, Value, arrow_type
+from minift.data.features import ClassLabel, Features, arrow_type, as_array, cast_array
 from minift.data.fingerprint import Unhashable, fingerprint
+from minift.data.formats import rows_of, to_list
 from minift.errors import ArgumentError, ConfigError, DataError
 
 MAP_VERSION = 1  # part of every fingerprint: change it when the same input gives other bytes
@@ -107,12 +110,18 @@ def map_dataset(
         table = compute(plan)
         return dataset if table is None else finished(plan, table, None)
     folder = cache.entry_path("map", key)
-    found = open_result(plan, folder, key)
-    if found is not None:
-        return found
+    with contextlib.suppress(DataError):
+        return open_result(plan, folder, key)
     with cache.lock(key):
-        found = open_result(plan, folder, key)
-        return found if found is not None else commit(plan, folder, key)
+        try:
+            return open_result(plan, folder, key)
+        except DataError as error:
+            if (folder / storage.MANIFEST).exists():
+                warnings.warn(
+                    f"a cached result is damaged and computed again: {error}", stacklevel=3
+                )
+                (folder / storage.MANIFEST).unlink()
+        return commit(plan, folder, key)
 
 
 def result_key(plan: Plan, cache_key: str | None) -> str | None:
@@ -134,16 +143,9 @@ def result_key(plan: Plan, cache_key: str | None) -> str | None:
         return None
 
 
-def open_result(plan: Plan, folder: Path, key: str) -> Dataset | None:
-    """The cached result; a damaged one is reported and computed again."""
-    if not (folder / storage.MANIFEST).is_file():
-        return None
-    try:
-        return finished(plan, storage.open_folder(folder)[0], key)
-    except DataError as error:
-        warnings.warn(f"a cached result is damaged and computed again: {error}", stacklevel=4)
-        (folder / storage.MANIFEST).unlink(missing_ok=True)
-        return None
+def open_result(plan: Plan, folder: Path, key: str) -> Dataset:
+    """The cached result; a DataError if there is none, or a damaged one."""
+    return finished(plan, storage.open_folder(folder)[0], key)
 
 
 def commit(plan: Plan, folder: Path, key: str) -> Dataset:
@@ -152,7 +154,7 @@ def commit(plan: Plan, folder: Path, key: str) -> Dataset:
     if table is None:
         return plan.dataset
     storage.write(folder, [table], table.schema, {"function": plan.name})
-    return finished(plan, storage.open_folder(folder)[0], key)
+    return open_result(plan, folder, key)
 
 
 def compute(plan: Plan) -> pa.Table | None:
@@ -160,18 +162,15 @@ def compute(plan: Plan) -> pa.Table | None:
     tables = list(apply(plan))
     if tables and all(table is None for table in tables):
         return None
-    schema, joined = unify(plan, tables)
-    return pa.concat_tables(table.cast(schema) for table in joined)
+    return unify(plan, tables)
 
 
 def finished(plan: Plan, table: pa.Table, key: str | None) -> Dataset:
     """The result with the input's format, extended to the new columns."""
-    form = plan.dataset._format
-    result = Dataset(table, source=key)
+    form, result = plan.dataset._format, Dataset(table, source=key)
     if form.columns is not None:
         hidden = [name for name in plan.dataset.features if name not in form.columns]
-        shown = [name for name in result.features if name not in hidden]
-        return result.with_format(form.kind, shown, **form.options)
+        form = replace(form, columns=tuple(n for n in result.features if n not in hidden))
     return result._with(form=form)
 
 
@@ -180,64 +179,90 @@ def finished(plan: Plan, table: pa.Table, key: str | None) -> Dataset:
 
 def apply(plan: Plan) -> Iterator[pa.Table | None]:
     """Each batch's result, or None where the function returned nothing."""
-    dataset, columns = plan.dataset, plan.input_columns
-    for start in range(0, len(dataset), plan.batch_size):
-        rows = range(start, min(start + plan.batch_size, len(dataset)))
-        batch = dataset.read(rows, columns)
+    for start in range(0, len(plan.dataset), plan.batch_size):
+        rows = range(start, min(start + plan.batch_size, len(plan.dataset)))
+        batch = plan.dataset.read(rows, plan.input_columns)
         try:
-            results = call(plan, batch, rows)
+            answer = (call_batch if plan.batched else call_rows)(plan, batch, rows)
+            table = None if answer is None else merge(plan, *answer, rows)
         except Exception as error:
             error.add_note(f"while mapping rows {rows.start} to {rows.stop - 1} with {plan.name}")
             raise
-        yield None if results is None else merge(plan, results, rows)
+        yield table
 
 
-def call(plan: Plan, batch: Any, rows: range) -> Mapping[str, Any] | None:
-    """The function on one batch, or on each of its rows; the results as a dict of columns."""
-    if plan.batched:
-        result = plan.function(*arguments(plan, batch, list(rows)), **plan.fn_kwargs)
-        return None if result is None else checked(plan, result, rows)
+def call_batch(plan: Plan, batch: Any, rows: range) -> tuple[dict[str, Any], set[str]] | None:
+    """The function on a batch: the columns that it returned, and those that it popped."""
+    given = dict(batch) if isinstance(batch, dict) else batch
+    result = plan.function(*arguments(plan, given, list(rows)), **plan.fn_kwargs)
+    if result is None:
+        return None
+    if isinstance(result, pa.Table):
+        result = {name: result.column(name) for name in result.column_names}
+    if not isinstance(result, Mapping):
+        raise wrong_type(plan, result, rows)
+    columns, popped = effects(batch, given, result)
+    lengths = {}
+    for name, values in columns.items():
+        if isinstance(values, str | bytes | Mapping | set) or not getattr(values, "shape", (1,)):
+            values = None
+        try:
+            lengths[name] = len(values)
+        except TypeError:
+            raise ArgumentError(
+                f"map({plan.name}, batched=True) must return a list for each column",
+                got=f"{name!r}: {columns[name]!r:.80}",
+            ) from None
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"map({plan.name}) returned columns of different lengths", got=lengths)
+    return columns, popped
+
+
+def call_rows(plan: Plan, batch: Any, rows: range) -> tuple[dict[str, Any], set[str]] | None:
+    """The function on each row of a batch; the answers as columns."""
     results: list[Any] = []
-    for i, row in enumerate(rows):
-        one = {name: values[i] for name, values in batch.items()}
-        result = plan.function(*arguments(plan, one, row), **plan.fn_kwargs)
+    popped: list[set[str]] = []
+    for position, row in zip(rows, rows_of(batch, len(rows)), strict=True):
+        given = dict(row) if isinstance(row, dict) else row
+        result = plan.function(*arguments(plan, given, position), **plan.fn_kwargs)
         if result is not None and not isinstance(result, Mapping):
-            raise wrong_type(plan, result, row)
-        results.append(result)
+            raise wrong_type(plan, result, position)
+        changed = (result, set()) if result is None else effects(row, given, result)
+        results.append(changed[0])
+        popped.append(changed[1])
     if all(result is None for result in results):
         return None
-    if any(result is None for result in results):
-        none = rows[[result is None for result in results].index(True)]
-        raise DataError(
-            f"map({plan.name}) returned None for row {none} and a dict for others",
-            expected="a dict for every row, or None for every row",
-            do="return {} where nothing is to be added, or use filter to drop rows",
-        )
-    names = list(dict.fromkeys(name for result in results for name in result))
-    return {name: [result.get(name) for result in results] for name in names}
+    if None in results:
+        raise some_none(plan, rows[results.index(None)])
+    dropped = set.intersection(*popped)
+    names = dict.fromkeys(name for result in results for name in result)
+    names |= dict.fromkeys(sorted(set.union(*popped) - dropped))
+    columns = {}
+    for name in names:
+        if all(name in result for result in results):
+            columns[name] = [result[name] for result in results]
+            continue
+        kept = [None] * len(rows)
+        if name in plan.dataset.features and name not in plan.remove_columns:
+            kept = to_list(plan.dataset.table(rows, [name]).column(name))
+        columns[name] = [
+            result.get(name, None if name in gone else old)
+            for result, gone, old in zip(results, popped, kept, strict=True)
+        ]
+    return columns, dropped
+
+
+def effects(before: Any, given: Any, result: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """What the function returned and what it assigned to its argument; what it popped from it."""
+    if not (isinstance(before, dict) and isinstance(given, dict)):
+        return dict(result), set()
+    put = {n: v for n, v in given.items() if n not in before or v is not before[n]}
+    return {**put, **result}, set(before) - set(given) - set(result)
 
 
 def arguments(plan: Plan, batch: Any, position: Any) -> list[Any]:
     given = [batch] if plan.input_columns is None else [batch[n] for n in plan.input_columns]
     return [*given, position] if plan.with_indices else given
-
-
-def checked(plan: Plan, result: Any, rows: range) -> Mapping[str, Any]:
-    """A batch's result must be a dict of equally long sequences."""
-    if isinstance(result, pa.Table):
-        result = {name: result.column(name) for name in result.column_names}
-    if not isinstance(result, Mapping):
-        raise wrong_type(plan, result, rows)
-    for name, values in result.items():
-        if isinstance(values, str) or not hasattr(values, "__len__"):
-            raise ArgumentError(
-                f"map({plan.name}, batched=True) must return a list for each column",
-                got=f"{name!r}: {values!r:.80}",
-            )
-    lengths = {name: len(values) for name, values in result.items()}
-    if len(set(lengths.values())) > 1:
-        raise DataError(f"map({plan.name}) returned columns of different lengths", got=lengths)
-    return result
 
 
 def wrong_type(plan: Plan, result: Any, where: Any) -> ArgumentError:
@@ -246,18 +271,20 @@ def wrong_type(plan: Plan, result: Any, where: Any) -> ArgumentError:
     )
 
 
-def merge(plan: Plan, results: Mapping[str, Any], rows: range) -> pa.Table:
+def some_none(plan: Plan, row: int) -> DataError:
+    return DataError(
+        f"map({plan.name}) returned None for row {row} and a dict for others",
+        expected="a dict for every row, or None for every row",
+        do="return {} where nothing is to be added, or use filter to drop rows",
+    )
+
+
+def merge(plan: Plan, results: Mapping[str, Any], popped: set[str], rows: range) -> pa.Table:
     """The input's remaining columns with the returned ones in place of or behind them."""
-    dataset = plan.dataset
-    kept = [name for name in dataset.features if name not in plan.remove_columns]
-    if plan.features is not None and set(plan.features) != {*kept, *results}:
-        raise ConfigError(
-            "features= does not name the result's columns",
-            got=sorted(plan.features),
-            expected=sorted({*kept, *results}),
-        )
+    gone = {*plan.remove_columns, *popped}
+    kept = [name for name in plan.dataset.features if name not in gone]
     untouched = [name for name in kept if name not in results]
-    table = dataset.table(rows, untouched).replace_schema_metadata(None)
+    table = plan.dataset.table(rows, untouched)
     count = len(next(iter(results.values()))) if results else len(rows)
     if untouched and count != len(rows):
         raise DataError(
@@ -265,104 +292,90 @@ def merge(plan: Plan, results: Mapping[str, Any], rows: range) -> pa.Table:
             f"{', '.join(untouched)} keep {len(rows)}",
             do=f"pass remove_columns={untouched!r}",
         )
-    columns = {}
-    for name in [*kept, *(n for n in results if n not in kept)]:
-        if name in results:
-            declared = (plan.features or dataset.features).get(name)
-            columns[name] = encode(name, results[name], declared, plan.features is not None)
-        else:
-            columns[name] = table.column(name)
-    return pa.table(columns)
+    names = [*kept, *(name for name in results if name not in kept)]
+    columns = [
+        encode(plan, name, results[name]) if name in results else table.column(name)
+        for name in names
+    ]
+    return pa.table(columns, names=names)
 
 
-def encode(name: str, values: Any, declared: Any, must: bool) -> pa.Array:
-    """Returned values as Arrow.
+def encode(plan: Plan, name: str, values: Any) -> Any:
+    """Returned values as Arrow: as `features` says, or else as the column was before."""
+    if plan.features is not None:
+        return as_array(name, values, plan.features.get(name))
+    array, before = as_array(name, values), plan.dataset.features.get(name)
+    return narrow(name, array) if before is None else keep_type(name, array, before)
 
-    `declared` is the column's feature so far, kept if the new values are of its kind; with `must`
-    it is what the user asked for, and values that do not fit are an error.
-    """
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
-    if hasattr(values, "numpy"):  # a torch tensor
-        values = values.detach().cpu().numpy()
-    if isinstance(values, np.ndarray) and values.ndim > 1:
-        values = list(values)
-    elif not isinstance(values, np.ndarray):
-        values = [v.tolist() if hasattr(v, "tolist") else v for v in values]
+
+def keep_type(name: str, array: Any, before: Any) -> Any:
+    """Numbers stay as wide as the column's were, if they fit; anything else is what it is now."""
+    if not same_kind(array.type, arrow_type(before)):
+        return array
+    if isinstance(before, ClassLabel):
+        return cast_array(name, array, before)  # a number that is none of its classes is an error
     try:
-        if must:
-            if isinstance(declared, ClassLabel):
-                values = declared.str2int(values)
-            return pa.array(values, arrow_type(declared))
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError) as error:
-        raise DataError(f"the values of column {name!r} mix types or do not fit: {error}") from None
-    if declared is not None:
-        return keep_type(array, declared)
-    return narrow(name, array)
+        return array.cast(arrow_type(before))
+    except pa.ArrowException:  # a value needs more bits
+        return array
 
 
-def keep_type(array: pa.Array, declared: Any) -> pa.Array:
-    """Integers stay of the declared width, floats too; anything else is what it is now."""
-    is_integer, is_float = pa.types.is_integer, pa.types.is_floating
-    if isinstance(declared, Value | ClassLabel):
-        wanted = arrow_type(declared)
-        alike = is_integer(array.type) and is_integer(wanted)
-        alike |= is_float(array.type) and is_float(wanted)
-        if alike or pa.types.is_null(array.type):
-            try:
-                return array.cast(wanted)
-            except pa.ArrowInvalid:  # a value needs more bits
-                return array
-    return array
+def same_kind(new: pa.DataType, old: pa.DataType) -> bool:
+    """Whether two types differ in width only; an unknown type (all None, or []) is of any kind."""
+    lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+    if isinstance(new, lists) and isinstance(old, lists):
+        return same_kind(new.value_type, old.value_type)
+    if isinstance(new, pa.StructType) and isinstance(old, pa.StructType):
+        names = [field.name for field in new]
+        return set(names) == {field.name for field in old} and all(
+            same_kind(new.field(n).type, old.field(n).type) for n in names
+        )
+    kinds = [pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp]
+    kinds += [lambda t: pa.types.is_string(t) or pa.types.is_large_string(t)]
+    return new == old or pa.types.is_null(new) or any(kind(new) and kind(old) for kind in kinds)
 
 
-def narrow(name: str, array: pa.Array) -> pa.Array:
-    """Lists of integers in as many bytes as their values need; single integers stay int64."""
+def narrow(name: str, array: Any) -> Any:
+    """Lists of integers in 32 bits where their values fit; single integers stay int64."""
     if not (pa.types.is_list(array.type) and array.type.value_type == pa.int64()):
         return array
-    for width in (pa.int8(),) if name in BYTE_LISTS else (pa.int32(),):
-        try:
-            return array.cast(pa.list_(width))
-        except pa.ArrowInvalid:
-            continue
-    return array
+    try:
+        return array.cast(pa.list_(pa.int8() if name in BYTE_LISTS else pa.int32()))
+    except pa.ArrowInvalid:
+        return array
 
 
-def unify(plan: Plan, tables: list[pa.Table | None]) -> tuple[pa.Schema, list[pa.Table]]:
-    """One schema for all batches: null yields to any type, narrow to wide, int to float.
+def unify(plan: Plan, tables: list[pa.Table | None]) -> pa.Table:
+    """One table of all batches: null yields to any type, narrow to wide, int to float.
 
     Raises:
         DataError: batches disagree in a way that would lose or invent values.
     """
-    if not tables:  # an empty input: its columns without the removed ones
-        kept = [n for n in plan.dataset.features if n not in plan.remove_columns]
-        tables = [plan.dataset.table(columns=kept).replace_schema_metadata(None)]
+    before = plan.dataset.features
+    if not tables:  # no rows: the function was never asked, so only what was said is known
+        kept = Features({n: f for n, f in before.items() if n not in plan.remove_columns})
+        tables = [(plan.features or kept).arrow_schema.empty_table()]
     joined = [table for table in tables if table is not None]
     if len(joined) < len(tables):
-        raise DataError(f"map({plan.name}) returned None for some batches and a dict for others")
+        raise some_none(plan, [table is None for table in tables].index(True) * plan.batch_size)
+    joined = [table.replace_schema_metadata(None) for table in joined]
     try:
-        schema = pa.unify_schemas([t.schema for t in joined], promote_options="permissive")
-        joined = [fill(table, schema).cast(schema) for table in joined]
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        table = pa.concat_tables(joined, promote_options="permissive")
+    except pa.ArrowException as error:
         raise DataError(
             f"map({plan.name}) returns different types for one column: {error}"
         ) from None
-    features = plan.features or Features(
-        {
-            name: plan.dataset.features[name]
-            if name in plan.dataset.features
-            and arrow_type(plan.dataset.features[name]) == schema.field(name).type
-            else feature
-            for name, feature in Features.from_arrow_schema(schema).items()
-        }
-    )
-    return features.arrow_schema, joined
-
-
-def fill(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Columns that a batch lacks, as missing values, in the schema's order."""
-    for field in schema:
-        if field.name not in table.column_names:
-            table = table.append_column(field.name, pa.nulls(table.num_rows, field.type))
-    return table.select(schema.names)
+    features = plan.features
+    if features is None:
+        features = Features.from_arrow_schema(table.schema)
+        for field in table.schema:
+            if field.name in before and arrow_type(before[field.name]) == field.type:
+                features[field.name] = before[field.name]
+    if set(features) != set(table.column_names):
+        raise ConfigError(
+            "features= does not name the result's columns",
+            got=sorted(features),
+            expected=sorted(table.column_names),
+        )
+    columns = [cast_array(name, table.column(name), feature) for name, feature in features.items()]
+    return pa.table(columns, schema=features.arrow_schema)

@@ -2,7 +2,8 @@
 
 A folder without a manifest does not exist for a reader, and the manifest holds the length and
 checksum of each file. The stream format has no length of its own: a file cut at the end of a
-record batch would otherwise open as fewer rows, silently.
+record batch would otherwise open as fewer rows, silently. Where there is no manifest, in files
+from elsewhere, the marker that ends a stream must be there.
 
     data-00000.arrow     IPC stream, record batches of about 32 MiB
     manifest.json        {"rows", "files": [{"name", "rows", "bytes", "crc32"}], "meta"}
@@ -24,6 +25,8 @@ from minift.errors import DataError
 
 BATCH_BYTES = 32 << 20  # few, large record batches: random access pays for each one it must search
 MANIFEST = "manifest.json"
+FILE_KEYS = ("name", "rows", "bytes", "crc32")
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 def write(folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, meta: dict[str, Any]) -> int:
@@ -40,17 +43,29 @@ def write(folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, meta: dic
         manifest = {"rows": file["rows"], "files": [file], "meta": meta}
         write_text(scratch / MANIFEST, json.dumps(manifest, indent=1))
         sync_folder(scratch)
-        if not (folder / MANIFEST).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(scratch, folder)
-            sync_folder(folder.parent)
+        rename(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return int(manifest["rows"])
 
 
+def rename(scratch: Path, folder: Path) -> None:
+    """Commit: the folder is there whole, ours or the one of somebody who was faster."""
+    for last in (False, False, True):
+        try:
+            os.replace(scratch, folder)
+            break
+        except OSError:
+            if (folder / MANIFEST).is_file():
+                break
+            if last:
+                raise
+            shutil.rmtree(folder, ignore_errors=True)  # the remains of a damaged one
+    sync_folder(folder.parent)
+
+
 def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> dict[str, Any]:
-    """One IPC stream file; small tables are joined to record batches of about BATCH_BYTES."""
+    """One IPC stream file; tables are cut and joined to record batches of about BATCH_BYTES."""
     rows, size = 0, 0
     waiting: list[pa.Table] = []
     with path.open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
@@ -62,11 +77,14 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> d
 
         for table in tables:
             rows += table.num_rows
-            waiting.append(table.cast(schema))
-            size += table.nbytes
-            if size >= BATCH_BYTES:
-                flush()
-                size = 0
+            step = max(1, BATCH_BYTES * table.num_rows // max(table.nbytes, 1))
+            for start in range(0, table.num_rows, step):
+                part = table.slice(start, step).cast(schema)
+                waiting.append(part)
+                size += part.nbytes
+                if size >= BATCH_BYTES:
+                    flush()
+                    size = 0
         flush()
         writer.close()
         file.flush()
@@ -88,11 +106,13 @@ def open_folder(folder: Path, verify: bool = False) -> tuple[pa.Table, dict[str,
         DataError: there is no manifest, or a file is not what the manifest says.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} holds no complete result: {error}") from None
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = [{key: said[key] for key in FILE_KEYS} for said in manifest["files"]]
+        meta = manifest["meta"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} holds no complete result: {error!r}") from None
     tables = []
-    for said in manifest["files"]:
+    for said in files:
         path = folder / said["name"]
         size = path.stat().st_size if path.is_file() else None
         if size != said["bytes"]:
@@ -102,20 +122,29 @@ def open_folder(folder: Path, verify: bool = False) -> tuple[pa.Table, dict[str,
         tables.append(read_stream(path))
         if tables[-1].num_rows != said["rows"]:
             raise DataError(f"{path} is damaged", got=tables[-1].num_rows, expected=said["rows"])
-    return pa.concat_tables(tables), manifest["meta"]
+    return pa.concat_tables(tables), meta
 
 
 def read_stream(path: Path) -> pa.Table:
-    """A memory-mapped IPC stream file (or IPC file) as a table, without copying."""
+    """A memory-mapped IPC stream file (or IPC file) as a table, without copying.
+
+    Raises:
+        DataError: it is neither, or the stream has no end: it was cut, or its writer was.
+    """
+    if path.stat().st_size == 0:  # which cannot be mapped
+        raise DataError(f"{path} is not a readable Arrow file: it is empty")
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     buffer = pa.py_buffer(mapped)
     try:
-        if buffer.size >= 6 and buffer.slice(0, 6).to_pybytes() == b"ARROW1":
+        if mapped[:6] == b"ARROW1":
             return pa.ipc.open_file(buffer).read_all()
-        return pa.ipc.open_stream(buffer).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+        table = pa.ipc.open_stream(buffer).read_all()
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Arrow file: {error}") from None
+    if mapped[-len(END_OF_STREAM) :] != END_OF_STREAM:
+        raise DataError(f"{path} is cut off: the marker that ends an Arrow stream is missing")
+    return table
 
 
 def crc32(path: Path) -> int:

@@ -10,7 +10,7 @@ from minift import rng
 from minift.errors import ConfigError, MissingFileError, ModelError, nearest
 from minift.models import weights
 from minift.models.bert import BertForSequenceClassification, BertModel
-from minift.models.encoder import EncoderConfig, PretrainedModel
+from minift.models.encoder import EncoderConfig, PretrainedModel, label_names
 from minift.plugins import find_checkpoint
 from minift.tokenizer import read_json
 
@@ -67,9 +67,10 @@ class AutoModelForSequenceClassification:
             num_labels: how many classes; 1 for regression.
             id2label: {class number: name}.
             label2id: the same the other way round.
-            problem_type: see `classifier_loss`.
+            problem_type: see `classifier_loss`; by default what the file says of a head with as
+                many labels, or else what the first labels show.
             revision: a version, for plugins.
-            seed: of the new head; by default the one last given to `set_seed`.
+            seed: of the new head; by default what `set_seed` or torch.manual_seed last set.
         """
         folder = find_checkpoint(str(name_or_path), revision)
         config = read_config(folder)
@@ -82,8 +83,10 @@ class AutoModelForSequenceClassification:
             )
         if num_labels is not None and not names and num_labels != config.num_labels:
             names = {i: f"LABEL_{i}" for i in range(num_labels)}
+        if names and len(names) != config.num_labels:
+            config.problem_type = None  # was that of the head which now gives way
         if names:
-            config.id2label = {int(number): str(name) for number, name in sorted(names.items())}
+            config.id2label = label_names(names)
         config.problem_type = problem_type or config.problem_type
         return load(folder, config, FAMILIES[config.model_type][1], seed)
 
@@ -134,15 +137,14 @@ def new_tensors(
 ) -> dict[str, torch.Tensor]:
     """A new head: weights from N(0, initializer_range), biases 0, as the family was first trained.
 
-    The stream is its own, so a new head moves nobody else's random numbers; each tensor has its
-    own position in it, so that no tensor depends on which others are new.
+    The streams are the head's own, so it moves nobody else's random numbers; each tensor has one
+    by its name, so that none depends on which others are new.
     """
     base = torch.initial_seed() if seed is None else seed
     tensors = {}
     for name, shape in shapes.items():
         tensors[name] = torch.zeros(shape)
         if not name.endswith("bias"):
-            position = int.from_bytes(name.encode()[-7:], "little")
-            generator = rng.torch_generator(base, "head", position)
+            generator = rng.torch_generator(base, f"head {name}")
             tensors[name].normal_(0.0, config.initializer_range, generator=generator)
     return tensors

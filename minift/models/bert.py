@@ -13,7 +13,7 @@ from minift.models.encoder import (
     Rows,
     SequenceClassifierOutput,
     check_inputs,
-    classifier_loss,
+    classifier_output,
     dropout,
 )
 
@@ -49,7 +49,7 @@ class BertModel(PretrainedModel):
         """(P, H) hidden states of the real tokens, or (B, H) of each row's first position."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        check_inputs(self.config, input_ids, attention_mask)
+        check_inputs(self.config, input_ids, attention_mask, token_type_ids)
         rows = Rows.of(attention_mask)
         x = self.embeddings(input_ids, token_type_ids, rows)  # (P, H)
         return self.encoder(x, rows, first_only), rows
@@ -80,10 +80,5 @@ class BertForSequenceClassification(PretrainedModel):
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         first, _ = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True)
-        logits = self.classifier(
-            dropout(self.bert.pool(first), self.p, self.training)
-        )  # (B, labels)
-        if labels is None:
-            return SequenceClassifierOutput(logits.float())
-        loss_sum, count = classifier_loss(logits, labels, self.config.problem_type)
-        return SequenceClassifierOutput(logits.float(), loss_sum / count, loss_sum, count)
+        pooled = dropout(self.bert.pool(first), self.p, self.training)  # (B, H)
+        return classifier_output(self.config, self.classifier(pooled), labels)

@@ -17,6 +17,7 @@ it: `encoder.layer.0.attention.self.query.weight`.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class EncoderConfig:
         said.pop("label2id", None)
         count = said.pop("num_labels", 2)
         names = said.pop("id2label", None) or {i: f"LABEL_{i}" for i in range(count)}
-        said["id2label"] = {int(number): str(name) for number, name in names.items()}
+        said["id2label"] = label_names(names)
         known = {f.name for f in fields(cls)} - {"rest"}
         rest = {name: value for name, value in said.items() if name not in known}
         return cls(**{name: value for name, value in said.items() if name in known}, rest=rest)
@@ -100,13 +101,29 @@ class EncoderConfig:
         return {**self.rest, **known, "label2id": self.label2id}
 
 
+def label_names(names: Mapping[Any, str]) -> dict[int, str]:
+    """{class number: name} in the order of the numbers, which JSON has as strings.
+
+    Raises:
+        ConfigError: the numbers are not 0, 1, 2, ...: there would be a logit without a name.
+    """
+    found = {int(number): str(name) for number, name in names.items()}
+    if sorted(found) != list(range(len(found))):
+        raise ConfigError(
+            "class numbers must count from 0 without gaps",
+            got=sorted(found),
+            expected=list(range(len(found))),
+        )
+    return dict(sorted(found.items()))
+
+
 @dataclass
 class EncoderOutput:
     """What an encoder returns.
 
     Attributes:
-        last_hidden_state: (B, T, H); zeros at padding, where transformers has numbers that mean
-            nothing.
+        last_hidden_state: (B, T, H); where nothing was computed for padding it is zeros, where
+            transformers has numbers that mean nothing.
         pooler_output: (B, H), what a classifier reads.
     """
 
@@ -372,14 +389,29 @@ class PretrainedModel(nn.Module):
 # ---------------------------------------------------------------------------------------- the loss
 
 
-def check_inputs(config: EncoderConfig, input_ids: Tensor, attention_mask: Tensor) -> None:
-    """Sizes that would otherwise end as an index error deep inside (values: only where cheap)."""
-    if input_ids.dim() != 2 or attention_mask.shape != input_ids.shape:
+def check_inputs(
+    config: EncoderConfig,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    token_type_ids: Tensor | None,
+) -> None:
+    """Shapes, and, where looking costs nothing, values.
+
+    Packing flattens the blocks, so one of another shape would be read at the wrong places without
+    any complaint from torch.
+    """
+    blocks = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if token_type_ids is not None:
+        blocks["token_type_ids"] = token_type_ids
+    shapes = {name: tuple(block.shape) for name, block in blocks.items()}
+    if input_ids.dim() != 2 or len(set(shapes.values())) > 1:
         raise DataError(
-            "input_ids and attention_mask must be two equal blocks",
-            got=f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}",
-            expected="(B, T) and (B, T)",
+            "a batch must be blocks of one shape",
+            got=", ".join(f"{name} {shape}" for name, shape in shapes.items()),
+            expected="(B, T) for each",
         )
+    if not input_ids.numel():
+        raise DataError("the batch is empty", got=shapes["input_ids"])
     if input_ids.shape[1] > config.max_position_embeddings:
         raise DataError(
             "a row is longer than the model's position table",
@@ -387,30 +419,32 @@ def check_inputs(config: EncoderConfig, input_ids: Tensor, attention_mask: Tenso
             expected=f"at most {config.max_position_embeddings}",
             do="tokenize with truncation=True",
         )
-    if input_ids.is_cpu and input_ids.numel() and int(input_ids.max()) >= config.vocab_size:
-        raise DataError(
-            "a token id is beyond the model's vocabulary",
-            got=int(input_ids.max()),
-            expected=f"below {config.vocab_size}",
-            do="use the tokenizer that belongs to the model",
-        )
+    if not input_ids.is_cpu:
+        return
+    sizes = {"input_ids": config.vocab_size, "token_type_ids": config.type_vocab_size}
+    for name, size in sizes.items():
+        if name not in blocks:
+            continue
+        low, high = (int(end) for end in blocks[name].aminmax())
+        if low < 0 or high >= size:
+            raise DataError(
+                f"{name} has a value that the model has no embedding for",
+                got=low if low < 0 else high,
+                expected=f"0 to {size - 1}",
+                do="use the tokenizer that belongs to the model",
+            )
 
 
-def classifier_loss(
-    logits: Tensor, labels: Tensor, problem_type: str | None
-) -> tuple[Tensor, Tensor]:
+def classifier_loss(logits: Tensor, labels: Tensor, problem_type: str) -> tuple[Tensor, Tensor]:
     """(sum of losses, number of items), fp32; the mean over any split of rows is sum over number.
 
     Args:
-        logits: (B, num_labels).
+        logits: (B, num_labels), fp32.
         labels: (B,) class numbers, -100 for an unlabelled row; (B,) or (B, 1) numbers for
             regression; (B, num_labels) of 0 and 1 for several labels a row.
         problem_type: "single_label_classification", "regression" or
-            "multi_label_classification"; None decides by the labels' shape and type.
+            "multi_label_classification".
     """
-    logits = logits.float()
-    if problem_type is None:
-        problem_type = infer_problem_type(logits.shape[-1], labels.is_floating_point())
     if problem_type == "regression":
         error = logits.squeeze(-1) - labels.to(logits.dtype).view(logits.squeeze(-1).shape)
         return error.square().sum(), torch.tensor(error.numel(), device=logits.device)
@@ -419,6 +453,23 @@ def classifier_loss(
         return loss, torch.tensor(labels.numel(), device=logits.device)
     loss = F.cross_entropy(logits, labels.view(-1), ignore_index=-100, reduction="sum")
     return loss, (labels != -100).sum()
+
+
+def classifier_output(
+    config: EncoderConfig, logits: Tensor, labels: Tensor | None
+) -> SequenceClassifierOutput:
+    """Logits in fp32, and, if there are labels, the loss.
+
+    The kind of problem that labels decide is kept in the configuration: a saved model must say
+    what its numbers mean. Shape and type decide, not values, so the order of rows does not.
+    """
+    logits = logits.float()
+    if labels is None:
+        return SequenceClassifierOutput(logits)
+    if config.problem_type is None:
+        config.problem_type = infer_problem_type(logits.shape[-1], labels.is_floating_point())
+    loss_sum, count = classifier_loss(logits, labels, config.problem_type)
+    return SequenceClassifierOutput(logits, loss_sum / count, loss_sum, count)
 
 
 def infer_problem_type(num_labels: int, float_labels: bool) -> str:

@@ -5,7 +5,6 @@ with the model's before any of its memory is taken, and each name in the file en
 loaded, or left over; each parameter of the model as loaded, or newly initialised.
 """
 
-import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -18,9 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minift.errors import MissingFileError, ModelError
+from minift.tokenizer import read_json
 
 # In files, but not parameters of an encoder: a buffer of 0..511, and heads of other tasks.
 LEFT_OVER_QUIETLY = ("position_ids", "cls.", "lm_head.", "vocab_", "qa_outputs.")
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass
@@ -62,7 +63,10 @@ def weight_files(folder: Path) -> list[Path]:
         return [single]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ModelError(f"{index} has no weight_map", expected="{name: file}")
+        names = sorted({str(name) for name in weight_map.values()})
         for name in names:
             if Path(name).name != name:
                 raise ModelError(f"{index} names a file outside its folder", got=name)
@@ -91,13 +95,25 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """{parameter: tensor} for `names`, {name in the file: parameter}; halves become fp32."""
+    """{parameter: tensor} for `names`, {name in the file: parameter}; halves become fp32.
+
+    The tensors are copies: those of the library are views of the file, and would change with it.
+
+    Raises:
+        ModelError: a tensor is quantised, so its numbers mean nothing without their scales.
+    """
     tensors = {}
     for path in weight_files(folder):
         with opened(path) as file:
             for name in file.keys():  # noqa: SIM118
-                if name in names:
-                    tensors[names[name]] = file.get_tensor(name).to(torch.float32).contiguous()
+                if name not in names:
+                    continue
+                tensor = file.get_tensor(name)
+                if tensor.dtype not in FLOATS:
+                    raise ModelError(
+                        f"{path}: {name} is quantised", got=tensor.dtype, expected=list(FLOATS)
+                    )
+                tensors[names[name]] = tensor.to(torch.float32, copy=True)
     return tensors
 
 
@@ -149,6 +165,8 @@ def match(
                 got=shape,
                 expected=model_shapes[parameter],
             )
+        elif parameter in names.values():
+            raise ModelError(f"{source} holds {parameter} under two names", got=name)
         else:
             names[name] = parameter
     new = sorted(set(model_shapes) - set(names.values()))

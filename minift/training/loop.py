@@ -38,10 +38,8 @@ def train(run: Run) -> None:
     while state.global_step < state.max_steps:
         epoch, done = divmod(state.global_step, per_epoch)
         groups = epoch_plan(run, epoch)[done:]  # O(1) seek: an epoch's plan is a function
-        micro_batches = (rows for group in groups for rows in group)
-        stream = loader(
-            run.train_dataset, list(micro_batches), run.collate, args.dataloader_num_workers
-        )
+        plan = [rows for group in groups for rows in group]  # the same, batch by batch
+        stream = loader(run.train_dataset, plan, run.collate, args.dataloader_num_workers)
         on_device = device.batches(stream)
 
         for group in groups:
@@ -66,11 +64,8 @@ def train(run: Run) -> None:
             run.tell("minift_step_end")
 
             last = state.global_step == state.max_steps
-            if (
-                state.global_step % log_every == 0
-                or last
-                or (args.logging_first_step and state.global_step == 1)
-            ):
+            first = args.logging_first_step and state.global_step == 1
+            if state.global_step % log_every == 0 or first or last:
                 run.log({**window.fetch(run), "learning_rate": learning_rate})
             if evaluation_due(run, per_epoch):
                 window.fetch(run, keep=True)  # never evaluate, and never save, after a halt
@@ -116,10 +111,8 @@ class Window:
             raise not_finite(run, int(got["bad"]))
         if keep:
             return {}
-        self.total_loss, self.total_count = (
-            self.total_loss + got["loss"],
-            self.total_count + got["count"],
-        )
+        self.total_loss += got["loss"]
+        self.total_count += got["count"]
         self.loss, self.count = torch.zeros_like(self.loss), torch.zeros_like(self.loss)
         run.train_loss = self.total_loss / self.total_count
         return {"loss": got["loss"] / got["count"], "grad_norm": got["norm"]}

@@ -1,0 +1,84 @@
+"""Row numbers: from anything that indexes, from one choice of rows to the next, in random order.
+
+A dataset's rows are a range while they are adjacent in its table, so that reading them is a slice,
+and else an array of int64. There is one form for each choice, so that equal choices are equal.
+"""
+
+import operator
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minift.errors import ConfigError
+
+Rows: TypeAlias = range | np.ndarray
+
+
+def resolve_key(key: Any, n: int) -> int | Rows:
+    """Row numbers 0 <= i < n from anything that indexes a list or an array.
+
+    Raises:
+        IndexError: out of bounds. TypeError: not a kind of index (a bool or float is not).
+    """
+    if isinstance(key, slice):
+        return range(*key.indices(n))
+    if isinstance(key, bool | np.bool_) or key is None:
+        raise TypeError(f"wrong key {key!r} of type {type(key).__name__} for a dataset of {n} rows")
+    if isinstance(key, range) and key.step == 1 and 0 <= key.start <= key.stop <= n:
+        return key
+    if not isinstance(key, Iterable) or getattr(key, "ndim", 1) == 0:
+        try:
+            index = operator.index(key)
+        except TypeError:
+            raise TypeError(f"wrong key {key!r} of type {type(key).__name__}") from None
+        if not -n <= index < n:
+            raise IndexError(f"Invalid key: {index} is out of bounds for size {n}")
+        return index % n
+    indices = np.asarray(key if hasattr(key, "__array__") else list(key))
+    if indices.size == 0:
+        return range(0)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"row numbers must be integers, not {indices.dtype}")
+    bad = indices[(indices < -n) | (indices >= n)]
+    if bad.size:
+        raise IndexError(f"Index {bad[0]} out of range for dataset of size {n}.")
+    return np.where(indices < 0, indices + n, indices).astype(np.int64)
+
+
+def compose(rows: Rows, wanted: int | Rows) -> Rows:
+    """`rows[wanted]`; adjacent rows become a range, so that they can be sliced."""
+    if isinstance(wanted, int):
+        wanted = range(wanted, wanted + 1)
+    if isinstance(wanted, range) and wanted.step == 1:
+        picked = rows[wanted.start : wanted.stop]
+    elif isinstance(rows, range):
+        picked = rows.start + as_rows(wanted)
+    else:
+        picked = rows[as_rows(wanted)]
+    if len(picked) == 0:
+        return range(0)
+    if isinstance(picked, np.ndarray) and np.all(np.diff(picked) == 1):
+        return range(int(picked[0]), int(picked[-1]) + 1)
+    return picked
+
+
+def as_rows(rows: Rows) -> np.ndarray:
+    """Row numbers as an array; numpy would walk a range in Python."""
+    if isinstance(rows, range):
+        return np.arange(rows.start, rows.stop, rows.step)
+    return rows
+
+
+def random_order(
+    n: int, seed: int | None = None, generator: np.random.Generator | None = None
+) -> np.ndarray:
+    """A permutation of n rows. Without a seed, numpy's global state gives and counts one."""
+    if generator is not None and seed is not None:
+        raise ConfigError("both a seed and a generator were given", expected="one of them")
+    if generator is None and seed is None:
+        state: Any = np.random.get_state()
+        keys, position = state[1:3]
+        seed = int(keys[position if position < len(keys) else 0])
+        np.random.random()
+    return (generator or np.random.default_rng(seed)).permutation(n)
