@@ -1,0 +1,22 @@
+"""Every test has a cache of its own, and no plugin manager left over from another test."""
+
+import pytest
+
+from minift import plugins
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_for_wider_fixtures(tmp_path_factory):
+    """Fixtures that several tests share run before a test's own cache is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINIFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """The cache folder of this test; subprocesses inherit it."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MINIFT_CACHE", str(folder))
+    yield folder
+    plugins.set_default_manager(None)
