@@ -77,8 +77,8 @@ def as_arrow_batch(data):
 
 
 def through_a_transform(data):
-    data = data.with_format(None)
-    data.set_transform(lambda batch: batch)
+    data = data.rename_column("input_ids", "ids")
+    data.set_transform(lambda batch: {"input_ids": batch.pop("ids"), **batch})
     return data.__getitems__(ROWS)
 
 

@@ -226,7 +226,7 @@ class Dataset:
         """The rows for which `function` answers True, or which a boolean array marks."""
         if not callable(function):
             mask = np.asarray(function)
-            if mask.dtype != bool or mask.shape != (len(self),):
+            if (mask.size and mask.dtype != bool) or mask.shape != (len(self),):
                 raise DataError(
                     "the mask does not fit",
                     got=f"{mask.dtype} of shape {mask.shape}",

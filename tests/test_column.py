@@ -1,0 +1,187 @@
+"""Columns: lazy ones for people, flat ones for the collator, and padding."""
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from minift import Dataset
+from minift.data.column import Column, FlatColumn, is_flat, pad_rows
+from minift.errors import DataError
+
+
+@pytest.fixture
+def ds():
+    return Dataset.from_dict({"text": list("abcdefg"), "n": range(7)})
+
+
+# --- Column --------------------------------------------------------------------------------------
+
+
+def test_a_column_is_a_sequence(ds):
+    column = ds["text"]
+    assert isinstance(column, Column)
+    assert len(column) == 7
+    assert column[0] == "a" and column[-1] == "g" and column[np.int64(2)] == "c"
+    assert column[:3] == ["a", "b", "c"] and column[5:100] == ["f", "g"]
+    assert column[::-3] == ["g", "d", "a"] and column[[2, 0]] == ["c", "a"]
+    assert column[:] == column.tolist() == list(column) == list("abcdefg")
+    assert "c" in column and "z" not in column
+    assert column.index("d") == 3 and column.count("a") == 1
+    assert list(reversed(column))[:2] == ["g", "f"]
+    assert list(zip(column, ds["n"], strict=True))[1] == ("b", 1)
+
+
+def test_equality(ds):
+    assert ds["text"] == list("abcdefg") == ds["text"]
+    assert ds["text"] != list("abcdefh") and ds["text"] != list("abc")
+    assert ds["text"] == tuple("abcdefg")
+    assert ds["n"] != ds["text"] and ds["text"] != "abcdefg"
+    with pytest.raises(TypeError):
+        hash(ds["text"])
+
+
+def test_it_follows_a_selection(ds):
+    assert ds.select([6, 0])["text"] == ["g", "a"]
+    assert ds.select([6, 0])["text"][1] == "a"
+    with pytest.raises(IndexError, match="2 is out of bounds for size 2"):
+        ds.select([6, 0])["text"][2]
+
+
+def test_as_an_array(ds):
+    array = np.asarray(ds["n"])
+    assert array.dtype == np.int64 and array.tolist() == list(range(7))
+    assert np.asarray(ds["n"], dtype=np.float32).dtype == np.float32
+    assert np.array(ds["text"]).tolist() == list("abcdefg")
+
+
+def test_printed_form(ds):
+    assert repr(ds["n"]) == "Column([0, 1, 2, 3, 4, ...])"
+    assert repr(ds.select(range(5))["n"]) == "Column([0, 1, 2, 3, 4])"
+    assert repr(ds.select([])["n"]) == "Column([])"
+
+
+def test_unique(ds):
+    assert Dataset.from_dict({"x": ["b", "a", None, "b"]})["x"].unique() == ["b", "a", None]
+
+
+def test_only_its_own_column_is_read(ds, monkeypatch):
+    read = []
+    table = Dataset.table
+    monkeypatch.setattr(
+        Dataset,
+        "table",
+        lambda self, rows=None, columns=None: (read.append(columns), table(self, rows, columns))[1],
+    )
+    assert ds["n"][3] == 3 and list(ds["n"]) == list(range(7))
+    assert read == [["n"]] * 2
+
+
+def test_a_wrong_key(ds):
+    for key in (1.0, None, True, "text"):
+        with pytest.raises(TypeError):
+            ds["n"][key]
+
+
+# --- FlatColumn ----------------------------------------------------------------------------------
+
+ROWS = [[1, 2, 3], [], [4], [5, 6], [], [7, 8, 9, 10]]
+
+
+def flat(column: pa.ChunkedArray) -> FlatColumn:
+    return FlatColumn("ids", column)
+
+
+@pytest.mark.parametrize(
+    "type_", [pa.list_(pa.int32()), pa.large_list(pa.int64()), pa.list_(pa.float32())]
+)
+@pytest.mark.parametrize("cuts", [[], [0], [1], [2, 2, 4], [3, 6], [1, 2, 3, 4, 5]])
+def test_rows_across_chunks(type_, cuts):
+    ends = [0, *cuts, len(ROWS)]
+    chunks = [pa.array(ROWS[a:b], type_) for a, b in itertools.pairwise(ends)]
+    column = flat(pa.chunked_array(chunks))
+    order = np.array([5, 0, 1, 3, 0, 4, 2])
+    assert [row.tolist() for row in column.rows(order)] == [ROWS[i] for i in order]
+    assert column.lengths(order).tolist() == [len(ROWS[i]) for i in order]
+    assert column.rows(np.array([], np.int64)) == []
+
+
+def test_sliced_chunks():
+    array = pa.array([[0], *ROWS, [0, 0]], pa.list_(pa.int32()))
+    column = flat(pa.chunked_array([array.slice(1, 6)]))
+    assert [row.tolist() for row in column.rows(np.arange(6))] == ROWS
+
+
+def test_no_chunks_at_all():
+    column = flat(pa.chunked_array([], type=pa.list_(pa.int32())))
+    assert column.lengths(np.arange(0)).tolist() == [] and column.rows(np.arange(0)) == []
+
+
+def test_rows_are_views():
+    array = pa.array(ROWS, pa.list_(pa.int32()))
+    (row,) = flat(pa.chunked_array([array])).rows(np.array([5]))
+    assert row.base is not None and not row.flags.owndata
+    address = array.values.buffers()[1].address
+    assert address <= row.__array_interface__["data"][0] < address + array.values.nbytes
+
+
+def test_a_missing_row_has_no_length():
+    column = flat(pa.chunked_array([[[1], None, [2, 3]]]))
+    assert column.lengths(np.array([0, 2])).tolist() == [1, 2]
+    for read in (column.lengths, column.rows):
+        with pytest.raises(DataError, match="'ids' has missing rows"):
+            read(np.array([0, 1]))
+
+
+def test_lengths_after_the_missing_rows_were_filtered_out():
+    ds = Dataset.from_dict({"ids": [[1], None, [2, 3]]})
+    with pytest.raises(DataError, match="fill or filter them first"):
+        ds.lengths("ids")
+    assert ds.filter(lambda row: row["ids"] is not None).lengths("ids").tolist() == [1, 2]
+
+
+def test_a_missing_value_in_a_row():
+    with pytest.raises(DataError, match="missing value in it"):
+        flat(pa.chunked_array([[[1, None]]]))
+
+
+def test_what_is_flat():
+    for type_ in (pa.list_(pa.int8()), pa.large_list(pa.float32()), pa.list_(pa.uint64())):
+        assert is_flat(type_)
+    for type_ in (pa.int64(), pa.string(), pa.list_(pa.string()), pa.list_(pa.list_(pa.int8()))):
+        assert not is_flat(type_)
+        with pytest.raises(DataError, match="'ids' holds no lists of numbers"):
+            flat(pa.chunked_array([], type=type_))
+
+
+def test_lengths_follow_the_selection():
+    ds = Dataset.from_dict({"ids": ROWS})
+    assert ds.lengths("ids").tolist() == [3, 0, 1, 2, 0, 4]
+    assert ds.select([5, 0]).lengths("ids").tolist() == [4, 3]
+    assert ds.select(range(2, 4)).lengths("ids").tolist() == [1, 2]
+    renamed = ds.rename_column("ids", "labels").select([5])
+    assert renamed.lengths("labels").tolist() == [4]
+
+
+# --- padding -------------------------------------------------------------------------------------
+
+
+def test_padding():
+    block = pad_rows([np.array([1, 2, 3]), [], [4]], 4, 0)
+    assert block.tolist() == [[1, 2, 3, 0], [0, 0, 0, 0], [4, 0, 0, 0]]
+    assert block.dtype == np.int64 and block.flags.owndata
+    left = pad_rows([[1, 2, 3], [], [4]], 4, -100, left=True)
+    assert left.tolist() == [[-100, 1, 2, 3], [-100] * 4, [-100, -100, -100, 4]]
+
+
+def test_padding_of_floats_and_of_nothing():
+    assert pad_rows([[0.5], [1.5, 2.5]], 2, 0.25, np.float32).tolist() == [[0.5, 0.25], [1.5, 2.5]]
+    assert pad_rows([], 3, 0).shape == (0, 3)
+    assert pad_rows([[], []], 0, 0).shape == (2, 0)
+
+
+def test_a_row_that_is_too_long_is_an_error():
+    for left in (False, True):
+        with pytest.raises(ValueError):
+            pad_rows([[1, 2, 3]], 2, 0, left=left)
