@@ -123,8 +123,9 @@ class Device:
 
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads) / count
-        divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device)
+        norm = torch.nn.utils.get_total_norm(grads)
+        divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device).clamp(min=1)
+        norm = norm / divisor  # a step of unlabelled rows alone has no items, and no gradient
         if max_norm > 0:
             divisor = divisor * ((norm + 1e-6) / max_norm).clamp(min=1.0)
         if getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -142,7 +143,8 @@ class Device:
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = halted  # type: ignore[attr-defined]
             optimizer.step()
-            optimizer.grad_scale = optimizer.found_inf = None  # type: ignore[attr-defined]
+            for name in ("grad_scale", "found_inf"):  # torch's own scaler removes them too
+                vars(optimizer).pop(name, None)
         elif not halted.item():
             optimizer.step()
 

@@ -122,6 +122,33 @@ def test_training_depends_on_its_seed_alone(folder, tmp_path):
     assert not torch.equal(weights(one)[name], weights(other)[name])
 
 
+def test_training_leaves_the_global_generator_alone(folder, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trainer(folder, tmp_path, max_steps=2).train()
+    assert torch.initial_seed() == 5
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_step_of_unlabelled_rows_changes_nothing(folder, tmp_path):
+    made = trainer(folder, tmp_path, max_steps=2)
+    made.run.train_dataset = made.run.train_dataset.map(lambda row: {"label": -100})
+    before = weights(made)
+    assert made.train().training_loss == 0.0
+    assert all(torch.equal(before[name], value) for name, value in weights(made).items())
+
+
+def test_named_metrics_leave_out_unlabelled_rows_and_take_a_number_as_it_is():
+    from minift.training.evaluation import EvalPrediction, named_metrics
+
+    accuracy = named_metrics(["accuracy"])
+    two = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    assert accuracy(EvalPrediction(two, np.array([1, 0, -100]))) == {"accuracy": 1.0}
+    one = np.array([[2.0], [3.0]])
+    assert accuracy(EvalPrediction(one, np.array([2.0, 1.0]))) == {"accuracy": 0.5}
+
+
 def test_dropout_is_on_in_training_and_off_in_evaluation(folder, tmp_path):
     made = trainer(folder, tmp_path, max_steps=1)
     first = made.predict(rows(folder, 10)).predictions

@@ -25,7 +25,7 @@ class DatasetDict(dict[str, Dataset]):
     """{"train": Dataset, "validation": Dataset, ...}; what is done to it is done to each."""
 
     def __getitem__(self, key: str) -> Dataset:
-        if key in self:
+        if isinstance(key, str) and key in self:  # a slice has no hash
             return super().__getitem__(key)
         raise KeyError(
             f"Invalid key: {key!r}. Please first select a split. Available splits: {sorted(self)}"

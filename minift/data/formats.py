@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from minift.data.column import is_flat
 from minift.errors import ConfigError, DataError
 
-KINDS = (None, "python", "numpy", "torch", "arrow")
+KINDS = ("numpy", "torch", "arrow", "transform")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Format:
     """How a dataset shows its rows.
 
     Attributes:
-        kind: None or "python", "numpy", "torch", "arrow", or "transform".
+        kind: None (or "python"), "numpy", "torch", "arrow", or "transform".
         columns: the columns shown, or None for all.
         output_all_columns: show the other columns too, as Python objects.
         options: for torch: `dtype`, `device`.
@@ -34,7 +34,9 @@ class Format:
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in (*KINDS, "transform"):
+        if self.kind == "python":
+            object.__setattr__(self, "kind", None)
+        if self.kind is not None and self.kind not in KINDS:
             raise ConfigError(f"no format is called {self.kind!r}", expected=KINDS)
 
 
@@ -77,7 +79,7 @@ def format_batch(table: pa.Table, form: Format) -> Any:
     shown = [n for n in table.column_names if form.columns is None or n in form.columns]
     if form.kind == "arrow":
         return table.select(shown)
-    if form.kind in (None, "python"):
+    if form.kind is None:
         names = table.column_names if form.output_all_columns else shown
         return to_lists(table.select(names))
     convert = to_numpy if form.kind == "numpy" else to_torch

@@ -214,11 +214,12 @@ def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
             splits.setdefault(split, []).append(file)
     if not splits:  # no name says a split, so all of it is for training
         splits = {"train": kinds[kind]}
+    splits = {split: splits[split] for split in SPLIT_WORDS if split in splits}
     used = {file for files in splits.values() for file in files}
     left = [str(file.relative_to(path)) for file in present if file not in used]
     shown = ", ".join(f"{s}: {', '.join(f.name for f in fs)}" for s, fs in splits.items())
     print(f"{path}: reading {shown}" + (f"; left alone: {', '.join(left)}" if left else ""))
-    return kind, {split: splits[split] for split in SPLIT_WORDS if split in splits}
+    return kind, splits
 
 
 def split_of(relative: Path) -> str:

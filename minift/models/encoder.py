@@ -227,6 +227,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if not x.is_cpu:
         return F.dropout(x, p, training=True)
     dropped = round(p * 65536)
+    if dropped == 65536:
+        return x * 0.0
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
     bits.random_(-(2**63), None)  # all 64 bits
     pieces = bits.view(torch.int16)[: x.numel()].view(x.shape)  # uniform on -32768..32767

@@ -118,14 +118,20 @@ def put(block: np.ndarray | None, values: Any, rows: np.ndarray, n: int) -> np.n
 
 
 def named_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
-    """`compute_metrics` from metric names: class numbers are compared with the labels."""
+    """`compute_metrics` from metric names.
+
+    They compare the most likely class, or with one output the number itself, with the labels;
+    rows labelled -100 have no part in them.
+    """
     metrics = [find_metric(name) for name in names]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        classes = prediction.predictions.argmax(-1)
+        logits, labels = prediction
+        answers = logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
+        known = labels != -100
         results: dict[str, float] = {}
         for metric in metrics:
-            results |= metric(classes, prediction.label_ids)
+            results |= metric(answers[known], labels[known])
         return results
 
     return compute

@@ -114,8 +114,8 @@ class Window:
         self.total_loss += got["loss"]
         self.total_count += got["count"]
         self.loss, self.count = torch.zeros_like(self.loss), torch.zeros_like(self.loss)
-        run.train_loss = self.total_loss / self.total_count
-        return {"loss": got["loss"] / got["count"], "grad_norm": got["norm"]}
+        run.train_loss = self.total_loss / max(self.total_count, 1)
+        return {"loss": got["loss"] / max(got["count"], 1), "grad_norm": got["norm"]}
 
 
 def not_finite(run: Run, step: int) -> TrainingError:

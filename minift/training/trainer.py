@@ -148,11 +148,14 @@ class Trainer:
         self._announce(total)
         started = time.perf_counter()
         run.start()
+        generator = run.device.rng_state()
         try:
             loop.train(run)
         except BaseException as error:
             run.end(error)
             raise
+        finally:
+            run.device.set_rng_state(generator)  # the run's streams are its own: leave no trace
         seconds = time.perf_counter() - started
         metrics: dict[str, float] = {
             "train_runtime": round(seconds, 3),

@@ -1,0 +1,735 @@
+"""Files to datasets: every row of every file, or an error that says where."""
+
+import gzip
+import json
+import os
+import warnings
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from minift import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset, plugins
+from minift.data.loading import Found, split_of
+from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file and return its path as text."""
+
+    def write(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def csv(write):
+    """A csv file with this content, as a Dataset."""
+
+    def load(content: str | bytes, **options) -> Dataset:
+        return load_dataset("csv", data_files=write("x.csv", content), split="train", **options)
+
+    return load
+
+
+@pytest.fixture
+def jsonl(write):
+    def load(content: str | bytes, **options) -> Dataset:
+        return load_dataset("json", data_files=write("x.jsonl", content), split="train", **options)
+
+    return load
+
+
+def message(call, kind=DataError) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    return str(caught.value)
+
+
+# --- csv -----------------------------------------------------------------------------------------
+
+
+def test_as_in_the_course(write):
+    train = write("train.csv", "text,label\ngood,1\nbad,0\n")
+    test = write("test.csv", "text,label\nfine,1\n")
+    raw = load_dataset("csv", data_files={"train": train, "test": test})
+    assert isinstance(raw, DatasetDict) and raw.num_rows == {"train": 2, "test": 1}
+    assert raw["train"][0] == {"text": "good", "label": 1}
+    drugs = write("drugs.tsv", "drug\trating\nA\t9\n")
+    assert load_dataset("csv", data_files=drugs, delimiter="\t")["train"][0] == {
+        "drug": "A",
+        "rating": 9,
+    }
+    assert load_dataset("csv", data_files=drugs, sep="\t")["train"].column_names == [
+        "drug",
+        "rating",
+    ]
+    assert load_dataset("tsv", data_files=drugs, split="train")["rating"] == [9]
+
+
+def test_quotes_newlines_and_delimiters_in_cells(csv):
+    ds = csv('a,b\n1,"x, y"\n2,"two\nlines"\n3,"say ""hi"""\n4,5" disk\n5,""\n6,"a" b\n')
+    assert ds["b"] == ["x, y", "two\nlines", 'say "hi"', '5" disk', "", "a b"]
+    assert ds["a"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", [True, False])
+def test_line_ends(csv, newline, last):
+    lines = ["a,b", "1,x", '2,"y"', "3,z"]
+    ds = csv(newline.join(lines) + (newline if last else ""))
+    assert ds[:] == {"a": [1, 2, 3], "b": ["x", "y", "z"]}
+
+
+def test_blank_lines_are_no_rows(csv):
+    assert csv("\n\na,b\n\n1,2\n\n\n3,4\n\n")[:] == {"a": [1, 3], "b": [2, 4]}
+
+
+def test_byte_order_mark(csv):
+    assert csv("\ufeffa,b\n1,2\n").column_names == ["a", "b"]
+    assert csv('\ufeff"a",b\n1,2\n').column_names == ["a", "b"]
+
+
+def test_header(csv):
+    assert csv("a,a,b,a\n1,2,3,4\n")[0] == {"a": 1, "a.1": 2, "b": 3, "a.2": 4}
+    assert csv("a,a.1,a\n1,2,3\n")[0] == {"a": 1, "a.1": 2, "a.2": 3}
+    assert csv('"a, b","c\nd"\n1,2\n')[0] == {"a, b": 1, "c\nd": 2}
+    assert csv("text\nx\n")[0] == {"text": "x"}
+
+
+def test_header_only(csv):
+    ds = csv("a,b\n")
+    assert len(ds) == 0 and ds.column_names == ["a", "b"]
+    assert len(csv("a,b")) == 0
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "  \n", "\ufeff", b""])
+def test_empty_file(csv, content):
+    assert "x.csv is empty" in message(lambda: csv(content))
+
+
+def test_no_header(csv):
+    ds = csv("1,x\n2,y\n", column_names=["n", "t"])
+    assert ds[:] == {"n": [1, 2], "t": ["x", "y"]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "values", "dtype"),
+    [
+        (["1", "2"], [1, 2], "int64"),
+        (["1", ""], [1, None], "int64"),  # not float64 with a NaN
+        (["1", " "], [1, None], "int64"),
+        (["-1", "+2"], [-1, 2], "int64"),
+        ([" 1", "2 "], [1, 2], "int64"),
+        (["007", "1"], [7, 1], "int64"),
+        (["1", "2.5"], [1.0, 2.5], "float64"),
+        (["1.5", ""], [1.5, None], "float64"),
+        ([".5", "1."], [0.5, 1.0], "float64"),
+        (["1e3", "-1E-3"], [1000.0, -0.001], "float64"),
+        (["1", "inf"], [1.0, float("inf")], "float64"),
+        (["True", "false"], [True, False], "bool"),
+        (["TRUE", ""], [True, None], "bool"),
+        (["9223372036854775807", "1"], [2**63 - 1, 1], "int64"),
+        # What would not come back as it was written stays text.
+        (["9223372036854775808", "1"], None, "string"),
+        (["9007199254740993", "0.5"], None, "string"),
+        (["1", "x"], None, "string"),
+        (["NA", "null"], None, "string"),
+        (["NA", ""], None, "string"),
+        (["1", "NA"], None, "string"),
+        (["nan", "inf"], None, "string"),
+        (["None", "nan"], None, "string"),
+        (["0x1F", "0x20"], None, "string"),
+        (["1_000", "2"], None, "string"),
+        (["1,5", "2,5"], None, "string"),
+        (["yes", "no"], None, "string"),
+        (["2020-01-01", "2020-01-02"], None, "string"),
+        (["x", ""], None, "string"),
+        (["", ""], None, "string"),
+        ([" x ", "y"], None, "string"),
+        (["\u0661", "\u0662"], None, "string"),
+    ],
+)
+def test_types_of_cells(csv, cells, values, dtype):
+    lines = "".join(f'"{cell}",k\n' for cell in cells)
+    ds = csv("x,k\n" + lines)
+    assert ds["x"] == (cells if values is None else values)
+    assert ds.features["x"] == Value(dtype)
+
+
+def test_a_column_of_nan_is_a_column_of_numbers_where_there_is_one(csv):
+    first, second = csv("x\n1.5\nnan\n")["x"]
+    assert first == 1.5 and second != second
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "cells"),
+    [
+        ("a,b\n1,2\n1,2,3\n", 3, 3),  # F8: `datasets` shifts the columns
+        ("a,b\n1,2\n3\n4,5\n", 3, 1),
+        ('a,b\n1,"x\ny\nz"\n2,w,v\n', 5, 3),
+        ('"a\nb",c\n1,2\n3\n', 4, 1),
+        ("a,b\r\n1,2\r\n1,2,3\r\n", 3, 3),
+        ("a,b\r1,2\r1,2,3\r", 3, 3),
+        ("\n\na,b\n1,2\n\n\n1,2,3\n", 7, 3),
+        ('a,b\n1,"x ""y"" z"\n2,"3\n4",5\n', 3, 3),
+        ("a,b\n1,2\n   \n", 3, 1),
+        ('a,b\n1,2\n3, "x,y"\n', 3, 3),  # a quote behind a space is a plain character
+    ],
+)
+def test_a_row_of_another_length_names_its_line(csv, content, line, cells):
+    text = message(lambda: csv(content))
+    assert f"x.csv:{line}: a row has {cells} cells, the header 2" in text
+
+
+def test_a_row_of_another_length_without_a_header(csv):
+    assert "x.csv:2: a row has 1 cells" in message(lambda: csv("1,2\n3\n", column_names=["a", "b"]))
+
+
+def test_a_far_away_row_of_another_length(csv):
+    content = "a,b\n" + "1,2\n" * 50_000 + "1\n" + "1,2\n" * 50_000
+    assert "x.csv:50002: a row has 1 cells" in message(lambda: csv(content))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('a,b\n1,2\n3,"x\n4,5\n6,7\n', 3),
+        ('a,b\n1,"two\nlines"\n3,"x\n4,5', 4),
+        ('a,b\n3,"x', 2),
+    ],
+)
+def test_a_quote_that_is_never_closed_swallows_nothing(csv, content, line):
+    """pyarrow returns the rest of the file as one cell."""
+    text = message(lambda: csv(content))
+    assert f"x.csv:{line}: a quote is opened and never closed" in text
+    assert "quotes=False" in text
+
+
+def test_quotes_as_plain_characters(csv):
+    content = 'a,b\n1,"x\n2,y"\n3,"z"\n'
+    assert csv(content, quotes=False)["b"] == ['"x', 'y"', '"z"']
+    assert "a row has" in message(lambda: csv('a,b\n1,"x,y"\n', quotes=False))
+
+
+def test_large_cells_and_many_blocks(csv):
+    cell = "x, y\n" * 400_000
+    ds = csv(f'a,b\n1,"{cell}"\n2,z\n')
+    assert ds["b"] == [cell, "z"]
+    many = csv("a,b\n" + "".join(f'{i},"row {i}\n"\n' for i in range(60_000)))
+    assert len(many) == 60_000 and many[-1] == {"a": 59_999, "b": "row 59999\n"}
+
+
+def test_compressed(write):
+    path = write("train.csv.gz", gzip.compress(b"a,b\n1,2\n"))
+    assert load_dataset("csv", data_files=path)["train"][0] == {"a": 1, "b": 2}
+    assert load_dataset(path)["train"][0] == {"a": 1, "b": 2}
+    raw = gzip.compress(b"a,b\n" + b"1,2\n" * 10_000)
+    for broken in (raw[:-10], raw[:30] + b"\0" * 20 + raw[50:], b"a,b\n1,2\n"):
+        path = write("broken.csv.gz", broken)
+        with pytest.raises(DataError, match="not a complete gzip file"):
+            load_dataset("csv", data_files=path)
+
+
+def test_not_utf8(csv):
+    assert "x.csv:3: not UTF-8 text" in message(lambda: csv(b"a,b\n1,2\n1,caf\xe9\n"))
+    assert "not UTF-8 text" in message(lambda: csv("a,b\n1,2\n".encode("utf-16")))
+
+
+def test_features_of_a_csv(csv):
+    features = Features(
+        {"zip": Value("string"), "label": ClassLabel(names=["neg", "pos"]), "n": Value("float32")}
+    )
+    ds = csv("label,zip,n\npos,007,1\n0,1.50,2\n,NA,\n", features=features)
+    assert ds.features == features and ds.column_names == ["zip", "label", "n"]
+    assert ds[:] == {"zip": ["007", "1.50", "NA"], "label": [1, 0, None], "n": [1.0, 2.0, None]}
+
+
+def test_features_take_a_name_before_a_number(csv):
+    """Stars from 1 to 3: the cell 1 is the first class."""
+    ds = csv("stars\n1\n3\n", features=Features({"stars": ClassLabel(names=["1", "2", "3"])}))
+    assert ds["stars"] == [0, 2]
+
+
+def test_features_that_do_not_fit(csv):
+    content = "label,n\nmaybe,x\n"
+    plain = {"label": Value("string"), "n": Value("string")}
+    for wrong in ({"label": ClassLabel(names=["neg"])}, {"n": Value("int64")}):
+        text = message(lambda w=wrong: csv(content, features=Features({**plain, **w})))
+        assert "x.csv: column" in text and "cannot become" in text
+    for names in (["label"], ["label", "n", "more"]):
+        features = Features({name: Value("string") for name in names})
+        assert "features= does not name its columns" in message(
+            lambda f=features: csv(content, features=f)
+        )
+
+
+# --- GLUE's own MRPC files -----------------------------------------------------------------------
+
+GLUE = (
+    "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    '1\t10\t11\tHe said "no".\t"He said no.\n'
+    '0\t12\t13\tIt\'s 5" long.\tA "quoted" word"\n'
+    "1\t14\t15\tNA\tnull\n"
+)
+
+
+def test_glue_s_mrpc(write):
+    """Quotes are plain characters: with quoting, rows would melt into one another."""
+    ds = load_dataset(write("train.tsv", GLUE), split="train")
+    assert ds.column_names == ["label", "#1 ID", "#2 ID", "sentence1", "sentence2"]
+    assert ds["sentence1"] == ['He said "no".', "It's 5\" long.", "NA"]
+    assert ds["sentence2"] == ['"He said no.', 'A "quoted" word"', "null"]
+    assert ds["label"] == [1, 0, 1]
+
+
+def test_glue_s_test_file_has_no_labels(write):
+    ds = load_dataset(write("test.tsv", GLUE.replace("\ufeffQuality", "index")), split="train")
+    assert ds.column_names == ["index", "#1 ID", "#2 ID", "sentence1", "sentence2"] and len(ds) == 3
+
+
+def test_other_files_are_no_mrpc(write):
+    wine = write("wine.tsv", 'Quality\tName\n7\t"A ""B"""\n')
+    assert load_dataset(wine, split="train")[0] == {"Quality": 7, "Name": 'A "B"'}
+    asked = load_dataset(write("train.tsv", GLUE.replace('"', "")), split="train", quotes=True)
+    assert asked.column_names[0] == "Quality", "an option turns the dialect off"
+
+
+def test_the_real_mrpc(capsys):
+    folder = os.environ.get("MINIFT_MRPC")
+    if not folder:
+        reason = "NOT TESTED ON THE REAL MRPC: set MINIFT_MRPC to a folder with GLUE's files"
+        warnings.warn(reason, stacklevel=1)  # pytest lists warnings even where it hides skips
+        pytest.skip(reason)
+    raw = load_dataset(folder)
+    assert raw.num_rows == {"train": 3668, "validation": 408, "test": 1725}
+    assert sum(raw["train"]["label"]) == 2474 and set(raw["validation"]["label"]) == {0, 1}
+    assert raw["train"][0]["sentence1"].startswith(
+        'Amrozi accused his brother, whom he called "the'
+    )
+    for split in raw.values():
+        assert all(isinstance(s, str) and s for n in ("sentence1", "sentence2") for s in split[n])
+    assert "left alone" in capsys.readouterr().out
+
+
+# --- json ----------------------------------------------------------------------------------------
+
+
+def test_json_lines(jsonl):
+    ds = jsonl('{"a": 1, "b": "x"}\n\n{"a": 2.5}\r\n  \n{"c": [1], "b": null}')
+    assert ds[:] == {"a": [1.0, 2.5, None], "b": ["x", None, None], "c": [None, None, [1]]}
+    assert ds.column_names == ["a", "b", "c"]
+
+
+def test_json_array_and_field(write):
+    rows = [{"text": "x\u2028y", "n": {"m": [1, 2]}}, {"text": "z", "n": None}]
+    array = write("array.json", "\ufeff\n " + json.dumps(rows, indent=1))
+    assert load_dataset("json", data_files=array, split="train").to_list() == rows
+    squad = write("squad.json", json.dumps({"version": 1, "data": rows}, indent=1))
+    assert load_dataset("json", data_files=squad, field="data")["train"].to_list() == rows
+    assert load_dataset("jsonl", data_files=array, split="train").to_list() == rows
+
+
+def test_line_separators_inside_texts(jsonl):
+    texts = ["a\u2028b", "c\u0085d", "e\x0bf"]
+    lines = "\n".join(json.dumps({"t": text}, ensure_ascii=False) for text in texts)
+    assert jsonl(lines)["t"] == texts
+
+
+def test_dates_and_numbers_in_text_stay_text(jsonl):
+    ds = jsonl('{"d": "2020-01-01T00:00:00", "n": "1"}\n')
+    assert ds[0] == {"d": "2020-01-01T00:00:00", "n": "1"}
+
+
+def test_a_bad_line_names_line_and_column(jsonl):
+    text = message(lambda: jsonl('{"a": 1}\n\n{"a": 2}\n{"a": }\n'))
+    assert "x.jsonl:4:7: not JSON" in text and '{"a": }' in text
+    assert "x.jsonl:2:1" in message(lambda: jsonl('{"a": 1}\nnonsense\n'))
+    assert "x.jsonl:1:" in message(lambda: jsonl('{"a": 1} {"a": 2}\n'))
+    assert "x.jsonl:1:" in message(lambda: jsonl('{\n"a": 1\n}\n'))
+
+
+def test_a_bad_array_names_line_and_column(write):
+    path = write("x.json", '[\n {"a": 1},\n {"a": oops}\n]')
+    text = message(lambda: load_dataset("json", data_files=path))
+    assert "x.json:3:8: not JSON" in text and '{"a": oops}' in text
+
+
+@pytest.mark.parametrize("text", ["5", '"x"', "null", "[1]"])
+def test_a_line_that_is_no_object(jsonl, text):
+    with pytest.raises(DataError, match=r"row 1 is no object|row 0 is no object"):
+        jsonl('{"a": 1}\n' + text if text[0] != "[" else text)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "[]", "{}", "\ufeff"])
+def test_no_json_rows(jsonl, content):
+    assert "x.jsonl is empty" in message(lambda: jsonl(content))
+
+
+@pytest.mark.parametrize("content", ['{"dat": []}', "[1]", '{"data": 5}', '{"data": {"a": [1]}}'])
+def test_a_field_that_is_not_there(jsonl, content):
+    with pytest.raises(DataError, match=r"has no field 'data'|no list of objects"):
+        jsonl(content, field="data")
+
+
+@pytest.mark.parametrize(
+    ("values", "row"),
+    [
+        ([1, 2, "x"], 2),
+        (["x", None, 1], 2),
+        ([True, 1], 1),
+        ([None, [1], 1], 2),
+        ([[1], [2], ["x"]], 2),
+        ([{"x": 1}, {"x": "y"}], 1),
+        ([1, 2**63], 1),  # F8: `datasets` makes floats of the whole column
+        ([2**64, 1], 0),
+        ([0.5, 2**53 + 1], 1),
+    ],
+)
+def test_mixed_types_name_the_row(jsonl, values, row):
+    lines = "".join(json.dumps({"k": 0, "a": value}) + "\n" for value in [*values, *values[:1]])
+    text = message(lambda: jsonl(lines))
+    assert "the column 'a' mixes types, or a number needs more than 64 bits" in text
+    assert f"row {row}: {values[row]!r}" in text
+
+
+def test_large_integers_stay_exact(jsonl):
+    assert jsonl(f'{{"a": {2**63 - 1}}}\n{{"a": {-(2**63)}}}\n')["a"] == [2**63 - 1, -(2**63)]
+
+
+def test_features_of_json(jsonl):
+    features = Features({"label": ClassLabel(names=["n", "p"]), "ids": List(Value("int16"))})
+    ds = jsonl(
+        '{"ids": [1], "label": "p"}\n{"ids": [], "label": 0}\n'.replace("0", '"n"'),
+        features=features,
+    )
+    assert ds.features == features and ds[:] == {"label": [1, 0], "ids": [[1], []]}
+    nested = Features({"x": List(ClassLabel(names=["a", "b"]))})
+    assert jsonl('{"x": [1, 0]}\n', features=nested).features == nested
+
+
+# --- text, parquet, arrow ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ("a\nb\n", ["a", "b"]),
+        ("a\nb", ["a", "b"]),
+        ("a\r\nb\rc\n", ["a", "b", "c"]),
+        ("a\n\n\nb\n\n", ["a", "", "", "b", ""]),
+        (" a \t\n\tb\x0b\n", [" a \t", "\tb\x0b"]),
+        ("a\u2028b\u0085c\n", ["a\u2028b\u0085c"]),
+        ("\ufeffa\n", ["a"]),
+        ("\n", [""]),
+        ("", []),
+    ],
+)
+def test_text(write, content, lines):
+    ds = load_dataset("text", data_files=write("x.txt", content), split="train")
+    assert ds[:] == {"text": lines} and ds.features == {"text": Value("string")}
+
+
+FEATURES = Features({"label": ClassLabel(names=["n", "p"]), "ids": List(Value("int32"))})
+TABLE = pa.table({"label": [0, 1], "ids": [[1], []]}, schema=FEATURES.arrow_schema)
+
+
+def test_parquet_keeps_class_names(tmp_path):
+    pq.write_table(TABLE, tmp_path / "x.parquet")
+    ds = load_dataset("parquet", data_files=str(tmp_path / "x.parquet"), split="train")
+    assert ds.features == FEATURES and ds[:] == {"label": [0, 1], "ids": [[1], []]}
+    named = FEATURES | {"label": ClassLabel(names=["no", "yes"])}
+    other = load_dataset(str(tmp_path / "x.parquet"), split="train", features=Features(named))
+    assert other.features["label"].names == ["no", "yes"]
+
+
+def test_parquet_dictionaries_and_folders_like_a_column(tmp_path):
+    (tmp_path / "lang=en").mkdir()
+    coded = pa.table({"t": pa.array(["a", "b", "a"]).dictionary_encode(), "n": [1, 2, 3]})
+    pq.write_table(coded, tmp_path / "lang=en" / "train.parquet")
+    ds = load_dataset(str(tmp_path), split="train")
+    assert ds.features == {"t": Value("string"), "n": Value("int64")} and ds["t"] == ["a", "b", "a"]
+
+
+def test_a_cut_parquet_file(tmp_path, write):
+    pq.write_table(TABLE, tmp_path / "x.parquet")
+    raw = (tmp_path / "x.parquet").read_bytes()
+    for broken in (raw[:-20], raw[:10], b"", b"PAR1"):
+        path = write("y.parquet", broken)
+        with pytest.raises(DataError, match="not a readable parquet file"):
+            load_dataset("parquet", data_files=path)
+
+
+@pytest.mark.parametrize("make", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_arrow_stream_and_file(tmp_path, make):
+    with make(tmp_path / "x.arrow", TABLE.schema) as writer:
+        writer.write_table(TABLE)
+    ds = load_dataset("arrow", data_files=str(tmp_path / "x.arrow"), split="train")
+    assert ds.features == FEATURES and ds[:] == {"label": [0, 1], "ids": [[1], []]}
+
+
+def test_a_cut_arrow_stream(tmp_path, write):
+    with pa.ipc.new_stream(tmp_path / "x.arrow", TABLE.schema) as writer:
+        for _ in range(3):
+            writer.write_table(TABLE)
+    raw = (tmp_path / "x.arrow").read_bytes()
+    for end in range(0, len(raw), 8):
+        path = write("y.arrow", raw[:end])
+        with pytest.raises(DataError, match=r"y\.arrow is (cut off|not a readable)"):
+            load_dataset("arrow", data_files=path)
+
+
+# --- several files -------------------------------------------------------------------------------
+
+
+def test_every_form_of_data_files(write, tmp_path):
+    for name in ("a1", "a2", "b1"):
+        write(f"{name}.csv", f"x\n{name}\n")
+
+    def read(data_files):
+        loaded = load_dataset("csv", data_files=data_files)
+        return {split: ds["x"].tolist() for split, ds in loaded.items()}
+
+    a1, a2, b1 = (str(tmp_path / f"{name}.csv") for name in ("a1", "a2", "b1"))
+    stars, everything = str(tmp_path / "a*.csv"), str(tmp_path / "**" / "*.csv")
+    assert read(a1) == read(Path(a1)) == read([a1]) == {"train": ["a1"]}
+    assert read([a2, a1]) == {"train": ["a2", "a1"]}
+    assert read(stars) == {"train": ["a1", "a2"]}
+    assert read(everything) == {"train": ["a1", "a2", "b1"]}
+    assert read({"train": stars, "test": [b1]}) == {"train": ["a1", "a2"], "test": ["b1"]}
+    assert read({"dev": Path(b1)}) == {"dev": ["b1"]}
+    assert load_dataset("csv", data_files={"train": a1, "test": b1}, split="test")["x"] == ["b1"]
+    write(".hidden.csv", "x\nhidden\n")
+    assert read(str(tmp_path / "*.csv")) == {"train": ["a1", "a2", "b1"]}
+
+
+def test_relative_paths_and_home(write, tmp_path, monkeypatch):
+    write("data/x.csv", "a\n1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("data/x.csv", "./data/*.csv", "~/data/x.csv"):
+        assert load_dataset("csv", data_files=path, split="train")["a"] == [1]
+    assert load_dataset("data", data_files="x.csv", split="train")["a"] == [1]
+
+
+def test_data_files_of_a_folder(write, tmp_path):
+    """They are not ignored in favour of what the folder's names say."""
+    for name in ("train", "test", "more"):
+        write(f"{name}.csv", f"x\n{name}\n")
+    loaded = load_dataset(str(tmp_path), data_files={"train": "more.csv", "test": "t*.csv"})
+    assert {split: ds["x"].tolist() for split, ds in loaded.items()} == {
+        **{"train": ["more"], "test": ["test", "train"]}
+    }
+    write("x.json", "{}")
+    with pytest.raises(ConfigError, match="of one format"):
+        load_dataset(str(tmp_path), data_files=["x.json", "more.csv"])
+
+
+def test_several_files_are_unified(write, tmp_path):
+    write("1.jsonl", '{"a": 1, "b": null}\n')
+    write("2.jsonl", '{"a": 2.5, "c": "x"}\n{"b": [1]}\n')
+    ds = load_dataset("json", data_files=str(tmp_path / "*.jsonl"), split="train")
+    assert ds[:] == {"a": [1.0, 2.5, None], "b": [None, None, [1]], "c": [None, "x", None]}
+
+
+def test_several_files_that_differ_are_named(write, tmp_path):
+    write("1.csv", "a\n1\n")
+    write("2.csv", "a\nx\n")
+    text = message(lambda: load_dataset("csv", data_files=str(tmp_path / "*.csv")))
+    assert "1.csv" in text and "2.csv" in text and "int64" in text and "string" in text
+
+
+# --- which files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.csv", "train"),
+        ("training.csv", "train"),
+        ("my-train-file.csv", "train"),
+        ("data_train_1.csv", "train"),
+        ("TRAIN.csv", "train"),
+        ("data.train.csv.gz", "train"),
+        ("train-00000-of-00001.parquet", "train"),
+        ("train1.csv", "train"),
+        ("dev.csv", "validation"),
+        ("val.csv", "validation"),
+        ("valid.csv", "validation"),
+        ("validation_matched.csv", "validation"),
+        ("test.csv", "test"),
+        ("testing.csv", "test"),
+        ("eval.csv", "test"),
+        ("evaluation-set.csv", "test"),
+        ("train/data.csv", "train"),
+        ("train/dev.csv", "validation"),
+        ("a/test/b/data.csv", "test"),
+        ("trained.csv", ""),
+        ("mytrain.csv", ""),
+        ("constraint.csv", ""),
+        ("latest.csv", ""),
+        ("devices.csv", ""),
+        ("data.csv", ""),
+    ],
+)
+def test_the_split_that_a_name_says(name, split):
+    assert split_of(Path(name)) == split
+
+
+def test_a_folder_with_splits(write, tmp_path, capsys):
+    for name in ("dev", "test", "train", "notes"):
+        write(f"{name}.csv", f"x\n{name}\n")
+    write("README.md", "# About\n")
+    raw = load_dataset(str(tmp_path))
+    assert {split: ds["x"].tolist() for split, ds in raw.items()} == {
+        **{"train": ["train"], "validation": ["dev"], "test": ["test"]}
+    }
+    assert list(raw) == ["train", "validation", "test"]
+    said = capsys.readouterr().out
+    assert said.startswith(str(tmp_path)) and said.count("\n") == 1
+    assert "reading train: train.csv, validation: dev.csv, test: test.csv; left" in said
+    assert said.rstrip().endswith("left alone: README.md, notes.csv")
+
+
+def test_a_folder_of_folders(write, tmp_path):
+    for name in ("train/1", "train/2", "test/1"):
+        write(f"{name}.jsonl", json.dumps({"x": name}) + "\n")
+    raw = load_dataset(str(tmp_path))
+    assert raw["train"]["x"] == ["train/1", "train/2"] and raw["test"]["x"] == ["test/1"]
+
+
+def test_a_folder_without_splits(write, tmp_path):
+    write("b.txt", "b\n")
+    write("a.txt", "a\n")
+    assert load_dataset(str(tmp_path))["train"]["text"] == ["a", "b"]
+
+
+def test_hidden_files_and_other_formats_are_left_alone(write, tmp_path, capsys):
+    write("train.csv", "x\n1\n")
+    write(".cache/huggingface/train.csv", "x\nno\n")
+    write("__pycache__/train.csv", "x\nno\n")
+    write(".train.csv", "x\nno\n")
+    write("dataset_infos.json", "{}")  # one file of each format: the one that says a split
+    assert load_dataset(str(tmp_path))["train"]["x"] == [1]
+    said = capsys.readouterr().out
+    assert "left alone: dataset_infos.json" in said and "cache" not in said
+
+
+def test_the_most_common_format_wins(write, tmp_path):
+    write("train-1.csv", "x\n1\n")
+    write("train-2.csv", "x\n2\n")
+    write("test.jsonl", '{"x": 3}\n')
+    assert list(load_dataset(str(tmp_path))) == ["train"]
+    write("one/x.csv", "x\n1\n")
+    pq.write_table(pa.table({"x": [2]}), tmp_path / "one" / "x.parquet")
+    assert load_dataset(str(tmp_path / "one"))["train"]["x"] == [2]
+
+
+def test_a_single_file(write):
+    assert load_dataset(write("dev.csv", "x\n1\n"))["train"]["x"] == [1]
+
+
+@pytest.mark.parametrize("path", ["nothing", "no/such/dir", "glue"])
+def test_nothing_of_that_name(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    plugins.set_default_manager(plugins.build_manager(None))
+    text = message(lambda: load_dataset(path), MissingFileError)
+    assert f"there is no dataset {path!r}" in text and "csv" in text and "no plugin" in text
+
+
+def test_missing_files(write, tmp_path):
+    for pattern in ("none.csv", "none-*.csv"):
+        with pytest.raises(FileNotFoundError, match="there is no file"):
+            load_dataset("csv", data_files=str(tmp_path / pattern))
+    with pytest.raises(MissingFileError, match="holds no data files"):
+        load_dataset(str(tmp_path))
+    with pytest.raises(DataError, match="cannot tell the format"):
+        load_dataset(write("x.docx", "x"))
+
+
+def test_unknown_split(write):
+    path = write("x.csv", "a\n1\n")
+    with pytest.raises(ValueError) as caught:
+        load_dataset("csv", data_files=path, split="test")
+    assert "Unknown split \"test\". Should be one of ['train']." in str(caught.value)
+
+
+def test_unknown_options_name_the_nearest(write):
+    path = write("x.csv", "a\n1\n")
+    with pytest.raises(TypeError, match="no option 'delimeter'") as caught:
+        load_dataset("csv", data_files=path, delimeter=";")
+    assert "'delimiter'" in str(caught.value)
+    with pytest.raises(ArgumentError, match="no option 'streaming'"):
+        load_dataset("csv", data_files=path, streaming=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [("json", "delimiter"), ("text", "quotes"), ("csv", "field"), ("parquet", "column_names")],
+)
+def test_an_option_of_another_format_is_not_ignored(write, kind, option):
+    with pytest.raises(ArgumentError, match=f"{option!r} means nothing for {kind} files"):
+        load_dataset(kind, data_files=write("x", "a\n"), **{option: ","})
+
+
+def test_a_plugin_finds_a_name(write):
+    train, dev = (
+        write("t.jsonl", '{"x": "a", "l": "p"}\n'),
+        write("d.jsonl", '{"x": "b", "l": "n"}\n'),
+    )
+    features = Features({"x": Value("string"), "l": ClassLabel(names=["n", "p"])})
+    asked = []
+
+    class Finder:
+        @staticmethod
+        def minift_find_dataset(path, name, revision, data_files):
+            asked.append((path, name, revision, data_files))
+            return Found({"train": [train], "validation": [Path(dev)]}, features, "here", "1")
+
+    from minift import hookimpl
+
+    Finder.minift_find_dataset = staticmethod(hookimpl(Finder.minift_find_dataset))
+    plugins.set_default_manager(plugins.build_manager(None, plugins=[Finder()]))
+    raw = load_dataset("glue", "mrpc", revision="abc")
+    assert raw["train"][0] == {"x": "a", "l": 1} and raw["validation"].features == features
+    assert asked == [("glue", "mrpc", "abc", None)]
+    assert load_dataset("glue", split="validation")["l"] == [0]
+
+
+# --- fingerprints --------------------------------------------------------------------------------
+
+
+def test_a_file_s_fingerprint(write):
+    path = write("x.csv", "a,b\n1,2\n")
+
+    def digest(**options):
+        return load_dataset("csv", data_files=path, split="train", **options).fingerprint
+
+    first = digest()
+    assert digest() == first
+    different = {
+        first,
+        digest(quotes=False),
+        digest(column_names=["a", "c"]),
+        digest(features=Features({"a": Value("int8"), "b": Value("int64")})),
+    }
+    write("x.csv", "a,b\n1,3\n")
+    assert digest() not in different and len(different) == 4
+
+
+def test_a_changed_file_is_mapped_again(write):
+    path = write("x.csv", "a\n1\n")
+
+    def mapped():
+        ds = load_dataset("csv", data_files=path, split="train")
+        return ds.map(lambda row: {"b": row["a"] + 1})["b"].tolist()
+
+    assert mapped() == [2]
+    write("x.csv", "a\n5\n")
+    assert mapped() == [6]
