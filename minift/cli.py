@@ -7,6 +7,7 @@ the traceback. Nothing here imports torch before a command needs it.
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -31,29 +32,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        parser = build_parser(words)
-        args = parser.parse_args([word for word in words if word != "--debug"])
+        words = choose_plugins([word for word in words if word != "--debug"])
+        args = build_parser().parse_args(words)
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
         print("minift: interrupted", file=sys.stderr)
         return 130
-    except MiniftError as error:
+    except BrokenPipeError:  # the reader of our output has seen enough: `minift plugins | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (MiniftError, OSError) as error:
         if debug:
             raise
         print(f"minift: {error}", file=sys.stderr)
         return 2
 
 
-def build_parser(words: list[str]) -> argparse.ArgumentParser:
-    """The parser; plugins are chosen first, because they add commands to it."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("-p", dest="select", action="append", default=None, metavar="no:NAME")
-    common.add_argument("--plugin", action="append", default=[], metavar="FILE")
-    chosen, _ = common.parse_known_args([w for w in words if w not in ("-h", "--help")])
+def choose_plugins(words: list[str]) -> list[str]:
+    """Load the plugins that -p and --plugin choose, wherever they stand; the other words."""
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("-p", dest="select", action="append", default=None)
+    common.add_argument("--plugin", action="append", default=[])
+    chosen, rest = common.parse_known_args(words)
     select = chosen.select if chosen.select is not None else plugins.words_from_environment()
-    manager = plugins.build_manager(select, chosen.plugin)
-    plugins.set_default_manager(manager)
+    plugins.set_default_manager(plugins.build_manager(select, chosen.plugin))
+    return rest
 
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; the chosen plugins add commands to it."""
+    manager = plugins.default_manager()
     parser = argparse.ArgumentParser(
         prog="minift", description="Fine-tune pretrained encoders.", allow_abbrev=False
     )
@@ -112,6 +120,8 @@ def parse_value(field: Any) -> Any:
     kind = getattr(field.type, "__name__", str(field.type))
 
     def parse(text: str) -> Any:
+        if field.name == "logging_steps":  # the one that takes a word or a number
+            return text if text == "auto" else float(text)
         if "bool" in kind:
             if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
                 raise argparse.ArgumentTypeError(f"true or false, not {text!r}")
@@ -119,8 +129,6 @@ def parse_value(field: Any) -> Any:
         if "int" in kind:
             return int(text)
         if "float" in kind:
-            return float(text)
-        if field.name == "logging_steps" and text != "auto":
             return float(text)
         return text
 
@@ -139,18 +147,26 @@ def apply_config(args: argparse.Namespace) -> None:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    known = [name for name in vars(args) if name not in ("run", "command", "config")]
+    other = ("run", "command", "config", "p", "plugin", "debug")
+    known = [name for name in vars(args) if name not in other]
+    fields = {field.name: field for field in dataclasses.fields(TrainingArguments)}
     for name, value in said.items():
         key = name.replace("-", "_")
         if key not in known:
             raise ConfigError(f"{path}: unknown option {name!r}", expected=nearest(key, known))
-        if getattr(args, key) is None:
-            setattr(args, key, ",".join(value) if isinstance(value, list) else value)
+        if getattr(args, key) is not None:  # the command line has the last word
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        try:
+            parsed = parse_value(fields[key])(text) if key in fields else text
+            setattr(args, key, int(text) if key == "max_length" else parsed)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise ConfigError(f"{path}: {name} does not fit: {error}", got=value) from None
 
 
 def train(args: argparse.Namespace) -> int:
     """Load, tokenize, train, evaluate, save."""
-    from minift.inputs import Inputs, build_trainer
+    from minift.inputs import Inputs, build_trainer, train_and_save
 
     apply_config(args)
     if not args.model:
@@ -160,13 +176,13 @@ def train(args: argparse.Namespace) -> int:
     training_args = TrainingArguments(**settings)
     inputs = Inputs.from_args(args)
     trainer = build_trainer(args.model, inputs, training_args)
-    trainer.train()
-    if trainer.run.eval_dataset is not None:
-        metrics = trainer.evaluate()
-        shown = [k for k in metrics if k.count("_") == 1 and k != "eval_runtime"]
+    metrics = train_and_save(trainer)
+    times = ("epoch", "runtime", "per_second")
+    shown = [name for name in metrics if not name.endswith(times)]
+    if shown:
         print("  ".join(f"{name} {metrics[name]:.4f}" for name in shown))
-    trainer.save_model()
-    trainer.run.write_status("finished")
+    elif metrics:
+        print("the validation data has no labels, so nothing is scored")
     print(f"saved to {trainer.args.output_dir}")
     return 0
 
@@ -179,7 +195,7 @@ def add_eval(commands: Any) -> None:
     parser = commands.add_parser("eval", help=text, description=text, allow_abbrev=False)
     parser.add_argument("model", help="run folder, or any folder with a trained classifier")
     add_data_options(parser)
-    parser.add_argument("--split", default="validation", help="which rows (default: validation)")
+    parser.add_argument("--split", help="which rows (default: validation)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.set_defaults(run=evaluate)
@@ -188,11 +204,16 @@ def add_eval(commands: Any) -> None:
 def run_record(folder: str) -> dict[str, Any]:
     """What run.json says of the inputs; {} for a model that came without."""
     path = Path(folder) / "run.json"
-    return json.loads(path.read_text()).get("inputs") or {} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    said = json.loads(path.read_text())
+    if said.get("status") != "finished":
+        print(f"note: the run in {folder} is recorded as {said.get('status')}", file=sys.stderr)
+    return said.get("inputs") or {}
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from minift.inputs import Inputs
+    from minift.inputs import Inputs, split_words
     from minift.models.auto import AutoConfig, AutoModelForSequenceClassification
     from minift.tokenizer import AutoTokenizer
     from minift.training.trainer import Trainer
@@ -201,10 +222,17 @@ def evaluate(args: argparse.Namespace) -> int:
     if not (args.dataset or args.train_file or args.validation_file):
         vars(args).update(known.get("source", {}))  # the data that it was trained with
     config = AutoConfig.from_pretrained(args.model)
-    known.setdefault("names", list(config.id2label.values()))
+    names = list(config.id2label.values())
+    known.setdefault("names", names)
+    if args.label_names and split_words(args.label_names) != names:
+        raise ConfigError(
+            "--label-names are not the names of the model's classes",
+            got=args.label_names,
+            expected=",".join(names),
+        )
     inputs = Inputs.from_args(args, known)
-    only = next(iter(inputs.data)) if len(inputs.data) == 1 else args.split
-    split = args.split if args.split in inputs.data else only
+    split = args.split or ("validation" if "validation" in inputs.data else next(iter(inputs.data)))
+    print(f"scoring the split {split}", file=sys.stderr)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     trainer = Trainer(
         AutoModelForSequenceClassification.from_pretrained(args.model),

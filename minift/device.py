@@ -6,7 +6,8 @@ in `minift/` names one. Plugins are imported to be listed, so this module import
 the methods that compute.
 
 Rules that make a loop work on hardware that runs asynchronously: only `fetch` may wait for the
-device, it is called at log points alone, and nothing branches on a tensor's value.
+device in training, it is called at log points alone, and nothing there branches on a tensor's
+value. Evaluation takes each batch's logits to the host.
 """
 
 import contextlib
@@ -154,7 +155,7 @@ class Device:
         """Wait until everything that was queued has been computed."""
 
     def fetch(self, scalars: "dict[str, Tensor]") -> dict[str, float]:
-        """Scalars on the host. The only call that waits for the device, made at log points."""
+        """Scalars on the host: in training the only call that waits, made at log points."""
         return {name: float(value) for name, value in scalars.items()}
 
     def to_host(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":

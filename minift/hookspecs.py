@@ -132,7 +132,7 @@ def minift_log(run, record):
 
 @hookspec
 def minift_evaluated(run, result):
-    """`result` is the EvalLoopOutput: predictions, label_ids, row indices, losses, metrics."""
+    """`result` is the EvalLoopOutput: predictions and label_ids in row order, and metrics."""
 
 
 @hookspec

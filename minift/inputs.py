@@ -15,9 +15,11 @@ from minift.data.dataset import Dataset
 from minift.data.features import ClassLabel
 from minift.data.loading import load_dataset
 from minift.errors import ArgumentError, ConfigError, DataError, nearest
+from minift.evaluate import find_metric
 from minift.models.auto import AutoModelForSequenceClassification
 from minift.tokenizer import AutoTokenizer
 from minift.training.arguments import TrainingArguments
+from minift.training.run import status_of
 from minift.training.trainer import Trainer
 
 OPTIONS = (
@@ -50,13 +52,19 @@ class Inputs:
         first = next(iter(data.values()))
         texts = split_words(args.text_columns) or known.get("columns") or guess_texts(first)
         label = args.label_column or known.get("label") or guess_label(first)
-        first.check_columns(texts)
+        for split, dataset in data.items():
+            check_texts(dataset, texts, label, split)
         names = split_words(args.label_names) or known.get("names") or []
         data = {split: labelled(ds, label, names, split) for split, ds in data.items()}
         names = names or infer_names(data, label)
+        check_names(data, names)
         metrics = split_words(args.metric) or known.get("metric") or default_metrics(names)
         metrics = [metrics] if isinstance(metrics, str) else metrics
-        length = args.max_length or known.get("max_length")
+        for (
+            metric
+        ) in metrics:  # one that does not fit so many classes fails now, not after training
+            find_metric(metric)(list(range(len(names))), list(range(len(names))))
+        length = known.get("max_length") if args.max_length is None else args.max_length
         return cls(data, source, texts, label, names, metrics, length)
 
     def record(self) -> dict[str, Any]:
@@ -72,7 +80,11 @@ class Inputs:
     def tokenized(self, tokenizer: Any, split: str) -> Dataset:
         """The split's rows with the model's inputs beside their own columns."""
         if split not in self.data:
-            raise ConfigError(f"there is no split {split!r}", expected=", ".join(self.data))
+            raise ConfigError(
+                f"there is no split {split!r}",
+                expected=", ".join(self.data),
+                do="pass --train-file" if split == "train" else "pass one of these as --split",
+            )
         return self.data[split].map(
             tokenize,
             batched=True,
@@ -117,11 +129,51 @@ def whole_path(name: str) -> str:
     return str(path.resolve()) if path.exists() else name
 
 
+def check_texts(dataset: Dataset, columns: list[str], label: str | None, split: str) -> None:
+    """One or two columns, of text in every row."""
+    if not 1 <= len(columns) <= 2 or label in columns:
+        raise ConfigError(
+            "the text is in one column, or in two for pairs, and not in that of the labels",
+            got=", ".join(columns),
+            do="pass --text-columns NAME or --text-columns FIRST,SECOND",
+        )
+    dataset.check_columns(columns)
+    for name in columns:
+        values = dataset.table(columns=[name]).column(name)
+        if getattr(dataset.features[name], "dtype", "") not in ("string", "large_string"):
+            raise DataError(
+                f"the column {name!r} of the {split} data is no text",
+                got=f"{dataset.features[name]!r}",
+                expected="strings; in a csv file, a column of nothing but numbers is numbers",
+                do="pass --text-columns with the columns that hold the text",
+            )
+        if values.null_count:
+            row = values.is_null().to_pylist().index(True)
+            raise DataError(
+                f"the column {name!r} of the {split} data has rows without text",
+                got=f"{values.null_count} of {len(dataset)}, the first is row {row}",
+                do="remove these rows, or put an empty string there",
+            )
+
+
+def check_names(data: dict[str, Dataset], names: list[str]) -> None:
+    """Class names in the data must be those of the model, in the same order."""
+    for split, dataset in data.items():
+        feature = dataset.features.get("labels")
+        default = [f"LABEL_{i}" for i in range(len(names))]
+        if isinstance(feature, ClassLabel) and names != default and feature.names != names:
+            raise DataError(
+                f"the classes of the {split} data have other names, or another order",
+                got=", ".join(feature.names),
+                expected=", ".join(names),
+            )
+
+
 def guess_texts(dataset: Dataset) -> list[str]:
     """The text columns, where their names leave no doubt."""
     strings = [n for n, f in dataset.features.items() if getattr(f, "dtype", "") == "string"]
     for names in (["sentence1", "sentence2"], ["text"], ["sentence"]):
-        if set(names) <= set(strings):
+        if set(names) <= set(dataset.features):  # if one of them is no text, check_texts says so
             return names
     if len(strings) == 1:
         return strings
@@ -178,8 +230,15 @@ def infer_names(data: dict[str, Dataset], label: str | None) -> list[str]:
             got=f"{first.features['labels']!r}",
             expected="integers from 0",
         )
-    values = [v for v in first.unique("labels") if v is not None]
-    return [f"LABEL_{i}" for i in range(max(max(values, default=0) + 1, 2))]
+    values = sorted(v for v in first.unique("labels") if v is not None and v >= 0)
+    if values != list(range(len(values))):
+        raise DataError(
+            f"the classes in column {label!r} are not 0, 1, 2, ...",
+            got=", ".join(map(str, values[:8])),
+            expected=f"0 to {len(values) - 1}",
+            do="renumber them, or name every class, also one without rows: --label-names a,b,c",
+        )
+    return [f"LABEL_{i}" for i in range(max(len(values), 2))]
 
 
 def default_metrics(names: list[str]) -> list[str]:
@@ -193,6 +252,8 @@ def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Traine
             "cannot tell which column holds the labels", do="pass --label-column NAME"
         )
     tokenizer = AutoTokenizer.from_pretrained(model)
+    if inputs.max_length is not None:  # saved with the model, so that `predict` cuts there too
+        tokenizer.model_max_length = min(inputs.max_length, tokenizer.model_max_length)
     network = AutoModelForSequenceClassification.from_pretrained(
         model, id2label=dict(enumerate(inputs.names)), seed=args.seed
     )
@@ -208,3 +269,19 @@ def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Traine
     )
     trainer.run.inputs = inputs.record()
     return trainer
+
+
+def train_and_save(trainer: Trainer) -> dict[str, float]:
+    """Train, save, score the validation rows; run.json says "finished" only after all three."""
+    run = trainer.run
+    try:
+        trainer.train()
+        run.write_status("saving")
+        trainer.save_model()
+        metrics = trainer.evaluate() if run.eval_dataset is not None else {}
+    except BaseException as error:
+        if run.started:  # before that nothing was written
+            run.write_status(status_of(error), error)
+        raise
+    run.write_status("finished")
+    return metrics

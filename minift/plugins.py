@@ -89,7 +89,7 @@ def build_manager(
         except Exception as error:  # somebody else's code: any error of it is only listed
             manager.failures[entry.name] = error
     for file in files:
-        manager.register(load_file(Path(file)), name=Path(file).stem)
+        add_plugin(manager, load_file(Path(file)), name=Path(file).stem)
     for plugin in plugins:
         add_plugin(manager, plugin)
     refuse_misspelt_hooks(manager)
@@ -137,16 +137,17 @@ def run_manager(base: Manager, callbacks: Iterable[object]) -> Manager:
     return manager
 
 
-def add_plugin(manager: Manager, plugin: object) -> None:
+def add_plugin(manager: Manager, plugin: object, name: str | None = None) -> None:
     """Register an object; one that implements no hook is a mistake that must not pass silently."""
-    name = manager.register(plugin)
+    name = manager.register(plugin, name=name)
     if manager.get_hookcallers(plugin):
         return
     manager.unregister(name=name)
     found = [name for name in TRAINER_EVENTS if callable(getattr(plugin, name, None))]
     renamed = ", ".join(f"{name} -> {TRAINER_EVENTS[name]}" for name in found)
     raise ArgumentError(
-        f"{type(plugin).__name__} is passed as a plugin or callback but implements no hook",
+        f"{getattr(plugin, '__name__', type(plugin).__name__)} is passed as a plugin or callback "
+        "but implements no hook",
         got=", ".join(found) or "no method marked with @hookimpl",
         expected="methods such as minift_log(self, run, record), marked with @minift.hookimpl",
         do=f"rename and mark: {renamed}" if found else "see minift/hookspecs.py for the hooks",
@@ -161,7 +162,12 @@ def load_file(path: Path) -> object:
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file", expected="a file that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"the plugin {path} does not load", got=f"{type(error).__name__}: {error}"
+        ) from error
     return module
 
 

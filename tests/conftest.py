@@ -1,5 +1,11 @@
 """Every test has a cache of its own, and no plugin manager left over from another test."""
 
+import os
+
+# Tiny models gain nothing from threads, and processes that share two cores lose much by them. Set
+# before torch is imported, here and in every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from minift import plugins

@@ -241,6 +241,99 @@ def test_bad_settings(model, data, tmp_path, capsys, words, expected):
     assert not out.exists()
 
 
+def test_a_metric_that_does_not_fit_fails_before_training(model, tmp_path, capsys):
+    rows = make_rows(6)
+    rows["label"] = [0, 1, 2, 0, 1, 2]
+    file = str(write_csv(tmp_path / "train.csv", rows))
+    words = ["train", "--model", model, "--train-file", file, "--metric", "f1"]
+    assert "classes 0 and 1" in refused(capsys, tmp_path, *words)
+
+
+@pytest.mark.parametrize("labels", [[1, 2], [0, 99999999]])
+def test_class_numbers_with_gaps(model, tmp_path, capsys, labels):
+    """One name for each number up to the largest would be a hundred million of them."""
+    rows = make_rows(4)
+    rows["label"] = labels * 2
+    file = str(write_csv(tmp_path / "train.csv", rows))
+    said = refused(capsys, tmp_path, "train", "--model", model, "--train-file", file)
+    assert "not 0, 1, 2" in said and "--label-names" in said
+
+
+def test_text_that_is_no_text(model, tmp_path, capsys):
+    rows = make_rows(4)
+    file = str(write_csv(tmp_path / "numbers.csv", {**rows, "sentence1": [1, 2, 3, 4]}))
+    said = refused(capsys, tmp_path, "train", "--model", model, "--train-file", file)
+    assert "'sentence1'" in said and "no text" in said
+    lines = [{"sentence1": "w1", "sentence2": "w2", "label": 0}] * 3
+    lines.append({**lines[0], "sentence2": None})
+    (tmp_path / "nulls.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    words = ["train", "--model", model, "--train-file", str(tmp_path / "nulls.jsonl")]
+    said = refused(capsys, tmp_path, *words)
+    assert "'sentence2'" in said and "row 3" in said
+
+
+def test_more_than_two_text_columns(model, data, tmp_path, capsys):
+    words = ["train", "--model", model, "--dataset", str(data)]
+    said = refused(capsys, tmp_path, *words, "--text-columns", "sentence1,sentence2,label")
+    assert "in two for pairs" in said
+
+
+def test_a_run_folder_that_cannot_be_made(model, data, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        code = cli.main(
+            ["train", "--model", model, "--dataset", str(data), "--output-dir", str(out)]
+        )
+        said = capsys.readouterr().err
+        assert code == 2 and "cannot be written" in said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['learning_rate = "fast"', "per_device_train_batch_size = 2.5", 'use_cpu = "perhaps"'],
+)
+def test_values_of_the_wrong_type_in_the_toml_file(model, tmp_path, capsys, line):
+    (tmp_path / "run.toml").write_text(line + "\n")
+    said = refused(capsys, tmp_path, "train", "--config", str(tmp_path / "run.toml"))
+    assert line.split()[0] in said and "does not fit" in said
+
+
+@pytest.mark.parametrize("value", ["auto", "0.5", "7"])
+def test_logging_steps_takes_a_word_or_a_number(value):
+    cli.choose_plugins([])
+    args = cli.build_parser().parse_args(["train", "--logging-steps", value])
+    assert args.logging_steps == (value if value == "auto" else float(value))
+
+
+def test_a_plugin_file_that_does_not_load(tmp_path, capsys):
+    for text, expected in (("def (:", "SyntaxError"), ("x = 1", "implements no hook")):
+        (tmp_path / "mine.py").write_text(text)
+        assert cli.main(["plugins", "--plugin", str(tmp_path / "mine.py")]) == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_eval_refuses_what_would_score_something_else(model, data, tmp_path, capsys):
+    out = tmp_path / "out"
+    train(model, out, "--train-file", str(data / "train.csv"), "--label-names", "no,yes")
+    capsys.readouterr()
+    assert cli.main(["eval", str(out), "--label-names", "yes,no"]) == 2
+    assert "no,yes" in capsys.readouterr().err
+    assert cli.main(["eval", str(out), "--split", "test"]) == 2
+    assert "there is no split 'test'" in capsys.readouterr().err
+
+
+def test_ctrl_c_after_the_last_step_does_not_count_as_finished(model, data, tmp_path, monkeypatch):
+    from minift import Trainer
+
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "save_model", interrupted)
+    assert train(model, tmp_path / "out", "--dataset", str(data)) == 130
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "interrupted"
+
+
 def test_an_unknown_option_in_the_toml_file(model, tmp_path, capsys):
     (tmp_path / "run.toml").write_text("learning_rat = 1\n")
     said = refused(capsys, tmp_path, "train", "--config", str(tmp_path / "run.toml"))

@@ -335,6 +335,25 @@ def test_missing_columns(folder, tmp_path):
             Trainer(model, None, train_dataset=data, processing_class=tokenizer)
 
 
+def test_an_empty_evaluation_set_is_no_other_evaluation_set(folder, tmp_path):
+    made = trainer(folder, tmp_path)
+    with pytest.raises(ConfigError, match="with rows"):
+        made.evaluate(rows(folder, 4).select([]))
+
+
+def test_a_trainer_trains_once(folder, tmp_path):
+    made = trainer(folder, tmp_path, max_steps=1)
+    made.train()
+    with pytest.raises(ConfigError, match="trained already"):
+        made.train()
+
+
+def test_a_best_metric_that_is_not_measured(folder, tmp_path):
+    settings = {"max_steps": 1, "eval_strategy": "steps", "metric_for_best_model": "acuracy"}
+    with pytest.raises(ConfigError, match="eval_loss"):
+        trainer(folder, tmp_path, **settings).train()
+
+
 def test_no_rows_no_collator_no_batch(folder, tmp_path):
     empty = trainer(folder, tmp_path)
     empty.run.train_dataset = empty.run.train_dataset.select([])

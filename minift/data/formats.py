@@ -117,7 +117,7 @@ def as_numpy(values: list[Any], dtype: Any, depth: int) -> np.ndarray:
     if depth == 0 or not values:
         return np.asarray(values, dtype=dtype)
     rows: list[Any] = [None if v is None else as_numpy(v, dtype, depth - 1) for v in values]
-    shapes = {None if row is None or row.dtype == object else row.shape for row in rows}
+    shapes = {None if row is None else row.shape for row in rows}
     return filled(rows) if len(shapes) > 1 or None in shapes else np.stack(rows)
 
 
@@ -151,5 +151,4 @@ def tensors(array: Any, options: dict[str, Any]) -> Any:
     kinds = {"i": np.int64, "u": np.int64, "f": np.float32, "b": np.bool_}
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise DataError("a number is too large for a tensor of int64", got=int(array.max()))
-    # In memory of its own: a view of the file could not be written to.
-    return torch.as_tensor(np.array(array, dtype=kinds[array.dtype.kind]), **options)
+    return torch.as_tensor(array.astype(kinds[array.dtype.kind]), **options)

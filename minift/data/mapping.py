@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from minift.data import cache, storage
 from minift.data.dataset import READ_ROWS, Dataset
-from minift.data.features import ClassLabel, Features, arrow_type, as_array, cast_array
+from minift.data.features import Features, arrow_type, as_array, cast_array
 from minift.data.fingerprint import Unhashable, fingerprint
 from minift.data.formats import rows_of, to_list
 from minift.errors import ArgumentError, ConfigError, DataError
@@ -305,15 +305,13 @@ def encode(plan: Plan, name: str, values: Any) -> Any:
     if plan.features is not None:
         return as_array(name, values, plan.features.get(name))
     array, before = as_array(name, values), plan.dataset.features.get(name)
-    return narrow(name, array) if before is None else keep_type(name, array, before)
+    return narrow(name, array) if before is None else keep_type(array, before)
 
 
-def keep_type(name: str, array: Any, before: Any) -> Any:
+def keep_type(array: Any, before: Any) -> Any:
     """Numbers stay as wide as the column's were, if they fit; anything else is what it is now."""
     if not same_kind(array.type, arrow_type(before)):
         return array
-    if isinstance(before, ClassLabel):
-        return cast_array(name, array, before)  # a number that is none of its classes is an error
     try:
         return array.cast(arrow_type(before))
     except pa.ArrowException:  # a value needs more bits

@@ -1,7 +1,7 @@
 """`TrainingArguments`: every setting of a run, with the names and defaults of the peer's.
 
-Each field's help text is also that of its flag in `minift train`. Older spellings are understood
-and said; a name that minift does not have is an error that says why, never ignored.
+Each field's help text is also that of its flag in `minift train`. Older spellings are understood;
+a name that minift does not have is an error that says why, never ignored.
 """
 
 import dataclasses
@@ -25,6 +25,8 @@ ABSENT = {
     "push_to_hub": "nothing is uploaded during training",
     "report_to": "metrics.jsonl is always written; trackers are plugins that listen to minift_log",
     "logging_dir": "everything is written to output_dir",
+    "save_strategy": "checkpoints are not there yet; save_model() writes the model",
+    "save_steps": "checkpoints are not there yet; save_model() writes the model",
     "fsdp": "models of this size fit one device",
     "deepspeed": "models of this size fit one device",
     "logging_nan_inf_filter": "a loss that is not finite ends the run and is shown as it is",
@@ -94,7 +96,10 @@ class TrainingArguments:
         values = {name: f.default for name, f in known.items()}
         values["output_dir"] = str(output_dir)
         for name, value in given.items():
-            values[checked_name(name, list(known))] = value
+            today = checked_name(name, list(known))
+            if today != name and today in given:
+                raise ArgumentError(f"{name} and {today} are one argument", do="pass one of them")
+            values[today] = value
         for name, value in values.items():
             setattr(self, name, value)
         self.check()
@@ -107,8 +112,10 @@ class TrainingArguments:
                 wrong.append(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.gradient_accumulation_steps < 1:
             wrong.append("gradient_accumulation_steps must be at least 1")
-        if self.num_train_epochs <= 0 and self.max_steps <= 0:
-            wrong.append("num_train_epochs or max_steps must be positive")
+        if not 0 < self.num_train_epochs < 1e9 and self.max_steps <= 0:
+            wrong.append("num_train_epochs or max_steps must be a positive number")
+        if self.learning_rate < 0 or self.warmup_steps < 0 or self.dataloader_num_workers < 0:
+            wrong.append("learning_rate, warmup_steps, dataloader_num_workers must not be negative")
         if self.eval_strategy not in ("no", "steps", "epoch"):
             wrong.append(f"eval_strategy must be no, steps or epoch, got {self.eval_strategy!r}")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):

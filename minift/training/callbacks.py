@@ -4,6 +4,7 @@ Each is an object with methods marked `@hookimpl`, as any plugin. What a callbac
 decision it reads from `run.state.log_history`, which survives an interruption.
 """
 
+import math
 import sys
 from typing import Any
 
@@ -91,11 +92,14 @@ class EarlyStoppingCallback:
         values = [record[name] for record in run.state.log_history if name in record]
         best, waited = None, 0
         for value in values:
+            if math.isnan(value):  # never the best
+                waited += 1
+                continue
             better = best is None or (value - best if greater else best - value) > self.threshold
             best, waited = (value, 0) if better else (best, waited + 1)
-        if waited < self.patience:
+        if waited < max(self.patience, 1):
             return None
-        return f"{name} has not improved on {best:.4g} for {waited} evaluation(s)"
+        return f"{name} has not improved on {best} for {waited} evaluation(s)"
 
 
 def best_metric_of(args: Any) -> tuple[str, bool]:

@@ -19,7 +19,7 @@ import torch
 
 from minift import rng
 from minift.batching import batches, loader, row_order
-from minift.errors import TrainingError
+from minift.errors import ConfigError, TrainingError
 from minift.training.callbacks import best_metric_of
 from minift.training.evaluation import evaluate, loss_of
 from minift.training.run import Run
@@ -128,7 +128,8 @@ def not_finite(run: Run, step: int) -> TrainingError:
         f"the loss or the gradient is not finite at step {step + 1}",
         got=f"learning rate {rate:.3g}, precision {run.precision}, training rows {rows}",
         expected="finite numbers; the model is as it was before that step",
-        do="look at those rows, lower the learning rate, or pass precision='fp32'",
+        do="look at those rows, or lower the learning rate"
+        + ("" if run.precision == "fp32" else ", or compute in fp32"),
     )
 
 
@@ -174,6 +175,11 @@ def evaluate_and_compare(run: Run) -> None:
     name, greater = best_metric_of(run.args)
     value = result.metrics.get(name)
     best = run.state.best_metric
+    if value is None and run.args.metric_for_best_model:
+        raise ConfigError(
+            f"metric_for_best_model={run.args.metric_for_best_model!r} is not measured",
+            expected=", ".join(result.metrics),
+        )
     if value is None or math.isnan(value):
         return
     if best is None or (value > best if greater else value < best):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from minift.data.dataset import Dataset
 from minift.data.storage import write_text
 from minift.device import Device
+from minift.errors import ConfigError
 from minift.plugins import Manager, observe
 from minift.training.arguments import TrainingArguments
 
@@ -103,19 +104,23 @@ class Run:
 
     def start(self) -> None:
         """Make the run folder; an earlier run's records in it give way."""
-        self.started = time.time()
         if self.device.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "metrics.jsonl").write_text("")
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / "metrics.jsonl").write_text("")
+            except OSError as error:
+                raise ConfigError(
+                    f"the run folder {self.folder} cannot be written",
+                    got=error,
+                    do="choose another",
+                ) from None
+            self.started = time.time()
             self.write_status("running")
         self.tell("minift_run_start")
 
     def end(self, error: BaseException | None = None) -> None:
         """Record how the run ended, and tell the observers."""
-        status = "finished"
-        if error is not None:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        self.write_status(status, error)
+        self.write_status("finished" if error is None else status_of(error), error)
         if error is None:
             self.tell("minift_run_end")
         else:
@@ -154,6 +159,10 @@ class Run:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 3),
         }
+
+
+def status_of(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def ended(error: BaseException | None) -> dict[str, Any]:

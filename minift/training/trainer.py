@@ -118,6 +118,8 @@ class Trainer:
             TrainingError: the loss is not finite.
         """
         run, args = self.run, self.args
+        if run.state.global_step:
+            raise ConfigError("this Trainer has trained already", do="make a new Trainer")
         if run.train_dataset is None or len(run.train_dataset) == 0:
             raise ConfigError("there are no rows to train on", do="pass train_dataset=")
         if args.dataloader_drop_last and len(run.train_dataset) < args.per_device_train_batch_size:
@@ -175,9 +177,10 @@ class Trainer:
         self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Loss and metrics, the keys beginning with the prefix."""
-        dataset = self._prepared(eval_dataset, "eval_dataset", False) or self.run.eval_dataset
-        if dataset is None:
-            raise ConfigError("evaluate needs an eval_dataset", do="pass eval_dataset=")
+        dataset = self._prepared(eval_dataset, "eval_dataset", False)
+        dataset = self.run.eval_dataset if dataset is None else dataset
+        if dataset is None or not len(dataset):
+            raise ConfigError("evaluate needs an eval_dataset with rows", do="pass eval_dataset=")
         result = evaluate(self.run, dataset, metric_key_prefix)
         self.run.log(result.metrics)
         self.run.tell("minift_evaluated", result=result)
@@ -203,7 +206,9 @@ class Trainer:
         run.say(
             f"training on {run.device.kind} in {run.precision} ({run.precision_reason}): "
             f"{len(run.train_dataset)} rows, {total} steps of "
-            f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows"
+            f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows\n"
+            f"columns that feed the model: {', '.join(run.train_dataset.column_names)}; "
+            f"riding along: {', '.join(self._riding) or 'none'}"
         )
 
     # -- checks -----------------------------------------------------------------------------------
@@ -240,6 +245,7 @@ class Trainer:
         if label is not None:
             labelled = check_labels(dataset, label, self.model, name, must_have_labels)
             fed = [n for n in fed if n not in LABEL_NAMES] + ([label] if labelled else [])
+        self._riding = [n for n in dataset.features if n not in fed]
         return dataset.select_columns(fed)
 
 
@@ -291,8 +297,9 @@ def check_labels(dataset: Dataset, label: str, model: Any, name: str, training: 
             f"{name} has labels that the model has no class for",
             got=f"{', '.join(map(str, wrong[:5]))}, first in row {row}",
             expected=f"class numbers 0 to {num_labels - 1}{names}",
-            do="-1 means unlabelled: filter such rows out"
-            if wrong[0] == -1
-            else f"load the model with num_labels={max(values) + 1}, or correct the labels",
+            do="a negative label means unlabelled: filter such rows out"
+            if wrong[0] < 0
+            else f"load the model with num_labels={max(values) + 1} (in `minift train`, name all "
+            "classes with --label-names), or correct the labels",
         )
     return True

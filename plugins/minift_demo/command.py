@@ -1,7 +1,9 @@
 """`minift demo`: train, evaluate, show right and wrong examples, say what to type next."""
 
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 # Two passes would gain about a point and cost a minute more.
@@ -30,7 +32,7 @@ class Demo:
     @staticmethod
     def run(args: Namespace) -> int:
         from minift import TrainingArguments, load_dataset
-        from minift.inputs import Inputs, build_trainer
+        from minift.inputs import Inputs, build_trainer, train_and_save
         from minift_demo import MODEL, TASK
 
         splits = load_dataset(TASK)
@@ -44,8 +46,7 @@ class Demo:
         )
         print(f"{TASK}: " + ", ".join(f"{len(ds)} {split} pairs" for split, ds in splits.items()))
         trainer = build_trainer(MODEL, inputs, settings)
-        trainer.train()
-        trainer.save_model()
+        train_and_save(trainer)
         tokenizer = trainer.processing_class
         result = trainer.predict(inputs.tokenized(tokenizer, "test"))
         report(result, splits["test"], inputs.names)
@@ -89,9 +90,10 @@ def report(result: Any, rows: Any, names: list[str]) -> None:
 
 def next_steps(folder: str, rows: Any) -> None:
     row = rows[0]
+    minift = sys.argv[0] if Path(sys.argv[0]).name == "minift" else "minift"
+    texts = " ".join(shlex.quote(text) for text in (row["sentence1"], row["sentence2"][:60]))
     print(f"\n{folder} holds the model (Hugging Face layout), run.json and metrics.jsonl. Next:")
-    print(f'  minift predict {folder} "{row["sentence1"]}" "{row["sentence2"][:60]}"')
-    print(f"  minift eval {folder} --split test")
-    print(
-        "  minift train --help        minift plugins --loop        and read minift/training/loop.py"
-    )
+    print(f"  {minift} predict {folder} {texts}")
+    print(f"  {minift} eval {folder} --split test")
+    print(f"  {minift} train --help")
+    print(f"  {minift} plugins --loop        and read minift/training/loop.py")
