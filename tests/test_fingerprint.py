@@ -15,6 +15,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -28,7 +29,7 @@ import pytest
 import torch
 
 from minift import ClassLabel, Dataset, Value
-from minift.data.fingerprint import Unhashable, fingerprint
+from minift.data.fingerprint import Unhashable, fingerprint, library
 from minift.data.formats import Format
 
 
@@ -229,7 +230,6 @@ def test_comments_in_a_helpers_module_do_not_matter(project):
         (".split()", ".rsplit()"),
         ("def f(row)", "def f(row, k=1)"),
         ("def f(row)", "def f(row, *, k=1)"),
-        ("def f(row)", "def f(example)"),  # fn_kwargs may use the name
         ("len(words", "sum(words"),
         ('return {"n"', 'yield {"n"'),
     ],
@@ -237,6 +237,28 @@ def test_comments_in_a_helpers_module_do_not_matter(project):
 def test_an_edit_of_the_function(old, new):
     assert old in PLAIN
     assert of(PLAIN.replace(old, new)) != of(PLAIN)
+
+
+# The same instructions; only the table of what is guarded differs.
+IN_TRY = """
+    def f(x):
+        for i in x:
+            try:
+                int(i)
+                str(i)
+            except KeyError:
+                pass
+"""
+BEHIND_TRY = """
+    def f(x):
+        for i in x:
+            try:
+                int(i)
+            except KeyError:
+                pass
+            else:
+                str(i)
+"""
 
 
 @pytest.mark.parametrize(
@@ -260,6 +282,9 @@ def test_an_edit_of_the_function(old, new):
         ),
         ("def f(x): return f.k\nf.k = 1", "def f(x): return f.k\nf.k = 2"),
         ("def f(x): return -0.0", "def f(x): return 0.0"),
+        ("def f(x, k): return 1", "def f(x, n): return 1"),  # fn_kwargs may name it
+        ("def f(x, *k): return k", "def f(x, **k): return k"),
+        (IN_TRY, BEHIND_TRY),
     ],
 )
 def test_an_edit_around_the_function(old, new):
@@ -359,6 +384,39 @@ def test_a_user_s_module_with_a_name_like_ours(project):
     before = {"main": "from minift_tools import g\ndef f(x): return g(x)\n"}
     before |= {"minift_tools": "def g(x): return 1\n"}
     assert edited(project, before, {"minift_tools": "def g(x): return 2\n"})
+
+
+def test_a_library_counts_by_its_version(project):
+    """Its files do not change by themselves, and are too many to read."""
+
+    def installed(version, source):
+        folder = f"site-packages/somelib-{version}.dist-info"
+        metadata = f"Metadata-Version: 2.1\nName: somelib\nVersion: {version}\n"
+        root = project("main", {"main": "", "site-packages/somelib": source}).__file__
+        site = pathlib.Path(root).parent / "site-packages"
+        for old in site.glob("*.dist-info"):
+            shutil.rmtree(old)
+        (site.parent / folder).mkdir()
+        (site.parent / folder / "METADATA").write_text(metadata)
+        sys.path.insert(0, str(site))
+        library.cache_clear()
+        try:
+            sys.modules.pop("somelib", None)
+            uses = {
+                "main": "import somelib\ndef f(x): return somelib.go(x)\ndef g(x): return go(x)\n"
+            }
+            uses["main"] += (
+                "from somelib import go\ndef h(x):\n    import somelib as s\n    s.go(x)\n"
+            )
+            main = project("main", uses)
+            return [fingerprint(function) for function in (main.f, main.g, main.h)]
+        finally:
+            sys.path.remove(str(site))
+            sys.modules.pop("somelib", None)
+
+    first = installed("1.0", "def go(x): return 1\n")
+    assert installed("1.0", "def go(x): return 2\n") == first
+    assert not set(installed("1.1", "def go(x): return 1\n")) & set(first)
 
 
 def test_functions_made_by_exec():
@@ -500,6 +558,7 @@ def test_methods_partials_and_builtins():
         *(f, functools.partial(f, 1), functools.partial(f, 2), functools.partial(f, b=1)),
         *(Config(1).__repr__, Config(2).__repr__, Config, print, len, np.mean, np.max, np.add),
         *("ab".upper, "ac".upper, "ab".lower, str.upper, str.lower, [1].append, [2].append),
+        *(shutil.ignore_patterns("a"), shutil.ignore_patterns("b")),
         *(operator.itemgetter(1), operator.itemgetter(2), operator.add, math_floor(), dict.get),
     ]
     digests = [fingerprint(value) for value in different]
@@ -626,6 +685,7 @@ def test_arrow_tables_by_their_content():
     columns = {
         "i": [1, None, 3, 4, 5],
         "b": [True, False, None, True, True],
+        "p": [True, False, True, False, True],
         "s": ["a", None, "", "dd", "e"],
         "l": [[1], None, [], [2, None], [3]],
         "d": [{"x": 1, "y": [True]}, None, {"x": None, "y": None}, {"x": 2, "y": []}, None],
@@ -640,7 +700,7 @@ def test_arrow_tables_by_their_content():
     assert fingerprint(in_chunks) == fingerprint(table)
     chance = pa.compute.if_else(pa.array([True, False]), pa.array([1, 2]), None)
     assert fingerprint(pa.table({"x": chance})) == fingerprint(pa.table({"x": [1, None]}))
-    assert fingerprint(table.rename_columns(list("abcde"))) != fingerprint(table)
+    assert fingerprint(table.rename_columns(list("abcdef"))) != fingerprint(table)
     different = [
         *([1, None], [None, 1], [1], [1, 0], [1.0, None], ["1", None], [[1], None], [[1], []]),
         *([[1, 2], [3]], [[1], [2, 3]], [[[1], [2]]], [[[1, 2]]], ["ab", "c"], ["a", "bc"]),

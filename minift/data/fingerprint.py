@@ -217,7 +217,6 @@ class _Walk:
             code.co_consts,
             code.co_names,
             code.co_varnames[:arguments],
-            code.co_freevars,
             code.co_flags,
             getattr(code, "co_exceptiontable", b""),
             sys.version_info[:2],
@@ -454,7 +453,7 @@ def imported_by(source: bytes, package: str) -> list[str]:
 
 def column_digest(column: pa.ChunkedArray) -> bytes:
     """The content of a column, whatever its chunks, offsets and unused bits."""
-    whole = column.combine_chunks()
+    whole = column.combine_chunks()  # a copy, so that no byte is shared with other rows
     chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
     return join(str(column.type).encode(), *(array_digest(chunk) for chunk in chunks))
 
@@ -469,8 +468,6 @@ def array_digest(array: pa.Array) -> bytes:
         return join(*parts, array_digest(lengths), array_digest(array.flatten()))
     if pa.types.is_struct(array.type):
         return join(*parts, *(array_digest(child) for child in array.flatten()))
-    if pa.types.is_boolean(array.type):  # bits; the last byte may be shared with other rows
-        array = array.cast(pa.uint8())
     hasher = hashlib.blake2b(digest_size=16)
 
     class Sink:

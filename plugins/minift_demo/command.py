@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-# Two passes would gain about a point and cost a minute more.
+# Three quarters of a pass keep training near a minute on two cores; more passes score higher.
 SETTINGS: dict[str, Any] = {
-    "num_train_epochs": 1.0,
+    "num_train_epochs": 0.75,
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
     "learning_rate": 1e-4,
