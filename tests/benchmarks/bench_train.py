@@ -94,7 +94,7 @@ def measure(which: str, steps: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--child", choices=("minift", "peer"))
     args = parser.parse_args()
