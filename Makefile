@@ -3,7 +3,7 @@
 # make bench   speed, as ratios        make test-parity   the same results as the peers' libraries
 #
 # torch is installed first and by itself, so that no other requirement brings a CUDA build along.
-# Elsewhere: make demo TORCH="torch" PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+# Elsewhere: make demo TORCH=torch PIP_ARGS="--index-url URL", with the URL of PyTorch's CPU builds
 
 PYTHON ?= python3
 VENV ?= .venv

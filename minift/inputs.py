@@ -60,10 +60,9 @@ class Inputs:
         check_names(data, names)
         metrics = split_words(args.metric) or known.get("metric") or default_metrics(names)
         metrics = [metrics] if isinstance(metrics, str) else metrics
-        for (
-            metric
-        ) in metrics:  # one that does not fit so many classes fails now, not after training
-            find_metric(metric)(list(range(len(names))), list(range(len(names))))
+        classes = list(range(len(names)))
+        for metric in metrics:  # one that does not fit so many classes fails before training
+            find_metric(metric)(classes, classes)
         length = known.get("max_length") if args.max_length is None else args.max_length
         return cls(data, source, texts, label, names, metrics, length)
 

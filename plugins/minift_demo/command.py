@@ -31,12 +31,12 @@ class Demo:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        from minift import TrainingArguments, load_dataset
+        from minift import TrainingArguments
         from minift.inputs import Inputs, build_trainer, train_and_save
         from minift_demo import MODEL, TASK
 
-        splits = load_dataset(TASK)
         inputs = Inputs.from_args(Namespace(dataset=TASK, task=TASK))
+        splits = inputs.data
         settings = TrainingArguments(
             args.output_dir,
             device=args.device,
