@@ -15,7 +15,7 @@ _HOME = {
     "load_from_disk": "minift.data.dataset_dict",
     "Dataset": "minift.data.dataset",
     "DatasetDict": "minift.data.dataset_dict",
-    "concatenate_datasets": "minift.data.dataset",
+    "concatenate_datasets": "minift.data.joining",
     "Features": "minift.data.features",
     "Value": "minift.data.features",
     "ClassLabel": "minift.data.features",
@@ -58,9 +58,10 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:  # what a type checker and an editor see
     from minift import evaluate
     from minift.batching import DataCollatorWithPadding
-    from minift.data.dataset import Dataset, concatenate_datasets
+    from minift.data.dataset import Dataset
     from minift.data.dataset_dict import DatasetDict, load_from_disk
     from minift.data.features import ClassLabel, Features, List, Value
+    from minift.data.joining import concatenate_datasets
     from minift.data.loading import load_dataset
     from minift.device import Device
     from minift.errors import MiniftError

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from minift import rng
-from minift.data.column import is_flat
-from minift.data.dataset import Dataset, RowBatch
+from minift.data.batch import RowBatch
+from minift.data.dataset import Dataset
 from minift.errors import ConfigError
-from minift.tokenizer import Tokenizer, as_columns, pad_columns
+from minift.tokenizer import Tokenizer, as_columns, pad_tokens
 
 
 @dataclass
@@ -46,30 +46,13 @@ class DataCollatorWithPadding:
         """
         import torch
 
-        columns = flat_columns(features) if isinstance(features, RowBatch) else as_columns(features)
-        block = pad_columns(
+        columns = as_columns(features.columns() if isinstance(features, RowBatch) else features)
+        block = pad_tokens(
             self.tokenizer, columns, self.padding, self.max_length, self.pad_to_multiple_of
         )
         if self.return_tensors == "np":
             return block
         return {name: torch.from_numpy(values) for name, values in block.items()}
-
-
-def flat_columns(batch: RowBatch) -> dict[str, Any]:
-    """The columns of some rows, token lists as views of the memory map."""
-    dataset = batch.dataset
-    form = dataset._format
-    if form.kind == "transform":  # what a transform returns is known by calling it
-        return as_columns(list(batch))
-    shown = dataset.column_names if form.output_all_columns else form.columns
-    columns: dict[str, Any] = {}
-    for name in dataset.column_names if shown is None else shown:
-        column = dataset._table.column(name)
-        if is_flat(column.type) and not column.null_count:
-            columns[name] = dataset.flat(name).rows(batch.table_rows)
-        else:
-            columns[name] = column.take(batch.table_rows).to_pylist()
-    return as_columns(columns)
 
 
 def row_order(

@@ -1,7 +1,8 @@
 """The map of the program: one whole run in pseudo-code, each hook where it fires, then the hooks.
 
     minift_commands            a plugin's own command ends here: `minift demo`
-    minift_find_dataset        a name that is no local path becomes files
+    minift_find_dataset        a path or a name becomes files
+    minift_file_formats        files become tables
     load the files, tokenize them with a cached map
     minift_find_checkpoint     a name that is no local path becomes a folder with weights
     load the weights, replace the head
@@ -71,6 +72,15 @@ def minift_tasks():
 
 
 @hookspec
+def minift_file_formats():
+    """How files are read and written.
+
+    Returns:
+        {name: `minift.data.loading.FileFormat`}.
+    """
+
+
+@hookspec
 def minift_commands():
     """Commands of `minift`.
 
@@ -84,7 +94,7 @@ def minift_commands():
 
 @hookspec(firstresult=True)
 def minift_find_dataset(path, name, revision, data_files):
-    """Turn the name in `load_dataset(path, name)` into files on this machine.
+    """Turn the path or name in `load_dataset(path, name)` into files on this machine.
 
     Returns:
         A `minift.data.loading.Found`, or None if this plugin does not know the name.

@@ -8,15 +8,17 @@ that depends on the vocabulary and the rules but not on what was tokenized last.
 import hashlib
 import json
 import shutil
+from collections import UserDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minift.data.column import Column, pad_rows
+from minift.data.column import Column
 from minift.data.storage import write_text
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
+from minift.padding import Runs, pad_columns, row_lengths
 from minift.plugins import find_checkpoint
 
 # The roles of special tokens, and what BERT calls them: its own files leave that unsaid.
@@ -46,14 +48,24 @@ FILLS = {"input_ids": 0, "token_type_ids": 0, "attention_mask": 0, "special_toke
 LABELS = ("labels", "label", "label_ids")
 
 
-class BatchEncoding(dict[str, Any]):
-    """What a tokenizer returns: a dict whose entries can also be read as attributes."""
+class BatchEncoding(UserDict[str, Any]):
+    """What a tokenizer returns: a mapping whose entries can also be read as attributes.
+
+    Masks and type ids become lists when somebody looks at them; `map` and padding do not.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        if isinstance(self.data[key], Runs):
+            self.data[key] = self.data[key][:]
+        return self.data[key]
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        if name == "data" or name not in self.data:  # "data": while it is being copied
+            raise AttributeError(name)
+        return self[name]
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
     def to(self, device: Any) -> "BatchEncoding":
         """The tensors on another device."""
@@ -176,10 +188,11 @@ class Tokenizer:
             raise DataError(
                 f"a text cannot be tokenized: {error}", do="truncation=True cuts from both texts"
             ) from None
-        columns = {"input_ids": [one.ids for one in found]}
+        columns: Any = {"input_ids": [one.ids for one in found]}
+        mask = Runs.ones([len(one) for one in found])
         if "token_type_ids" in self.model_input_names:
-            columns["token_type_ids"] = [one.type_ids for one in found]
-        columns["attention_mask"] = [one.attention_mask for one in found]
+            columns["token_type_ids"] = type_ids(found, mask.lengths)
+        columns["attention_mask"] = mask
         if padded or return_tensors:
             columns = self.pad(columns, padding, max_length, pad_to_multiple_of, return_tensors)
         if single and not return_tensors:
@@ -218,7 +231,7 @@ class Tokenizer:
         columns = as_columns(encoded)
         if not return_tensors and one_of(PADDING, padding, "padding") is None:
             return BatchEncoding(columns)
-        block = pad_columns(self, columns, padding, max_length, pad_to_multiple_of)
+        block = pad_tokens(self, columns, padding, max_length, pad_to_multiple_of)
         if return_tensors == "pt":
             import torch
 
@@ -340,7 +353,9 @@ def as_strings(texts: Any, name: str) -> list[str]:
 
 def as_columns(encoded: Any) -> dict[str, Any]:
     """A dict of columns from a dict of lists or a list of dicts; `label` becomes `labels`."""
-    if isinstance(encoded, Mapping):
+    if isinstance(encoded, BatchEncoding):
+        columns = dict(encoded.data)
+    elif isinstance(encoded, Mapping):
         columns = dict(encoded)
     else:
         columns = {name: [row[name] for row in encoded] for name in same_keys(encoded)}
@@ -366,7 +381,7 @@ def same_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return names
 
 
-def pad_columns(
+def pad_tokens(
     tokenizer: Tokenizer,
     columns: Mapping[str, Any],
     padding: bool | str,
@@ -389,46 +404,38 @@ def pad_columns(
     ids = columns.get("input_ids", ())
     lengths = row_lengths("input_ids", ids)
     target = padded_length(tokenizer, lengths, padding, max_length, multiple)
-    if tokenizer.pad_token_id is None and lengths != [target] * len(lengths):
+    if tokenizer.pad_token_id is None and np.any(lengths != target):
         raise ConfigError("the tokenizer has no padding token", do="set tokenizer.pad_token_id")
     if "attention_mask" in tokenizer.model_input_names and len(ids):
-        columns.setdefault("attention_mask", [np.ones(n, np.int64) for n in lengths])
+        columns.setdefault("attention_mask", Runs.ones(lengths))
     fills = {**FILLS, "input_ids": tokenizer.pad_token_id or 0}
-    left = tokenizer.padding_side == "left"
-    block = {}
-    for name, values in columns.items():
-        if name not in fills:
-            block[name] = stack(name, values)
-            continue
-        if row_lengths(name, values) != lengths:  # a short mask would hide tokens silently
-            raise DataError(f"the rows of {name!r} are not as long as those of input_ids")
-        block[name] = pad_rows(values, target, fills[name], left=left)
-    return block
+    return pad_columns(columns, fills, target, left=tokenizer.padding_side == "left")
 
 
-def row_lengths(name: str, rows: Any) -> list[int]:
-    try:
-        return [len(row) for row in rows]
-    except TypeError:
-        raise DataError(
-            f"the column {name!r} holds something else than lists of numbers",
-            got=f"{next((row for row in rows if not hasattr(row, '__len__')), None)!r:.60}",
-        ) from None
+def type_ids(found: Sequence[Any], lengths: np.ndarray) -> Any:
+    """0 for the first text and 1 for the second, as lists only if they are anything else."""
+    rows = [bytes(one.type_ids) for one in found]
+    zeros = [row.count(0) for row in rows]
+    if any(row[zero:].strip(b"\1") for row, zero in zip(rows, zeros, strict=True)):
+        return [list(row) for row in rows]
+    return Runs(lengths, np.asarray(zeros, np.int64))
 
 
 def padded_length(
     tokenizer: Tokenizer,
-    lengths: list[int],
+    lengths: np.ndarray,
     padding: bool | str,
     max_length: int | None,
     multiple: int | None,
 ) -> int:
     """T, the length that all rows of a batch get."""
-    kind, target = one_of(PADDING, padding, "padding"), max(lengths, default=0)
+    kind, target = one_of(PADDING, padding, "padding"), int(lengths.max(initial=0))
     if kind is None:
-        if len(set(lengths)) > 1:
+        if np.any(lengths != target):
             raise DataError(
-                "rows of different lengths do not make a tensor", got=lengths, do="padding=True"
+                "rows of different lengths do not make a tensor",
+                got=lengths.tolist(),
+                do="padding=True",
             )
         return target
     if kind == "max_length":
@@ -442,19 +449,3 @@ def padded_length(
             )
         target = length
     return -(-target // multiple) * multiple if multiple else target
-
-
-def stack(name: str, values: Any) -> np.ndarray:
-    """Numbers as int64 or float32, or an error that names the column."""
-    try:
-        array = np.asarray([v.tolist() if hasattr(v, "tolist") else v for v in values])
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "iufb":
-        raise DataError(
-            f"the column {name!r} cannot be made into a tensor",
-            got=f"{next(iter(values), None)!r:.60}",
-            expected="numbers, one for each row, or equally long lists of numbers",
-            do=f"remove it: dataset.remove_columns({name!r})",
-        )
-    return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)

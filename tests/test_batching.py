@@ -9,7 +9,7 @@ from tiny import make_model, make_rows
 
 from minift import AutoTokenizer, ClassLabel, DataCollatorWithPadding, Dataset, Features, Value
 from minift.batching import batches, loader, row_order
-from minift.data.dataset import RowBatch
+from minift.data.batch import RowBatch
 from minift.errors import ConfigError, DataError
 
 FIELDS = ["input_ids", "token_type_ids", "attention_mask"]

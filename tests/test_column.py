@@ -5,10 +5,13 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minift import Dataset
-from minift.data.column import Column, FlatColumn, is_flat, pad_rows
+from minift.data.column import Column, FlatColumn, is_flat
 from minift.errors import DataError
+from minift.padding import Runs, pad_columns
 
 
 @pytest.fixture
@@ -167,21 +170,72 @@ def test_lengths_follow_the_selection():
 # --- padding -------------------------------------------------------------------------------------
 
 
+def padded(rows, length, fill=0, left=False):
+    return pad_columns({"ids": rows}, {"ids": fill}, length, left)["ids"]
+
+
 def test_padding():
-    block = pad_rows([np.array([1, 2, 3]), [], [4]], 4, 0)
+    block = padded([np.array([1, 2, 3]), [], [4]], 4)
     assert block.tolist() == [[1, 2, 3, 0], [0, 0, 0, 0], [4, 0, 0, 0]]
     assert block.dtype == np.int64 and block.flags.owndata
-    left = pad_rows([[1, 2, 3], [], [4]], 4, -100, left=True)
+    left = padded([[1, 2, 3], [], [4]], 4, -100, left=True)
     assert left.tolist() == [[-100, 1, 2, 3], [-100] * 4, [-100, -100, -100, 4]]
 
 
 def test_padding_of_floats_and_of_nothing():
-    assert pad_rows([[0.5], [1.5, 2.5]], 2, 0.25, np.float32).tolist() == [[0.5, 0.25], [1.5, 2.5]]
-    assert pad_rows([], 3, 0).shape == (0, 3)
-    assert pad_rows([[], []], 0, 0).shape == (2, 0)
+    floats = padded([[0.5], [1.5, 2.5]], 2, 0.25)
+    assert floats.tolist() == [[0.5, 0.25], [1.5, 2.5]] and floats.dtype == np.float32
+    assert padded([], 3).shape == (0, 3)
+    assert padded([[], []], 0).shape == (2, 0) and padded([[], []], 2).tolist() == [[0, 0]] * 2
 
 
-def test_a_row_that_is_too_long_is_an_error():
+def test_what_cannot_be_padded():
     for left in (False, True):
-        with pytest.raises(ValueError):
-            pad_rows([[1, 2, 3]], 2, 0, left=left)
+        with pytest.raises(DataError, match="'ids' holds something else"):
+            padded([[1, 2, 3]], 2, left=left)
+    with pytest.raises(DataError, match="'ids' holds something else"):
+        padded(["text"], 4)
+    with pytest.raises(DataError, match="'ids' holds something else"):
+        padded([[1], None], 4)
+    with pytest.raises(DataError, match="'mask' are not as long as those of 'ids'"):
+        pad_columns({"ids": [[1, 2]], "mask": [[1]]}, {"ids": 0, "mask": 0}, 2)
+
+
+# --- runs: masks and type ids, one number a row ---------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=8), st.booleans())
+def test_runs_are_their_rows(pairs, left):
+    """Packed, unpacked, sliced, padded: always the rows of zeros and then ones."""
+    rows = [[0] * zeros + [1] * ones for zeros, ones in pairs]
+    runs = Runs(
+        np.array([len(row) for row in rows], np.int64), np.array([z for z, _ in pairs], int)
+    )
+    assert list(runs) == rows == runs[:] and runs.to_arrow().to_pylist() == rows
+    array = pa.array(rows, pa.list_(pa.int8()))
+    assert Runs.found_in(array)[:] == rows
+    assert Runs.unpack(runs.pack(), runs.lengths)[:] == rows
+    length = max(map(len, rows), default=0) + 1
+    block = pad_columns({"m": runs}, {"m": 7}, length, left)["m"]
+    assert block.tolist() == padded(rows, length, 7, left).tolist() and block.dtype == np.int64
+    picked = np.arange(len(rows))[::-2]
+    assert runs.rows(picked)[:] == rows[::-2]
+
+
+@pytest.mark.parametrize(
+    "rows", [[[1, 0]], [[0, 1, 0]], [[0, 1], [1, 1, 0]], [[2]], [[-1, 1, 1]], [None], [[None]]]
+)
+def test_other_rows_are_no_runs(rows):
+    assert Runs.found_in(pa.array(rows, pa.list_(pa.int8()))) is None
+
+
+def test_how_runs_are_stored():
+    def stored(zeros, lengths):
+        array = Runs(np.array(lengths), np.array(zeros)).pack()
+        return str(array.type), array.to_pylist()
+
+    assert stored([0, 0], [3, 2]) == ("null", [None, None]), "a mask of ones takes no space"
+    assert stored([3, 2], [3, 2]) == ("int8", [-1, -1]), "type ids of one text take a byte"
+    assert stored([1, 2], [3, 2]) == ("int8", [1, -1])
+    assert stored([200, 0], [300, 2])[0] == "int16"

@@ -21,7 +21,7 @@ from minift import (
     concatenate_datasets,
     load_from_disk,
 )
-from minift.data.dataset import RowBatch
+from minift.data.batch import RowBatch
 from minift.errors import ColumnError, ConfigError, DataError
 
 # What `datasets` 5.2.0 gave for seed 42 and ten rows.
@@ -360,7 +360,7 @@ def test_no_row_is_lost_in_a_split(n):
 
 @pytest.mark.parametrize("size", [0, 10, 11, -1, 0.0, 1.0, 1.5])
 def test_a_split_that_would_be_empty(ten, size):
-    with pytest.raises(ConfigError, match="leaves a split empty"):
+    with pytest.raises(ConfigError, match="leave a part empty"):
         ten.train_test_split(size)
 
 

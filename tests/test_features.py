@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from minift import ClassLabel, Features, List, Value
+from minift import ClassLabel, Dataset, Features, List, Value, load_from_disk
 from minift.data.features import (
     METADATA_KEY,
+    Json,
     arrow_type,
     as_array,
     cast_array,
@@ -30,6 +32,9 @@ ALL = Features(
         "chat": List({"role": LABELS, "content": Value("large_string")}),
         "deep": List(List(Value("int8"))),
         "seen": Value("timestamp[us, tz=UTC]"),
+        "any": Json(),
+        "tools": List(Json()),
+        "call": {"name": Value("string"), "arguments": Json()},
     }
 )
 
@@ -107,6 +112,13 @@ def test_metadata_without_features():
         ),
         ({"num_classes": 2, "_type": "ClassLabel"}, ClassLabel(names=["0", "1"])),
         ({"dtype": "float", "id": None, "_type": "Value"}, Value("float32")),
+        ({"_type": "Json"}, Json()),
+        ({"decode": False, "_type": "Json"}, Json()),
+        ({"feature": {"_type": "Json"}, "_type": "List"}, List(Json())),
+        (
+            {"languages": ["fr", "en"], "_type": "Translation"},
+            {"en": Value("string"), "fr": Value("string")},
+        ),
         # A struct may have a field that is called _type.
         ({"_type": {"dtype": "string", "_type": "Value"}}, {"_type": Value("string")}),
     ],
@@ -144,6 +156,25 @@ def test_arrow_types_round_trip(type_):
     feature = from_arrow(type_)
     assert arrow_type(feature) == type_
     assert from_json(json.loads(json.dumps(to_json(feature)))) == feature
+
+
+def test_json_is_what_datasets_writes():
+    schema = Features({"j": Json(), "l": List(Json())}).arrow_schema
+    assert schema.field("j").type == pa.json_() and schema.field("l").type == pa.list_(pa.json_())
+    assert json.loads(schema.metadata[METADATA_KEY])["info"]["features"] == {
+        "j": {"_type": "Json"},
+        "l": {"feature": {"_type": "Json"}, "_type": "List"},
+    }
+    assert from_arrow(pa.list_(pa.json_())) == List(Json())
+
+
+def test_a_translation_fits_the_column_that_datasets_stores():
+    said = {"info": {"features": {"t": {"languages": ["fr", "en"], "_type": "Translation"}}}}
+    type_ = pa.struct([("en", pa.string()), ("fr", pa.string())])
+    schema = pa.schema([("t", type_)], metadata={METADATA_KEY: json.dumps(said).encode()})
+    found = Features.from_arrow_schema(schema)
+    assert found == {"t": {"en": Value("string"), "fr": Value("string")}}
+    assert found.arrow_schema.field("t").type == type_
 
 
 def test_dictionary_columns_are_what_they_encode():
@@ -194,6 +225,15 @@ def test_names_keep_their_order():
 def test_bad_class_labels(arguments, message):
     with pytest.raises(ConfigError, match=message):
         ClassLabel(**arguments)
+
+
+def test_names_from_a_file(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text(" neg \n\npos\u2028x\r\n", encoding="utf-8")
+    assert ClassLabel(names_file=path).names == ["neg", "pos\u2028x"]
+    assert ClassLabel(num_classes=2, names_file=str(path)).num_classes == 2
+    with pytest.raises(ConfigError, match="disagree"):
+        ClassLabel(num_classes=3, names_file=path)
 
 
 def test_str2int():
@@ -326,3 +366,96 @@ def test_cast_array_takes_chunks():
     column = pa.chunked_array([["equivalent"], ["not_equivalent", None]])
     assert cast_array("x", column, LABELS).to_pylist() == [1, 0, None]
     assert cast_array("x", pa.chunked_array([[1], [2]]), Value("int8")).type == pa.int8()
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+ANYTHING = [
+    *({"a": 1}, {"b": [1, "x", None]}, {}, [], None, "text", "5", "null", '{"a": 1}'),
+    *(5, 2**70, 0.1, True, "\u00e9\u2028", {"a": {"b": {"c": None}}}, [[], [{}]]),
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "feature"),
+    [
+        (ANYTHING, Json()),
+        ([ANYTHING, [], None], List(Json())),
+        ([{"x": value, "n": 1} for value in ANYTHING], {"x": Json(), "n": Value("int64")}),
+        ([[[{"a": 1}], [{"b": 1}]]], List(List(Json()))),
+        ([], Json()),
+        ([{"x": None}], {"x": Json()}),
+    ],
+    ids=str,
+)
+def test_json_round_trips(tmp_path, values, feature):
+    ds = Dataset.from_dict(
+        {"k": values, "i": [*range(len(values))]}, Features(k=feature, i=Value("int64"))
+    )
+    assert ds.features["k"] == feature
+    ds.save_to_disk(tmp_path / "saved")
+    pq.write_table(ds.table(), tmp_path / "x.parquet")
+    read = Dataset(pq.read_table(tmp_path / "x.parquet"))
+    for found in (ds, load_from_disk(tmp_path / "saved"), read):
+        assert found.features["k"] == feature
+        same = [v == w and type(v) is type(w) for v, w in zip(found["k"], values, strict=True)]
+        assert all(same)
+        assert found.fingerprint
+    order = ds.shuffle(seed=0)
+    assert order["k"] == [values[i] for i in order["i"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "feature"),
+    [
+        ([{"a": 1}, {"b": 1}], Json()),
+        ([{"a": np.int8(1)}, {"b": np.array([1])}], Json()),
+        (({"a": 1}, {}), Json()),
+        ([[{"a": 1}, {"a": 1, "b": 2}]], Json()),
+        ([{"a": 1}, {"a": 2}, None], {"a": Value("int64")}),
+        ([[{"a": 1}], []], List({"a": Value("int64")})),
+    ],
+    ids=str,
+)
+def test_dicts_whose_keys_vary_are_json_by_default(values, feature):
+    ds = Dataset.from_dict({"k": values})
+    assert ds.features["k"] == feature
+    assert ds["k"] == json.loads(json.dumps(list(values), default=lambda v: v.tolist()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"x", "\ud800"], ids=repr)
+def test_what_json_cannot_hold_is_an_error(value):
+    with pytest.raises(DataError, match="column 'x'"):
+        as_array("x", [{"a": value}], Json())
+
+
+@pytest.mark.parametrize(
+    ("column", "feature", "result"),
+    [
+        (pa.array(['{"a": 1}', None, "5"]), Json(), [{"a": 1}, None, 5]),
+        (pa.array([{"a": 1, "b": None}]), Json(), [{"a": 1, "b": None}]),
+        (pa.array([[{"a": 1}], None]), Json(), [[{"a": 1}], None]),
+        (pa.array([[{"a": 1}], None]), List(Json()), [[{"a": 1}], None]),
+        (pa.array(["[1]"]).cast(pa.json_()), List(Json()), [[1]]),
+        (pa.array([1, None]), Json(), [1, None]),
+        (pa.array([["5"]]), List(Json()), [["5"]]),
+        (pa.nulls(2), Json(), [None, None]),
+        (pa.nulls(2), List(Json()), [None, None]),
+        (pa.array([{"a": "x"}]), {"a": Json()}, [{"a": "x"}]),
+    ],
+    ids=str,
+)
+def test_casts_to_json(column, feature, result):
+    for values in (column, pa.chunked_array([column])):
+        ds = Dataset(pa.table({"k": values})).cast_column("k", feature)
+        assert ds.features == {"k": feature} and ds["k"] == result
+
+
+def test_text_that_is_no_json_is_not_cast():
+    with pytest.raises(DataError, match="column 'x' cannot become Json"):
+        cast_array("x", pa.array(["{}"] * 9 + ["hello"]), Json())
+
+
+def test_json_text_is_there_for_who_asks():
+    ds = Dataset.from_dict({"k": [{"a": 1}]}, Features(k=Json()))
+    assert json.loads(ds.cast_column("k", Value("string"))["k"][0]) == {"a": 1}

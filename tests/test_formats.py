@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minift import Dataset, Features, List, Value
+from minift.data.features import Json
 from minift.data.formats import Format, to_list
 from minift.errors import ColumnError, ConfigError, DataError
 
@@ -271,6 +272,65 @@ def test_a_column_under_a_transform_may_need_another(ds):
     assert ds["i"][:] == ["1a", "2b", "3c"] and ds["i"][1] == "2b" and list(ds["i"])[2] == "3c"
 
 
+# --- pandas --------------------------------------------------------------------------------------
+
+
+def test_pandas_is_optional(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs pandas") as caught:
+        Format("pandas")
+    assert "pip install pandas" in str(caught.value)
+
+
+def test_pandas(ds):
+    pandas = pytest.importorskip("pandas")
+    frames = ds.with_format("pandas")
+    batch = frames[1:]
+    assert isinstance(batch, pandas.DataFrame) and list(batch.columns) == list(DATA)
+    assert batch["i"].tolist() == [2, 3] and batch["i"].dtype == np.int64
+    assert batch["s"].tolist() == ["b", "c"] and batch["ragged"][0].tolist() == [2, 3]
+    row = frames[2]
+    assert row.shape == (1, 6) and row["i"][0] == 3 and list(row.index) == [0]
+    rows = list(frames)
+    assert [row["i"][0] for row in rows] == [1, 2, 3]
+    assert frames["f"][:].tolist() == [0.5, 1.5, 2.5]
+    assert frames.select([])[:].shape == (0, 6)
+    some = ds.with_format("pandas", columns=["i"])
+    assert list(some[:].columns) == ["i"] and some["s"][:].tolist() == ["a", "b", "c"]
+
+
+def test_pandas_corners():
+    pytest.importorskip("pandas")
+    data = {"n": [2**53 + 1, None], "j": [{"a": 1}, [2]], "i": [1, 2]}
+    features = Features(n=Value("int64"), j=Json(), i=Value("int8"))
+    batch = Dataset.from_dict(data, features).with_format("pandas")[:]
+    assert batch["n"].tolist() == [2**53 + 1, None] and batch["j"].tolist() == data["j"]
+    assert batch["i"].dtype == np.int8
+    table = pa.table({"i": [1, 5, 7]}).to_pandas().set_index("i")  # a file that pandas wrote
+    ds = Dataset(pa.Table.from_pandas(table)).with_format("pandas")
+    assert list(ds[:].columns) == ["i"]
+
+
+def test_a_hidden_column_of_an_arrow_dataset(ds):
+    ds.set_format("arrow", columns=["i"])
+    assert ds[:].column_names == ["i"] and ds["s"][:].to_pylist() == ["a", "b", "c"]
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [None, "numpy", "torch"])
+def test_json_is_shown_as_objects(kind):
+    values = [{"a": [1]}, None, "5"]
+    lists = [[{"a": 1}, {"b": 1}], [], None]
+    features = Features(j=Json(), l=List(Json()))
+    ds = Dataset.from_dict({"j": values, "l": lists}, features).with_format(kind)
+    assert list(ds[:]["j"]) == values and list(ds[:]["l"]) == lists
+    assert ds[0] == {"j": {"a": [1]}, "l": [{"a": 1}, {"b": 1}]} and ds[2]["j"] == "5"
+    ds.set_transform(lambda batch: batch)
+    assert ds[0]["j"] == {"a": [1]}
+
+
 # --- choosing ------------------------------------------------------------------------------------
 
 
@@ -305,8 +365,6 @@ def test_unknown_names(ds):
         ds.set_format("jax")
     with pytest.raises(ColumnError, match="'j' is not in the dataset"):
         ds.set_format("torch", columns=["i", "j"])
-    with pytest.raises(ConfigError):
-        Format("pandas")
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,24 @@
 """Files to datasets: every row of every file, or an error that says where."""
 
+import dataclasses
 import gzip
 import json
 import os
 import warnings
 from pathlib import Path
 
+import minift_files
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from minift_files.finding import split_of
+from minift_files.formats import FORMATS
 
 from minift import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset, plugins
-from minift.data.loading import Found, split_of
+from minift.data import cache, loading, storage
+from minift.data.features import Json
+from minift.data.loading import Found
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError
 
 
@@ -265,9 +272,50 @@ def test_features_that_do_not_fit(csv):
         assert "x.csv: column" in text and "cannot become" in text
     for names in (["label"], ["label", "n", "more"]):
         features = Features({name: Value("string") for name in names})
-        assert "features= does not name its columns" in message(
+        assert "the features do not name the columns" in message(
             lambda f=features: csv(content, features=f)
         )
+
+
+NA = ["NA", "null", "None", "nan", "N/A", "n/a", "NULL", "NaN", "<NA>", "#N/A", "-nan", ""]
+
+
+@pytest.mark.parametrize("cell", NA)
+def test_missing_values_of_pandas(csv, cell):
+    content = f'n,t,f,b\n1,x,0.5,true\n{cell},{cell},{cell},{cell}\n"{cell}",nap,-1,false\n'
+    ds = csv(content, na_values="pandas")
+    assert ds[:] == {
+        **{"n": [1, None, None], "t": ["x", None, "nap"]},
+        **{"f": [0.5, None, -1.0], "b": [True, None, False]},
+    }
+    assert ds.features["n"] == Value("int64") and ds.features["f"] == Value("float64")
+    text = Features({name: Value("string") for name in "ntfb"})
+    assert csv(content, na_values="pandas", features=text)["t"] == ["x", None, "nap"]
+    label = Features({**text, "t": ClassLabel(names=["x", "nap"])})
+    assert csv(content, na_values="pandas", features=label)["t"] == [0, None, 1]
+    if cell:
+        assert csv(content)["t"] == ["x", cell, "nap"], "only where asked for"
+
+
+def test_bad_lines_can_be_skipped(csv):
+    with pytest.warns(UserWarning, match=r"x\.csv: 3 rows have not 2 cells and are skipped"):
+        ds = csv("a,b\n1,2\n3\n4,5,6\n7,8\n9,9,9\n", on_bad_lines="skip")
+    assert ds[:] == {"a": [1, 7], "b": [2, 8]}
+    assert csv("a,b\n1,2\n", on_bad_lines="skip")[:] == {"a": [1], "b": [2]}
+
+
+@pytest.mark.parametrize("content", ['a,b\n1\n3,"x\n4,5\n', 'a,b\n1\n3,4,"x\n4,5\n'])
+def test_skipping_bad_lines_does_not_skip_the_rest_of_the_file(csv, content):
+    text = message(lambda: csv(content, on_bad_lines="skip"))
+    assert "x.csv:3: a quote is opened and never closed" in text
+
+
+@pytest.mark.parametrize(
+    "option", [{"na_values": "numpy"}, {"on_bad_lines": "warn"}, {"na_values": ["x"]}], ids=str
+)
+def test_values_of_options(csv, option):
+    with pytest.raises(ConfigError, match=f"no such {next(iter(option))}"):
+        csv("a\n1\n", **option)
 
 
 # --- GLUE's own MRPC files -----------------------------------------------------------------------
@@ -352,7 +400,8 @@ def test_a_bad_line_names_line_and_column(jsonl):
     assert "x.jsonl:4:7: not JSON" in text and '{"a": }' in text
     assert "x.jsonl:2:1" in message(lambda: jsonl('{"a": 1}\nnonsense\n'))
     assert "x.jsonl:1:" in message(lambda: jsonl('{"a": 1} {"a": 2}\n'))
-    assert "x.jsonl:1:" in message(lambda: jsonl('{\n"a": 1\n}\n'))
+    assert "x.jsonl:3:7" in message(lambda: jsonl('\n{\n"a":1 "b"\n}\n'))  # one object, broken
+    assert "x.jsonl:4:1" in message(lambda: jsonl('{\n"a": 1\n}\n{\n"a": 2\n}\n'))
 
 
 def test_a_bad_array_names_line_and_column(write):
@@ -367,9 +416,89 @@ def test_a_line_that_is_no_object(jsonl, text):
         jsonl('{"a": 1}\n' + text if text[0] != "[" else text)
 
 
-@pytest.mark.parametrize("content", ["", "\n", "[]", "{}", "\ufeff"])
+@pytest.mark.parametrize("content", ["", "\n", "[]", "\ufeff"])
 def test_no_json_rows(jsonl, content):
-    assert "x.jsonl is empty" in message(lambda: jsonl(content))
+    ds = jsonl(content)
+    assert len(ds) == 0 and ds.column_names == []
+    features = Features({"a": Value("int8"), "l": ClassLabel(names=["n"]), "j": List(Json())})
+    ds = jsonl(content, features=features)
+    assert len(ds) == 0 and ds.features == features and ds[:] == {"a": [], "l": [], "j": []}
+
+
+@pytest.mark.parametrize("content", ["{}", "[{}, {}]"])
+def test_json_rows_without_columns_do_not_vanish(jsonl, content):
+    assert "x.jsonl has no columns" in message(lambda: jsonl(content))
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('["a", "b"]', [{"text": "a"}, {"text": "b"}]),
+        ('["a", null]', [{"text": "a"}, {"text": None}]),
+        ('"a"\n"b"\n', [{"text": "a"}, {"text": "b"}]),
+        ('\n{\n "a": 1,\n "b": [1, 2]\n}\n', [{"a": 1, "b": [1, 2]}]),
+        ('{"a": {\n"b": 1}}', [{"a": {"b": 1}}]),
+        ('{"a": [1, 2]}', [{"a": [1, 2]}]),
+        ('  {"a": 1}  \n {"a": 2}\r\n', [{"a": 1}, {"a": 2}]),
+    ],
+)
+def test_shapes_of_json_files(jsonl, content, rows):
+    assert jsonl(content).to_list() == rows
+
+
+CHATS = [
+    {"m": [{"role": "u", "content": "x"}, {"role": "a", "tool": {"z": 1}}], "d": {"a": 1}},
+    {"m": [{"role": "u", "content": "y"}], "d": {"a": 2}},
+    {"m": None, "d": None},
+]
+
+
+def test_dicts_keep_exactly_their_keys(jsonl):
+    """Pain 18: as a struct, every message would have a `tool` and a `content`, filled with None."""
+    ds = jsonl("".join(json.dumps(row) + "\n" for row in CHATS))
+    assert ds.to_list() == CHATS
+    assert ds.features == {"m": Json(), "d": {"a": Value("int64")}}
+    assert ds.map(lambda row: {"n": len(row["m"] or [])})["n"] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"a": 1}, {"b": 1}],
+        [{"a": 1}, {}],
+        [[{"a": 1}, {"a": 1, "b": None}]],
+        [[], [[{"a": 1}], [{"b": 1}]]],
+        [{"a": {"b": 1}}, {"a": {"c": 1}}],
+        [{"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}]}],
+        # One set of keys, but no type for what is in them.
+        [{"x": 1}, {"x": "y"}],
+        [[{"role": "u", "content": "x"}, {"role": "u", "content": [{"text": "y"}]}]],
+        [{"x": 2**64}, None],
+    ],
+)
+def test_dicts_that_are_no_struct_are_json(jsonl, values):
+    ds = jsonl("".join(json.dumps({"k": value}) + "\n" for value in values))
+    assert ds.features == {"k": Json()} and ds["k"] == values
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"a": 1}, {"a": 2.5}, {"a": None}, None],
+        [[{"a": 1, "b": "x"}], [], [{"b": "y", "a": 2}]],
+        [{"a": {"b": [1]}}, {"a": None}],
+    ],
+)
+def test_dicts_with_the_same_keys_are_a_struct(jsonl, values):
+    ds = jsonl("".join(json.dumps({"k": value}) + "\n" for value in values))
+    assert "Json" not in repr(ds.features) and ds["k"] == values
+
+
+def test_json_features_keep_text_text(jsonl):
+    """`datasets` reads the text "5" back as the number 5."""
+    values = ["5", 5, None, "x", [1, "2"], {"a": "{}"}, "null", True]
+    lines = "".join(json.dumps({"k": value}) + "\n" for value in values)
+    assert jsonl(lines, features=Features({"k": Json()}))["k"] == values
 
 
 @pytest.mark.parametrize("content", ['{"dat": []}', "[1]", '{"data": 5}', '{"data": {"a": [1]}}'])
@@ -386,7 +515,7 @@ def test_a_field_that_is_not_there(jsonl, content):
         ([True, 1], 1),
         ([None, [1], 1], 2),
         ([[1], [2], ["x"]], 2),
-        ([{"x": 1}, {"x": "y"}], 1),
+        ([{"x": 1}, 5], 1),
         ([1, 2**63], 1),  # F8: `datasets` makes floats of the whole column
         ([2**64, 1], 0),
         ([0.5, 2**53 + 1], 1),
@@ -434,6 +563,42 @@ def test_features_of_json(jsonl):
 def test_text(write, content, lines):
     ds = load_dataset("text", data_files=write("x.txt", content), split="train")
     assert ds[:] == {"text": lines} and ds.features == {"text": Value("string")}
+
+
+LINES = "a\r\nb\n\n\nc\n\nd\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "rows"),
+    [
+        ({"keep_linebreaks": True}, LINES, ["a\n", "b\n", "\n", "\n", "c\n", "\n", "d\n"]),
+        ({"keep_linebreaks": True}, "a\u2028b\nc", ["a\u2028b\n", "c"]),
+        ({"sample_by": "line"}, LINES, ["a", "b", "", "", "c", "", "d"]),
+        ({"sample_by": "paragraph"}, LINES, ["a\nb", "\nc", "d\n"]),
+        ({"sample_by": "paragraph"}, "a\n\n\n\nb", ["a", "b"]),
+        ({"sample_by": "paragraph"}, "", []),
+        ({"sample_by": "document"}, LINES, [LINES.replace("\r", "")]),
+        ({"sample_by": "document"}, "", [""]),
+    ],
+)
+def test_ways_to_cut_a_text(write, options, content, rows):
+    ds = load_dataset("text", data_files=write("x.txt", content), split="train", **options)
+    assert ds["text"] == rows
+
+
+def test_parts_of_a_parquet_file(tmp_path):
+    pq.write_table(pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]}), tmp_path / "x.parquet")
+
+    def load(**options):
+        return load_dataset("parquet", data_files=str(tmp_path / "*"), split="train", **options)
+
+    assert load(columns=["b"])[:] == {"b": ["x", "y", "z"]}
+    assert load(columns=["b", "a"]).column_names == ["b", "a"]
+    assert load(columns=["b"], filters=[("a", ">", 1)])[:] == {"b": ["y", "z"]}
+    some = load(filters=pc.field("a") > 2)
+    assert some["b"] == ["z"] and some.fingerprint != load(filters=pc.field("a") > 1).fingerprint
+    for wrong in ({"columns": ["c"]}, {"filters": [("c", "=", 1)]}, {"filters": [("a", "=", "x")]}):
+        assert "x.parquet" in message(lambda w=wrong: load(**w))
 
 
 FEATURES = Features({"label": ClassLabel(names=["n", "p"]), "ids": List(Value("int32"))})
@@ -543,6 +708,269 @@ def test_several_files_that_differ_are_named(write, tmp_path):
     write("2.csv", "a\nx\n")
     text = message(lambda: load_dataset("csv", data_files=str(tmp_path / "*.csv")))
     assert "1.csv" in text and "2.csv" in text and "int64" in text and "string" in text
+    assert "Field a " in text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "joined"),
+    [
+        ([1], [2.5], [1.0, 2.5]),
+        ([None], ["x"], [None, "x"]),
+        ([{"a": 1}], [{"a": 2}], [{"a": 1}, {"a": 2}]),
+        ([{"a": 1}], [{"b": 2}], [{"a": 1}, {"b": 2}]),
+        ([[{"a": 1}]], [[{"a": 2}, {"c": 1}], None], [[{"a": 1}], [{"a": 2}, {"c": 1}], None]),
+        ([{"a": 1}], [None], [{"a": 1}, None]),
+        ([{"a": 1}, {"b": 1}], [None], [{"a": 1}, {"b": 1}, None]),
+        ([{"a": 1}, {"b": 1}], [{"a": 1}], [{"a": 1}, {"b": 1}, {"a": 1}]),
+    ],
+)
+def test_files_with_other_types(write, tmp_path, first, second, joined):
+    """A struct of both would fill the dicts of each file with the keys of the other."""
+    for name, values in (("1", first), ("2", second), ("0", [None])):
+        write(f"{name}.jsonl", "".join(json.dumps({"k": value}) + "\n" for value in values))
+    files = [str(tmp_path / f"{name}.jsonl") for name in "12"]
+    load = lambda files: load_dataset("json", data_files=files, split="train")["k"]  # noqa: E731
+    assert load(files) == joined
+    assert load([*files, str(tmp_path / "0.jsonl")]) == [*joined, None]
+    assert load([str(tmp_path / "0.jsonl"), *files]) == [None, *joined]
+
+
+def test_dicts_and_text_in_two_files_do_not_fit(write, tmp_path):
+    write("1.jsonl", '{"k": {"a": 1}}\n')
+    write("2.jsonl", '{"k": "5"}\n')
+    text = message(lambda: load_dataset("json", data_files=str(tmp_path / "*.jsonl")))
+    assert "1.jsonl" in text and "2.jsonl" in text and "string" in text
+
+
+def test_int32_and_int64_files(tmp_path):
+    for name, type_ in (("1", pa.int32()), ("2", pa.int64())):
+        pq.write_table(pa.table({"a": pa.array([1], type_)}), tmp_path / f"{name}.parquet")
+    ds = load_dataset(str(tmp_path), split="train")
+    assert ds.features == {"a": Value("int64")} and ds["a"] == [1, 1]
+
+
+# --- parts of splits ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def numbers(write):
+    """Ten rows for training and three for testing."""
+    return {
+        split: write(f"{split}.csv", "x\n" + "".join(f"{i}\n" for i in range(start, stop)))
+        for split, start, stop in (("train", 0, 10), ("test", 100, 103))
+    }
+
+
+ALL = [*range(10)]
+
+
+@pytest.mark.parametrize(
+    ("split", "rows"),
+    [
+        ("train", ALL),
+        ("train[:]", ALL),
+        ("train[:3]", [0, 1, 2]),
+        ("train[7:]", [7, 8, 9]),
+        ("train[2:4]", [2, 3]),
+        ("train[-5:]", [5, 6, 7, 8, 9]),
+        ("train[-5:-3]", [5, 6]),
+        ("train[:-8]", [0, 1]),
+        ("train[5:3]", []),
+        ("train[20:]", []),
+        ("train[-20:2]", [0, 1]),
+        ("train[:50%]", ALL[:5]),
+        ("train[50%:]", ALL[5:]),
+        ("train[-10%:]", [9]),
+        ("train[:-10%]", ALL[:9]),
+        ("train[:100%]", ALL),
+        ("train[-100%:]", ALL),
+        ("test[:33%]", [100]),  # rounded to the closest: 0.99 is 1
+        ("test[33%:66%]", [101]),
+        ("test[66%:]", [102]),
+        ("test[:10%]", []),
+        ("test[-10%:]", []),  # 0.3 of a row is none from the end as well; `datasets` gives all
+        ("test[:-10%]", [100, 101, 102]),
+        ("train[1:]+test[:1]", [*ALL[1:], 100]),
+        ("test + train[:1]", [100, 101, 102, 0]),
+        ("train[:1]+train[:1]", [0, 0]),
+    ],
+)
+def test_parts_of_splits(numbers, tmp_path, split, rows):
+    assert load_dataset("csv", data_files=numbers, split=split)["x"] == rows
+    load_dataset("csv", data_files=numbers).save_to_disk(tmp_path / "saved")
+    assert load_dataset(str(tmp_path / "saved"), split=split)["x"] == rows
+
+
+def test_a_list_of_splits(numbers):
+    parts = load_dataset("csv", data_files=numbers, split=["test[:1]", "train[:1]+test[-1:]"])
+    assert [part["x"].tolist() for part in parts] == [[100], [0, 102]]
+    assert load_dataset("csv", data_files=numbers, split=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [
+        ("dev", "dev"),
+        ("dev[:1]", "dev"),
+        ("train+dev", "dev"),
+        ("train[:1", "train[:1"),
+        ("train[1]", "train[1]"),
+        ("train[a:]", "train[a:]"),
+        ("train[:1.5]", "train[:1.5]"),
+        ("train[1:50%]", "train[1:50%]"),  # `datasets` takes the 1 for 1%
+        ("train[:101%]", "train[:101%]"),
+        ("train[:5](pct1_dropremainder)", "train[:5](pct1_dropremainder)"),
+        ("train+", ""),
+        ("", ""),
+    ],
+)
+def test_unknown_and_malformed_splits(numbers, tmp_path, split, name):
+    said = f"Unknown split \"{name}\". Should be one of ['train', 'test']."
+    assert said in message(lambda: load_dataset("csv", data_files=numbers, split=split), ValueError)
+    load_dataset("csv", data_files=numbers).save_to_disk(tmp_path / "saved")
+    path = str(tmp_path / "saved")
+    assert said in message(lambda: load_dataset(path, split=[split]), ConfigError)
+
+
+def test_a_part_of_one_saved_dataset(tmp_path):
+    """It is not ignored."""
+    Dataset.from_dict({"x": [1, 2, 3]}).save_to_disk(tmp_path / "saved")
+    assert load_dataset(str(tmp_path / "saved"), split="train[1:]")["x"] == [2, 3]
+    assert load_dataset(str(tmp_path / "saved"))["x"] == [1, 2, 3]
+    with pytest.raises(ConfigError, match='Unknown split "test"'):
+        load_dataset(str(tmp_path / "saved"), split="test")
+
+
+def test_only_the_files_of_the_split_are_read_and_once(numbers, monkeypatch):
+    read = []
+    reader = FORMATS["csv"].read
+    replace_reader(monkeypatch, "csv", lambda p, o, f: read.append(p.name) or reader(p, o, f))
+    load_dataset("csv", data_files=numbers, split=["test[:1]+test[2:]", "test"])
+    assert read == ["test.csv"]
+
+
+# --- large files ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Every file is a large one; which of them were parsed."""
+    parsed = []
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    for kind, form in list(FORMATS.items()):
+
+        def counted(path, options, features, read=form.read):
+            parsed.append(path.name)
+            return read(path, options, features)
+
+        replace_reader(monkeypatch, kind, counted)
+    return parsed
+
+
+def replace_reader(monkeypatch, kind, read):
+    monkeypatch.setitem(FORMATS, kind, dataclasses.replace(FORMATS[kind], read=read))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "row"),
+    [
+        ("x.csv", "a,b\n1,x\n", {"a": 1, "b": "x"}),
+        ("x.tsv", "a\tb\n1\tx\n", {"a": 1, "b": "x"}),
+        ("x.txt", "hello\n", {"text": "hello"}),
+        ("x.jsonl", '{"a": {"b": 1}}\n{"a": {"c": [1, null]}}\n', {"a": {"b": 1}}),
+    ],
+)
+def test_a_large_file_is_parsed_once(write, large, name, content, row):
+    path = write(name, content)
+    first, second = load_dataset(path, split="train"), load_dataset(path, split="train")
+    assert large == [name]
+    assert first[0] == second[0] == row and first[:] == second[:]
+    assert first.features == second.features and first.fingerprint == second.fingerprint
+    inside = [p for p in cache.cache_root().joinpath("src").iterdir()]
+    _, meta = storage.open_folder(inside[0])
+    assert len(inside) == 1 and meta["source"] == path and "load_dataset(" in meta["function"]
+
+
+def test_a_large_parquet_file_is_parsed_once_and_keeps_class_names(tmp_path, large):
+    pq.write_table(TABLE, tmp_path / "x.parquet")
+    for _ in range(2):
+        ds = load_dataset(str(tmp_path), split="train")
+        assert ds.features == FEATURES and ds[:] == {"label": [0, 1], "ids": [[1], []]}
+    assert large == ["x.parquet"]
+
+
+def test_what_changes_a_table_changes_its_entry(write, large):
+    path = write("x.csv", "a,b\n1,NA\n")
+    text = Features({"a": Value("string"), "b": Value("string")})
+
+    def load(**options):
+        return load_dataset("csv", data_files=path, split="train", **options)[0]
+
+    for _ in range(2):
+        assert load() == {"a": 1, "b": "NA"}
+        assert load(na_values="pandas") == {"a": 1, "b": None}
+        assert load(features=text) == {"a": "1", "b": "NA"}
+        assert load(column_names=["p", "q"]) == {"p": "a", "q": "b"}
+    assert len(large) == 4
+    write("x.csv", "a,b\n2,NA\n")
+    os.utime(path, ns=(1, 1))
+    assert load() == {"a": 2, "b": "NA"}
+
+
+def test_a_file_that_changes_while_it_is_read(write, large, monkeypatch):
+    """What was read must not be found under the name of what is there now."""
+    path = write("x.csv", "a\n1\n")
+    os.utime(path, ns=(1, 1))
+    reader = FORMATS["csv"].read
+
+    def slow(p, options, features):
+        table = reader(p, options, features)
+        write("x.csv", "a\n2\n")
+        return table
+
+    replace_reader(monkeypatch, "csv", slow)
+    assert load_dataset(path, split="train")["a"] == [1]
+    replace_reader(monkeypatch, "csv", reader)
+    assert load_dataset(path, split="train")["a"] == [2]
+
+
+def test_a_damaged_entry_is_parsed_again(write, large):
+    path = write("x.csv", "a\n1\n")
+    load_dataset(path)
+    (entry,) = cache.cache_root().joinpath("src").iterdir()
+    file = next(entry.glob("*.arrow"))
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.warns(UserWarning, match="damaged") as caught:
+        assert load_dataset(path, split="train")["a"] == [1]
+    assert len(caught) == 1 and len(large) == 2
+    assert load_dataset(path, split="train")["a"] == [1] and len(large) == 2
+
+
+def test_a_cache_that_cannot_be_written(write, large, monkeypatch):
+    monkeypatch.setenv("MINIFT_CACHE", write("file", "no folder"))
+    path = write("x.csv", "a\n1\n")
+    with pytest.warns(UserWarning, match="MINIFT_CACHE") as caught:
+        assert load_dataset(path, split="train")["a"] == [1]
+    assert len(caught) == 1 and large == ["x.csv"]
+
+
+def test_a_full_disk_does_not_parse_twice(write, large, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage, "write", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        assert load_dataset(write("x.csv", "a\n1\n"), split="train")["a"] == [1]
+    assert large == ["x.csv"]
+
+
+def test_arrow_and_small_files_are_not_copied(write, tmp_path, monkeypatch):
+    load_dataset(write("x.csv", "a\n1\n"))
+    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    Dataset.from_dict({"a": [1]}).save_to_disk(tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    assert load_dataset("arrow", data_files=str(file), split="train")["a"] == [1]
+    assert not (cache.cache_root() / "src").exists()
 
 
 # --- which files ---------------------------------------------------------------------------------
@@ -570,6 +998,12 @@ def test_several_files_that_differ_are_named(write, tmp_path):
         ("train/data.csv", "train"),
         ("train/dev.csv", "validation"),
         ("a/test/b/data.csv", "test"),
+        ("data/train-00000-of-00002.parquet", "train"),
+        ("data/train_sft-00001-of-00002.parquet", "train_sft"),
+        ("data/dev-00000-of-00001-a1b2.parquet", "dev"),
+        ("data/gen.test-00000-of-00001.jsonl.gz", "gen.test"),
+        ("other/unsupervised-00000-of-00001.parquet", ""),
+        ("data/unsupervised-0-of-1.parquet", ""),
         ("trained.csv", ""),
         ("mytrain.csv", ""),
         ("constraint.csv", ""),
@@ -602,6 +1036,22 @@ def test_a_folder_of_folders(write, tmp_path):
         write(f"{name}.jsonl", json.dumps({"x": name}) + "\n")
     raw = load_dataset(str(tmp_path))
     assert raw["train"]["x"] == ["train/1", "train/2"] and raw["test"]["x"] == ["test/1"]
+
+
+def test_shards_win(write, tmp_path, capsys):
+    for name in ("data/extra-00000-of-00001", "data/test-00000-of-00001", "data/train", "dev"):
+        write(f"{name}.jsonl", json.dumps({"x": name}) + "\n")
+    for i in (1, 0):
+        write(f"data/train-0000{i}-of-00002.jsonl", json.dumps({"x": str(i)}) + "\n")
+    raw = load_dataset(str(tmp_path))
+    assert {split: ds["x"].tolist() for split, ds in raw.items()} == {
+        "train": ["0", "1"],
+        "test": ["data/test-00000-of-00001"],
+        "extra": ["data/extra-00000-of-00001"],
+    }
+    assert list(raw) == ["train", "test", "extra"]
+    assert "left alone: data/train.jsonl, dev.jsonl" in capsys.readouterr().out
+    assert load_dataset(str(tmp_path), split="extra[:1]")["x"] == ["data/extra-00000-of-00001"]
 
 
 def test_a_folder_without_splits(write, tmp_path):
@@ -638,7 +1088,7 @@ def test_a_single_file(write):
 @pytest.mark.parametrize("path", ["nothing", "no/such/dir", "glue"])
 def test_nothing_of_that_name(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    plugins.set_default_manager(plugins.build_manager(None))
+    plugins.set_default_manager(plugins.build_manager(None, plugins=[minift_files]))
     text = message(lambda: load_dataset(path), MissingFileError)
     assert f"there is no dataset {path!r}" in text and "csv" in text and "no plugin" in text
 
@@ -662,16 +1112,20 @@ def test_unknown_split(write):
 
 def test_unknown_options_name_the_nearest(write):
     path = write("x.csv", "a\n1\n")
-    with pytest.raises(TypeError, match="no option 'delimeter'") as caught:
+    with pytest.raises(TypeError, match="'delimeter' means nothing for csv") as caught:
         load_dataset("csv", data_files=path, delimeter=";")
     assert "'delimiter'" in str(caught.value)
-    with pytest.raises(ArgumentError, match="no option 'streaming'"):
+    with pytest.raises(ArgumentError, match="'streaming' means nothing for csv"):
         load_dataset("csv", data_files=path, streaming=True)
 
 
 @pytest.mark.parametrize(
     ("kind", "option"),
-    [("json", "delimiter"), ("text", "quotes"), ("csv", "field"), ("parquet", "column_names")],
+    [
+        *[("json", "delimiter"), ("text", "quotes"), ("csv", "field"), ("parquet", "column_names")],
+        *[("text", "columns"), ("csv", "filters"), ("json", "sample_by"), ("arrow", "columns")],
+        *[("parquet", "keep_linebreaks"), ("json", "na_values"), ("text", "on_bad_lines")],
+    ],
 )
 def test_an_option_of_another_format_is_not_ignored(write, kind, option):
     with pytest.raises(ArgumentError, match=f"{option!r} means nothing for {kind} files"):
@@ -695,7 +1149,7 @@ def test_a_plugin_finds_a_name(write):
     from minift import hookimpl
 
     Finder.minift_find_dataset = staticmethod(hookimpl(Finder.minift_find_dataset))
-    plugins.set_default_manager(plugins.build_manager(None, plugins=[Finder()]))
+    plugins.set_default_manager(plugins.build_manager(None, plugins=[minift_files, Finder()]))
     raw = load_dataset("glue", "mrpc", revision="abc")
     assert raw["train"][0] == {"x": "a", "l": 1} and raw["validation"].features == features
     assert asked == [("glue", "mrpc", "abc", None)]

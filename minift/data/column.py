@@ -1,8 +1,8 @@
-"""Columns without rows: `Column`, what `ds["text"]` gives, and `FlatColumn`, what a collator reads.
+"""Columns without rows: `Column`, what `ds["text"]` gives, and what a collator reads.
 
 Token columns are lists of integers. In Arrow these are one flat array of values and one of
-offsets, so a row is a slice of memory and the lengths of a million rows are one subtraction;
-Python lists never need to exist between the file and the padded batch.
+offsets, so a row is a slice of memory (`FlatColumn`) and the lengths of a million rows are one
+subtraction; Python lists never need to exist between the file and the padded batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from minift.data.rows import Rows
 from minift.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,36 +69,44 @@ class FlatColumn:
     def __init__(self, name: str, column: pa.ChunkedArray) -> None:
         if not is_flat(column.type):
             raise DataError(f"the column {name!r} holds no lists of numbers", got=column.type)
-        self.name = name
+        self.name, self.has_missing = name, column.null_count > 0
         self.values: list[np.ndarray] = []
-        starts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        starts, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
         for chunk in column.chunks:
             if chunk.values.null_count:
                 raise DataError(f"a list in the column {name!r} has a missing value in it")
             offsets = chunk.offsets.to_numpy()
-            missing = chunk.is_null().to_numpy(zero_copy_only=False)
             self.values.append(chunk.values.to_numpy(zero_copy_only=True))
             starts.append(offsets[:-1])
-            lengths.append(np.where(missing, -1, np.diff(offsets)))
+            lengths.append(np.diff(offsets))
+            if chunk.null_count:
+                lengths[-1][chunk.is_null().to_numpy(zero_copy_only=False)] = -1
         self.starts, self._lengths = np.concatenate(starts), np.concatenate(lengths)
         self.chunk_ends = np.cumsum([len(start) for start in starts[1:]])
 
-    def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """How many values some rows have, int64 of shape (rows,)."""
-        lengths = self._lengths[indices]
-        if np.any(lengths < 0):
+    def lengths(self, rows: Rows) -> np.ndarray:
+        """How many values some rows have, shape (rows,)."""
+        if isinstance(rows, range):
+            lengths = self._lengths[rows.start : rows.stop]
+        else:
+            lengths = self._lengths[rows]
+        if self.has_missing and np.any(lengths < 0):
             raise DataError(
                 f"the column {self.name!r} has missing rows", do="fill or filter them first"
             )
         return lengths
 
-    def rows(self, indices: np.ndarray) -> list[np.ndarray]:
+    def rows(self, rows: np.ndarray) -> list[np.ndarray]:
         """Views of the values of some rows."""
-        chunks = np.searchsorted(self.chunk_ends, indices, side="right").tolist()
-        starts, lengths = self.starts[indices].tolist(), self.lengths(indices).tolist()
+        starts = self.starts[rows]
+        ends = (starts + self.lengths(rows)).tolist()
+        if len(self.values) == 1:
+            values = self.values[0]
+            return [values[a:b] for a, b in zip(starts.tolist(), ends, strict=True)]
+        chunks = np.searchsorted(self.chunk_ends, rows, side="right").tolist()
         return [
-            self.values[chunk][start : start + length]
-            for chunk, start, length in zip(chunks, starts, lengths, strict=True)
+            self.values[chunk][a:b]
+            for chunk, a, b in zip(chunks, starts.tolist(), ends, strict=True)
         ]
 
 
@@ -106,26 +115,3 @@ def is_flat(type_: pa.DataType) -> bool:
     if not (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
         return False
     return pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)
-
-
-def pad_rows(
-    rows: Sequence[Any], length: int, pad_value: float, dtype: Any = np.int64, left: bool = False
-) -> np.ndarray:
-    """Rows of unequal length as one block; the one place where padding happens.
-
-    Args:
-        rows: B sequences of numbers.
-        length: T, at least the longest row.
-        pad_value: what fills the rest.
-        left: fill on the left.
-
-    Returns:
-        An array of shape (B, T) in memory of its own.
-    """
-    block = np.full((len(rows), length), pad_value, dtype=dtype)
-    for target, row in zip(block, rows, strict=True):
-        if left:
-            target[length - len(row) :] = row
-        else:
-            target[: len(row)] = row
-    return block

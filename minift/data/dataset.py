@@ -5,21 +5,26 @@ renaming columns are views. So every operation is cheap, and what a dataset is c
 three things (what its columns hold, features, rows), whatever steps led to it.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data.column import Column, FlatColumn
-from minift.data.features import ClassLabel, Features, Value, arrow_type, as_array, cast_array
+from minift.data import storage, worker
+from minift.data.batch import RowBatch
+from minift.data.column import Column, FlatColumn, is_flat
+from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
 from minift.data.fingerprint import column_digest, fingerprint
-from minift.data.formats import Format, format_batch, rows_of
+from minift.data.formats import Format, format_batch, rows_of, to_frame
 from minift.data.rows import Rows, as_rows, compose, random_order, resolve_key
 from minift.errors import ColumnError, ConfigError, DataError, nearest
+from minift.padding import Runs
 
 if TYPE_CHECKING:
     from minift.data.dataset_dict import DatasetDict
@@ -36,6 +41,8 @@ class Dataset:
         rows: which rows of the table, in which order; all of them by default.
         source: a digest of what the table holds, where it is known without reading it.
         digests: {column: digest of what it holds}, as far as known; found out when asked for.
+        form: how rows are shown.
+        derived: {column that the table holds packed, see `Runs`: the tokens that it goes with}.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class Dataset:
         source: str | None = None,
         digests: dict[str, str] | None = None,
         form: Format | None = None,
+        derived: Mapping[str, pa.ChunkedArray] | None = None,
     ) -> None:
         features = features or Features.from_arrow_schema(table.schema)
         if list(features) != table.column_names:
@@ -61,17 +69,23 @@ class Dataset:
             digests = {name: f"{source} {name}" for name in features} if source else {}
         self._digests = digests
         self._format = form or Format()
-        self._flat: dict[str, FlatColumn] = {}
+        self._derived = dict(derived or {})
+        self._views: dict[str, Any] = {}
 
     def _with(self, **changes: Any) -> "Dataset":
         """A dataset that differs in what is given."""
         said = {"table": self._table, "features": self.features, "rows": self._rows}
         if "table" not in changes:
-            said["digests"] = self._digests
+            said |= {"digests": self._digests, "derived": self._derived}
         dataset = Dataset(**{**said, "form": self._format, **changes})
         if "table" not in changes:
-            dataset._flat = self._flat
+            dataset._views = self._views
         return dataset
+
+    def __reduce__(self) -> Any:
+        """For another process: what is in files travels as their names."""
+        packed = worker.pack((self._table, self._derived))
+        return restore, (packed, self.features, self._rows, self._digests, self._format)
 
     # -- making one -------------------------------------------------------------------------------
 
@@ -81,10 +95,8 @@ class Dataset:
         lengths = {name: len(values) for name, values in mapping.items()}
         if len(set(lengths.values())) > 1:
             raise DataError("the columns have different lengths", got=lengths)
-        if features is not None and set(features) != set(mapping):
-            raise DataError(
-                "the features do not name the columns", got=list(features), expected=list(mapping)
-            )
+        if features is not None:
+            check_names(features, mapping)
         names = list(features or mapping)
         given = features or Features()
         arrays = [as_array(name, mapping[name], given.get(name)) for name in names]
@@ -97,6 +109,21 @@ class Dataset:
         """From a list of dicts; a key that a row lacks is None there."""
         names = list(dict.fromkeys(name for row in rows for name in row) or features or ())
         return cls.from_dict({name: [row.get(name) for row in rows] for name in names}, features)
+
+    @classmethod
+    def from_generator(
+        cls,
+        generator: Callable[..., Iterable[Mapping[str, Any]]],
+        features: Features | None = None,
+        gen_kwargs: Mapping[str, Any] | None = None,
+    ) -> "Dataset":
+        """From the dicts that `generator(**gen_kwargs)` yields."""
+        return cls.from_list(list(generator(**(gen_kwargs or {}))), features)
+
+    @classmethod
+    def from_file(cls, filename: str | Path) -> "Dataset":
+        """An Arrow file, memory-mapped."""
+        return cls(storage.read_stream(Path(filename)))
 
     # -- what it is -------------------------------------------------------------------------------
 
@@ -124,11 +151,16 @@ class Dataset:
         """A digest of rows, columns and features; equal for equal content from the same source."""
         for name in self.features:
             if name not in self._digests:
-                self._digests[name] = column_digest(self._table.column(name)).hex()
+                whole = self._with(rows=None).table(columns=[name])
+                self._digests[name] = column_digest(whole.column(name)).hex()
         columns = [(name, self._digests[name]) for name in self.features]
         features = json.dumps(self.features.to_dict())
         rows = self._rows if isinstance(self._rows, np.ndarray) else str(self._rows)
         return fingerprint("dataset", columns, features, rows)
+
+    @property
+    def _fingerprint(self) -> str:
+        return self.fingerprint
 
     def __fingerprint__(self) -> str:
         """Of a dataset that a mapped function reads."""
@@ -169,9 +201,14 @@ class Dataset:
         """Rows as an Arrow table, without copying where they are adjacent in the data."""
         table = self._table if columns is None else self._table.select(list(columns))
         picked = self._rows if rows is None else compose(self._rows, rows)
-        if isinstance(picked, range) and picked.step == 1:
-            return table.slice(picked.start, len(picked))
-        return table.take(pa.array(as_rows(picked)))
+        if isinstance(picked, range):
+            taken = table.slice(picked.start, len(picked))
+        else:
+            taken = table.take(pa.array(as_rows(picked)))
+        for i, name in enumerate(taken.column_names):
+            if name in self._derived:
+                taken = taken.set_column(i, name, self.view(name).rows(picked).to_arrow())
+        return taken
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for start in range(0, len(self), READ_ROWS):
@@ -184,24 +221,46 @@ class Dataset:
 
     def iter(self, batch_size: int, drop_last_batch: bool = False) -> Iterator[Any]:
         """Batches in order, each a dict of lists (or as the format says)."""
-        size = len(self) - len(self) % batch_size if drop_last_batch else len(self)
-        for start in range(0, size, batch_size):
-            yield self.read(range(start, min(start + batch_size, size)))
+        left_out = len(self) % batch_size if drop_last_batch else 0
+        return self.take(len(self) - left_out).batches_of(None, batch_size)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> "RowBatch":
         """Called by torch's DataLoader with the indices of a whole batch."""
         return RowBatch(self, np.asarray(indices, dtype=np.int64))
 
-    def flat(self, name: str) -> FlatColumn:
-        """A token column as views of memory; rows are rows of the table."""
-        if name not in self._flat:
+    def view(self, name: str) -> Any:
+        """A column as views of memory, or None if it cannot be; its rows are rows of the table.
+
+        `FlatColumn` for lists of numbers, `Runs` for masks and type ids, an array for numbers.
+        """
+        if name not in self._views:
             self.check_columns([name])
-            self._flat[name] = FlatColumn(name, self._table.column(name))
-        return self._flat[name]
+            column: Any = self._table.column(name)
+            view: Any = None
+            kind = column.type
+            number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+            if name in self._derived:
+                lengths = FlatColumn(name, self._derived[name]).lengths(range(len(column)))
+                view = Runs.unpack(column, lengths)
+            elif is_flat(kind) and not column.null_count:
+                view = FlatColumn(name, column)
+            elif number and not column.null_count:
+                view = column.to_numpy()
+            self._views[name] = view
+        return self._views[name]
 
     def lengths(self, name: str) -> np.ndarray:
         """The number of values in each row of a list column, shape (rows,)."""
-        return self.flat(name).lengths(as_rows(self._rows))
+        view = self.view(name)
+        if not isinstance(view, FlatColumn | Runs):
+            view = FlatColumn(name, self._table.column(name))  # which says what is wrong
+        return view.rows(self._rows).lengths if isinstance(view, Runs) else view.lengths(self._rows)
+
+    def pad_batch(
+        self, indices: Sequence[int] | np.ndarray, *args: Any, **options: Any
+    ) -> dict[str, np.ndarray]:
+        """Rows as arrays, token columns padded to the longest; see `RowBatch.pad`."""
+        return self.__getitems__(indices).pad(*args, **options)
 
     # -- choosing rows ----------------------------------------------------------------------------
 
@@ -215,73 +274,67 @@ class Dataset:
         """A random order: `numpy.random.default_rng(seed).permutation(n)`, as `datasets` does."""
         return self.select(random_order(len(self), seed, generator))
 
-    def filter(
-        self,
-        function: Any,
-        batched: bool = False,
-        batch_size: int = READ_ROWS,
-        input_columns: str | Sequence[str] | None = None,
-        fn_kwargs: Mapping[str, Any] | None = None,
-    ) -> "Dataset":
-        """The rows for which `function` answers True, or which a boolean array marks."""
-        if not callable(function):
-            mask = np.asarray(function)
-            if (mask.size and mask.dtype != bool) or mask.shape != (len(self),):
-                raise DataError(
-                    "the mask does not fit",
-                    got=f"{mask.dtype} of shape {mask.shape}",
-                    expected=f"bool of shape ({len(self)},)",
-                )
-            return self.select(np.flatnonzero(mask))
-        columns = [input_columns] if isinstance(input_columns, str) else input_columns
-        self.check_columns(columns or ())
-        keep = np.zeros(len(self), dtype=bool)
-        for start in range(0, len(self), batch_size):
-            rows = range(start, min(start + batch_size, len(self)))
-            batch, options = self.read(rows, columns), dict(fn_kwargs or {})
-            answers = [
-                function(*([given] if columns is None else [given[n] for n in columns]), **options)
-                for given in ([batch] if batched else rows_of(batch, len(rows)))
-            ]
-            answer = answers[0] if batched else answers
-            answer = np.asarray(answer if hasattr(answer, "__array__") else list(answer), bool)
-            if answer.shape != (len(rows),):
-                raise DataError(
-                    f"filter got {answer.size} answers for {len(rows)} rows",
-                    expected="one True or False for each row",
-                )
-            keep[start : rows.stop] = answer
-        return self.filter(keep)
+    def take(self, n: int) -> "Dataset":
+        """The first n rows, or all if there are fewer."""
+        if n < 0:
+            raise ConfigError("a number of rows is not negative", got=n)
+        return self.select(range(min(n, len(self))))
+
+    def skip(self, n: int) -> "Dataset":
+        """The rows after the first n."""
+        return self.select(range(len(self.take(n)), len(self)))
+
+    def shard(self, num_shards: int, index: int, contiguous: bool = True) -> "Dataset":
+        """One of `num_shards` parts: adjacent rows, or every `num_shards`-th row."""
+        if not 0 <= index < num_shards:
+            raise ConfigError("index must be in [0, num_shards-1]", got=f"{index} of {num_shards}")
+        if not contiguous:
+            return self.select(range(index, len(self), num_shards))
+        size, more = divmod(len(self), num_shards)  # the first ones get one more
+        start = index * size + min(index, more)
+        return self.select(range(start, start + size + (index < more)))
+
+    def filter(self, function: Any, **options: Any) -> "Dataset":
+        """The rows for which `function` answers True, or which a boolean array marks.
+
+        The answers are found, and kept, like the result of `map`, whose options it takes:
+        `batched`, `batch_size`, `with_indices`, `input_columns`, `fn_kwargs`, `num_proc`...
+        """
+        if callable(function):
+            from minift.data.mapping import answers_of
+
+            return self.filter(answers_of(self, function, **options))
+        mask = np.asarray(function)
+        if (mask.size and mask.dtype != bool) or mask.shape != (len(self),):
+            raise DataError(
+                "the mask does not fit",
+                got=f"{mask.dtype} of shape {mask.shape}",
+                expected=f"bool of shape ({len(self)},)",
+            )
+        return self.select(np.flatnonzero(mask))
 
     def sort(
-        self, column_names: str | Sequence[str], reverse: bool | Sequence[bool] = False
+        self,
+        column_names: str | Sequence[str],
+        reverse: bool | Sequence[bool] = False,
+        null_placement: str = "at_end",
     ) -> "Dataset":
-        """Rows in the order of the columns' values; missing values last; equal rows keep theirs."""
+        """Rows in the order of the columns' values; equal rows keep theirs."""
         names = [column_names] if isinstance(column_names, str) else list(column_names)
         self.check_columns(names)
         down = [reverse] * len(names) if isinstance(reverse, bool) else list(reverse)
         if len(down) != len(names):
             raise ConfigError("sort needs one reverse= for each column", got=down, expected=names)
-        orders = ["descending" if reverse else "ascending" for reverse in down]
-        keys = list(zip(names, orders, strict=True))
-        return self.select(pc.sort_indices(self.table(columns=names), sort_keys=keys).to_numpy())
+        keys = [(n, "descending" if d else "ascending") for n, d in zip(names, down, strict=True)]
+        placed = {} if null_placement == "at_end" else {"null_placement": null_placement}
+        order = pc.sort_indices(self.table(columns=names), sort_keys=keys, **placed)
+        return self.select(order.to_numpy())
 
-    def train_test_split(
-        self, test_size: float | int = 0.25, seed: int | None = None, shuffle: bool = True
-    ) -> "DatasetDict":
-        """Two disjoint datasets; the same rows as the peer's for the same seed."""
-        from minift.data.dataset_dict import DatasetDict
+    def train_test_split(self, *args: Any, **options: Any) -> "DatasetDict":
+        """Two disjoint datasets, see `minift.data.joining.train_test_split`."""
+        from minift.data.joining import train_test_split
 
-        n = len(self)
-        n_test = int(np.ceil(test_size * n)) if isinstance(test_size, float) else int(test_size)
-        if not 0 < n_test < n:
-            raise ConfigError("test_size leaves a split empty", got=test_size, expected=f"0 to {n}")
-        if shuffle:
-            order = random_order(n, seed)
-            test, train = order[:n_test], order[n_test:]
-        else:
-            train, test = np.split(np.arange(n), [n - n_test])
-        return DatasetDict(train=self.select(train), test=self.select(test))
+        return train_test_split(self, *args, **options)
 
     # -- choosing and changing columns ------------------------------------------------------------
 
@@ -326,6 +379,7 @@ class Dataset:
             features=Features({n: self.features[old] for old, n in new_names.items()}),
             digests=known,
             form=form,
+            derived={new: self._derived[n] for n, new in new_names.items() if n in self._derived},
         )
 
     def add_column(self, name: str, column: Any, feature: Any = None) -> "Dataset":
@@ -335,19 +389,46 @@ class Dataset:
         added = Dataset.from_dict({name: column}, Features({name: feature}) if feature else None)
         if len(added) != len(self):
             raise DataError(f"column {name!r} does not fit", got=len(added), expected=len(self))
-        dataset = self._compact()
+        dataset = self.flatten_indices()
         table = dataset._table.append_column(name, added._table.column(name))
         features = Features({**self.features, **added.features})
-        return dataset._with(table=table, features=features, digests=dict(dataset._digests))
+        same = {"digests": dict(dataset._digests), "derived": dataset._derived}
+        return dataset._with(table=table, features=features, **same)
 
     def cast_column(self, column: str, feature: Any) -> "Dataset":
         """The column as another feature; strings become numbers of a ClassLabel by their names."""
         self.check_columns([column])
         values = self.table(columns=[column]).column(column)
-        return self._compact()._replaced(column, cast_array(column, values, feature), feature)
+        return self.flatten_indices()._replaced(
+            column, cast_array(column, values, feature), feature
+        )
 
-    def class_encode_column(self, column: str) -> "Dataset":
-        """Make a ClassLabel of a column; its names are the sorted values, as strings."""
+    def cast(self, features: Features) -> "Dataset":
+        """All columns as other features, which name the same columns in any order."""
+        check_names(features, self.features)
+        dataset = self
+        for name, feature in features.items():
+            if feature != self.features[name]:
+                dataset = dataset.cast_column(name, feature)
+        return dataset.select_columns(list(features))
+
+    def flatten_indices(self) -> "Dataset":
+        """The same rows in a table that holds no others, in their order."""
+        if isinstance(self._rows, range) and len(self._rows) == self._table.num_rows:
+            return self
+        rows = self._rows
+        if isinstance(rows, range):  # a slice
+            derived = {n: c.slice(rows.start, len(rows)) for n, c in self._derived.items()}
+            table = self._table.slice(rows.start, len(rows))
+            return self._with(table=table, rows=None, derived=derived)
+        return self._with(table=self.table(), rows=None)
+
+    def class_encode_column(self, column: str, include_nulls: bool = False) -> "Dataset":
+        """Make a ClassLabel of a column; its names are the sorted values, as strings.
+
+        Args:
+            include_nulls: make a class "None" of missing values, which stay missing otherwise.
+        """
         self.check_columns([column])
         if not isinstance(self.features[column], Value):
             raise DataError(
@@ -356,24 +437,19 @@ class Dataset:
                 expected="text or numbers",
             )
         values = self.table(columns=[column]).column(column).to_pylist()
-        texts = [None if value is None else str(value) for value in values]
+        texts = [None if v is None and not include_nulls else str(v) for v in values]
         names = sorted({text for text in texts if text is not None})
         feature = ClassLabel(names=names)
         array = cast_array(column, pa.array(texts, pa.string()), feature)
-        return self._compact()._replaced(column, array, feature)
-
-    def _compact(self) -> "Dataset":
-        """The same rows in a table that has no others."""
-        if isinstance(self._rows, range) and len(self._rows) == self._table.num_rows:
-            return self
-        return self._with(table=self.table(), rows=None)
+        return self.flatten_indices()._replaced(column, array, feature)
 
     def _replaced(self, column: str, values: Any, feature: Any) -> "Dataset":
         """The same rows with another column in the place of one."""
         table = self._table.set_column(self.column_names.index(column), column, values)
         known = {name: digest for name, digest in self._digests.items() if name != column}
         features = Features({**self.features, column: feature})
-        return self._with(table=table, features=features, digests=known)
+        derived = {name: tokens for name, tokens in self._derived.items() if name != column}
+        return self._with(table=table, features=features, digests=known, derived=derived)
 
     def unique(self, column: str) -> list[Any]:
         """The different values, in order of first appearance."""
@@ -405,26 +481,56 @@ class Dataset:
     def reset_format(self) -> None:
         self._format = Format()
 
-    def set_transform(self, transform: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    @property
+    def format(self) -> dict[str, Any]:
+        """The format, as `set_format` takes it."""
+        form = self._format
+        shown = self.column_names if form.columns is None else list(form.columns)
+        said = {"type": form.kind, "format_kwargs": form.options, "columns": shown}
+        return {**said, "output_all_columns": form.output_all_columns}
+
+    @contextlib.contextmanager
+    def formatted_as(self, *args: Any, **options: Any) -> Iterator[None]:
+        """Another format inside a `with` block."""
+        before = self._format
+        try:
+            self.set_format(*args, **options)
+            yield
+        finally:
+            self._format = before
+
+    def set_transform(
+        self,
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None,
+        columns: Sequence[str] | None = None,
+        output_all_columns: bool = False,
+    ) -> None:
         """Show rows through a function of a batch, called at each reading."""
-        self._format = Format("transform", transform=transform)
+        self.set_format(None, columns, output_all_columns)
+        if transform is not None:
+            self._format = replace(self._format, kind="transform", transform=transform)
+
+    def with_transform(self, *args: Any, **options: Any) -> "Dataset":
+        dataset = self._with()
+        dataset.set_transform(*args, **options)
+        return dataset
 
     def _plain(self) -> "Dataset":
         return self._with(form=Format())
 
     # -- mapping and saving (in files of their own) -----------------------------------------------
 
-    def map(self, function: Callable[..., Any] | None = None, **options: Any) -> "Dataset":
+    def map(self, function: Callable[..., Any] | None = None, *args: Any, **options: Any) -> Any:
         """Apply a function to every row or batch; see `minift.data.mapping.map_dataset`."""
         from minift.data.mapping import map_dataset
 
-        return map_dataset(self, function, **options)
+        return map_dataset(self, function, *args, **options)
 
-    def save_to_disk(self, dataset_path: Any) -> None:
+    def save_to_disk(self, dataset_path: Any, **options: Any) -> None:
         """Write a folder that `load_from_disk` opens, here and in `datasets`."""
-        from minift.data.dataset_dict import save_dataset
+        from minift.data.saving import save_dataset
 
-        save_dataset(self, dataset_path)
+        save_dataset(self, dataset_path, **options)
 
     def to_dict(self) -> dict[str, list[Any]]:
         return self._plain().read(slice(None))
@@ -432,54 +538,35 @@ class Dataset:
     def to_list(self) -> list[dict[str, Any]]:
         return list(self._plain())
 
+    def to_pandas(self) -> Any:
+        """A DataFrame, where pandas is installed."""
+        return to_frame(self.table())
 
-class RowBatch(Sequence[dict[str, Any]]):
-    """Some rows of a dataset, not read yet.
+    def to_polars(self) -> Any:
+        """A polars DataFrame, where polars is installed."""
+        import polars
 
-    A collator of ours pads token columns straight from the memory map; any other collator sees
-    what it expects, a list of dicts.
-    """
+        return polars.from_arrow(self.table())
 
-    def __init__(self, dataset: Dataset, indices: np.ndarray) -> None:
-        self.dataset = dataset
-        self.table_rows = as_rows(compose(dataset._rows, resolve_key(indices, len(dataset))))
-        self.indices = indices
-        self._read: list[dict[str, Any]] | None = None
+    def to_csv(self, path: str | Path, **options: Any) -> None:
+        """A csv file; `sep` and `header` (True) may be given."""
+        self._write("csv", path, options)
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    def to_json(self, path: str | Path, **options: Any) -> None:
+        """JSON lines, or with `lines=False` one array."""
+        self._write("json", path, options)
 
-    def __getitem__(self, key: Any) -> Any:
-        if self._read is None:
-            self._read = list(rows_of(self.dataset.read(self.indices), len(self)))
-        return self._read[key]
+    def to_parquet(self, path: str | Path, **options: Any) -> None:
+        """A parquet file that knows the features."""
+        self._write("parquet", path, options)
+
+    def _write(self, kind: str, path: str | Path, options: Mapping[str, Any]) -> None:
+        from minift.data.loading import write_file
+
+        write_file(kind, self, path, options)
 
 
-def concatenate_datasets(dsets: Sequence[Dataset]) -> Dataset:
-    """One dataset after the other; a column that one lacks is None there.
-
-    Raises:
-        DataError: a column has types that cannot be joined without loss.
-    """
-    if not dsets:
-        raise ConfigError("concatenate_datasets needs at least one dataset")
-    features = Features()
-    for name, feature in (item for dataset in dsets for item in dataset.features.items()):
-        before = features.get(name, feature)
-        if pa.null() in (arrow_type(before), arrow_type(feature)):
-            features[name] = feature if arrow_type(before) == pa.null() else before
-        elif before != feature and ClassLabel in (type(before), type(feature)):
-            raise DataError(
-                f"the column {name!r} has other classes in another dataset",
-                got=f"{before!r:.200} and {feature!r:.200}",
-                do="make them the same with cast_column",
-            )
-        features.setdefault(name, feature)
-    tables = [dataset.table().replace_schema_metadata(None) for dataset in dsets]
-    try:
-        table = pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"the datasets cannot be joined: {error}") from None
-    joined = Features.from_arrow_schema(table.schema)
-    same = {n: f for n, f in features.items() if arrow_type(f) == table.schema.field(n).type}
-    return Dataset(table, Features({**joined, **same}))
+def restore(packed: Any, features: Features, rows: Rows, digests: Any, form: Format) -> Dataset:
+    """A dataset that another process named."""
+    table, derived = worker.unpack(*packed)
+    return Dataset(table, features, rows, digests=digests, form=form, derived=derived)

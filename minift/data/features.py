@@ -1,4 +1,4 @@
-"""What a column holds: `Value`, `ClassLabel`, `List`, and dicts of these.
+"""What a column holds: `Value`, `ClassLabel`, `List`, `Json`, and dicts of these.
 
 Features say more than Arrow types (the names of classes), so they travel in the Arrow schema's
 metadata under the key `huggingface`, in the JSON form that `datasets` writes: files written here
@@ -8,8 +8,9 @@ open there with their class names, and the other way round.
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ import pyarrow.compute as pc
 from minift.errors import ConfigError, DataError, MiniftError, nearest
 
 METADATA_KEY = b"huggingface"
+
+JSON = pa.json_()  # text to Arrow, with a name that says what it is
 
 # Names that `datasets` uses and pyarrow spells otherwise.
 ALIASES = {"float": "float32", "double": "float64"}
@@ -57,12 +60,32 @@ class List:
         return f"List({self.feature!r}{length})"
 
 
+@dataclass(frozen=True)
+class Json:
+    """Any Python objects that JSON can hold, stored as its text: dicts keep exactly their keys.
+
+    In a struct every dict would have the keys of all, filled with None. Python values are encoded
+    as they are, so a str stays one; a text column that is cast is taken for the text of JSON.
+    """
+
+
 class ClassLabel:
-    """Integers 0 <= i < num_classes that have names; -1 and None mean unlabelled."""
+    """Integers 0 <= i < num_classes that have names; -1 and None mean unlabelled.
+
+    `names_file` is a text file with a name in each line.
+    """
 
     dtype = "int64"
 
-    def __init__(self, num_classes: int | None = None, names: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        names: Any = None,
+        names_file: str | Path | None = None,
+    ) -> None:
+        if names_file is not None:
+            lines = Path(names_file).read_text(encoding="utf-8").split("\n")
+            names = [line.strip() for line in lines if line.strip()]
         if names is None and num_classes is None:
             raise ConfigError("ClassLabel needs names= or num_classes=")
         self.names = list(map(str, range(num_classes or 0) if names is None else names))
@@ -160,6 +183,16 @@ class Features(dict[str, Any]):
         return cls({name: from_json(feature) for name, feature in said.items()})
 
 
+def check_names(features: Features, columns: Iterable[str], where: str = "") -> None:
+    """An error unless the features are those of the columns, in whatever order."""
+    if set(features) != set(columns):
+        raise DataError(
+            f"{where}the features do not name the columns",
+            got=sorted(features),
+            expected=sorted(columns),
+        )
+
+
 def value_type(name: str) -> pa.DataType:
     """The Arrow type that a `Value` names, for example "timestamp[us]" or "int8"."""
     bare, *inside = re.split(r"[\[\](),\s]+", name.strip("])"))
@@ -185,21 +218,25 @@ def arrow_type(feature: Any) -> pa.DataType:
             return value_type(feature.dtype)
         case ClassLabel():
             return pa.int64()
+        case Json():
+            return JSON
         case List():
             return pa.list_(arrow_type(feature.feature), feature.length)
         case dict():
             return pa.struct([pa.field(name, arrow_type(f)) for name, f in feature.items()])
-    raise ConfigError(f"not a feature: {feature!r}", expected="Value, ClassLabel, List or a dict")
+    raise ConfigError(f"not a feature: {feature!r}", expected="Value, ClassLabel, List, Json, dict")
 
 
 def from_arrow(type_: pa.DataType) -> Any:
     """The feature of a bare Arrow type."""
+    if type_ == JSON:
+        return Json()
     if pa.types.is_dictionary(type_):
         return from_arrow(type_.value_type)
-    if pa.types.is_fixed_size_list(type_):
-        return List(from_arrow(type_.value_type), type_.list_size)
     if pa.types.is_list(type_) or pa.types.is_large_list(type_):
         return List(from_arrow(type_.value_type))
+    if pa.types.is_fixed_size_list(type_):
+        return List(from_arrow(type_.value_type), type_.list_size)
     if pa.types.is_struct(type_):
         return {
             type_.field(i).name: from_arrow(type_.field(i).type) for i in range(type_.num_fields)
@@ -214,6 +251,8 @@ def to_json(feature: Any) -> Any:
             return {"dtype": feature.dtype, "_type": "Value"}
         case ClassLabel():
             return {"names": feature.names, "_type": "ClassLabel"}
+        case Json():
+            return {"_type": "Json"}
         case List():
             said = {"feature": to_json(feature.feature), "_type": "List"}
             return said if feature.length < 0 else {**said, "length": feature.length}
@@ -229,6 +268,10 @@ def from_json(said: Any) -> Any:
         return Value(said["dtype"])
     if kind == "ClassLabel":
         return ClassLabel(names=said.get("names"), num_classes=said.get("num_classes"))
+    if kind == "Json":  # read as objects, also where `datasets` was told not to decode it
+        return Json()
+    if kind == "Translation":  # in the order in which `datasets` stores it
+        return {language: Value("string") for language in sorted(said["languages"])}
     if kind in ("List", "LargeList", "Sequence"):
         inner = from_json(said["feature"])
         if kind == "Sequence" and isinstance(inner, dict):  # the old form: a dict of lists
@@ -246,17 +289,63 @@ def as_array(name: str, values: Any, feature: Any = None) -> Any:
     Args:
         name: of the column, for messages.
         values: one for each row.
-        feature: what the column shall hold; inferred by default.
+        feature: what the column shall hold; inferred by default. Dicts are a struct if all have
+            the same keys, else Json.
 
     Raises:
         DataError: the values mix types, or do not fit the feature.
     """
     try:
-        is_arrow = isinstance(values, pa.Array | pa.ChunkedArray)
-        array = values if is_arrow else pa.array(plain_values(values))
-    except (pa.ArrowException, OverflowError, TypeError) as error:
+        if isinstance(values, pa.Array | pa.ChunkedArray):
+            return values if feature is None else cast_array(name, values, feature)
+        values = plain_values(values)
+        if "Json(" in repr(feature):
+            texts = [at_json(value, feature, to_text) for value in values]
+            return pa.array(texts).cast(arrow_type(feature))
+        array = pa.array(values)
+        if feature is None and "struct<" in str(array.type) and keys_vary(values, array.type):
+            return as_array(name, values, Json())
+    except (pa.ArrowException, OverflowError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"the values of column {name!r} mix types or do not fit: {error}") from None
     return array if feature is None else cast_array(name, array, feature)
+
+
+def to_text(value: Any) -> str:
+    """JSON; numbers may be in arrays or tensors. What has no JSON (NaN, a date) is an error."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=lambda x: x.tolist())
+
+
+def at_json(value: Any, feature: Any, change: Callable[[Any], Any]) -> Any:
+    """The value with a change, to JSON text or from it, in the places where the feature is Json."""
+    if value is None:
+        return None
+    match feature:
+        case Json():
+            return change(value)
+        case List() if not isinstance(value, str):
+            return [at_json(item, feature.feature, change) for item in value]
+        case dict() if isinstance(value, dict):
+            return {name: at_json(v, feature.get(name), change) for name, v in value.items()}
+    return value
+
+
+def objects(column: Any) -> list[Any]:
+    """An Arrow column as Python objects, JSON text as what it says."""
+    feature, values = from_arrow(column.type), column.to_pylist()
+    if "Json(" not in repr(feature):
+        return values
+    return [at_json(value, feature, json.loads) for value in values]
+
+
+def keys_vary(values: Iterable[Any], type_: pa.DataType) -> bool:
+    """Whether a struct would fill a dict: the type has the keys of all, and some dict has fewer."""
+    values = [value for value in values if value is not None]
+    if pa.types.is_list(type_):
+        return keys_vary([item for value in values for item in value], type_.value_type)
+    return pa.types.is_struct(type_) and (
+        any(len(value) < type_.num_fields for value in values)
+        or any(keys_vary([value[field.name] for value in values], field.type) for field in type_)
+    )
 
 
 def plain_values(values: Any) -> Any:
@@ -286,6 +375,10 @@ def cast_array(name: str, column: Any, feature: Any) -> Any:
             known = {value: feature.str2int(value) for value in pc.unique(column).to_pylist()}
             if not pa.types.is_integer(column.type):
                 return pa.array([known[value] for value in column.to_pylist()], pa.int64())
+        if "Json(" in repr(feature) and column.type != arrow_type(feature):
+            if pa.types.is_string(column.type):  # of a csv file, say: it is the text of JSON
+                column = column.cast(JSON)
+            return as_array(name, objects(column), feature)
         return column.cast(arrow_type(feature))
-    except (pa.ArrowException, DataError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise DataError(f"column {name!r} cannot become {feature!r:.200}: {error}") from None

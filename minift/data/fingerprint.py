@@ -7,6 +7,9 @@ belong to an installed library, which counts by name and version. And a digest s
 without a reason: comments, blank lines, moved lines, the hash seed and the process do not matter.
 Where a value has no content that could be digested (a lock, a socket), `Unhashable` names the path
 to it; the caller then computes and keeps nothing. When in doubt, recompute.
+
+`explained` also notes what it met on the way, so that `changes` can say in one line why a result is
+computed again: "global 'MAX_LEN': 128 -> 256".
 """
 
 import ast
@@ -39,25 +42,68 @@ OURS = Path(__file__).resolve().parents[1]  # counts by its version, like any li
 
 # What vars(class) holds beside what was written in the class.
 NO_CONTENT = {"__dict__", "__weakref__", "__module__", "__qualname__", "_abc_impl"}
-NO_CONTENT |= {"__firstlineno__", "__static_attributes__"}
+NO_CONTENT |= {"__firstlineno__", "__static_attributes__", "__slotnames__"}
 DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
+
+MAX_NOTES = 500
+NOTED_ITEMS = 20  # a larger container is noted as a whole
+NOTED_LENGTH = 40
+# Notes are stored and printed, so no text is in them that is called like one of these.
+SECRET = re.compile(r"key|secret|passw|credential|auth|token(?!i)", re.IGNORECASE)
+
+PLAIN = (int, bool, type(None), complex, type(Ellipsis))
 
 
 class Unhashable(MiniftError, TypeError):
     """A value that has no content to digest."""
 
 
-def fingerprint(*values: Any) -> str:
+def fingerprint(*values: Any, notes: dict[str, str] | None = None) -> str:
     """32 hexadecimal digits for the values, equal in every process.
+
+    Args:
+        values: of any kind.
+        notes: gets what `explained` returns, which takes a little longer.
 
     Raises:
         Unhashable: names the path to the value that cannot be digested.
     """
-    walk = _Walk()
+    walk = _Walk(notes)
     try:
         return join(*(walk.digest(value, "") for value in values)).hex()
     except RecursionError:
         raise Unhashable("a value is nested too deeply to be fingerprinted") from None
+
+
+def explained(*values: Any) -> tuple[str, dict[str, str]]:
+    """The fingerprint of the values, and notes of what was found where.
+
+    Args:
+        values: a dict gives names to the places: {"function": f, "batch_size": 1000}.
+
+    Returns:
+        The digest as `fingerprint` gives it, and {place: what is there}: a short plain value as it
+        is written, anything else by eight digits of its digest. Places are "code of tokenize", or
+        seen from the function that reads them: "global 'MAX_LEN'", and for the functions that it
+        calls "helper -> global 'N'". At most MAX_NOTES.
+
+    Raises:
+        Unhashable: names the path to the value that cannot be digested.
+    """
+    notes: dict[str, str] = {}
+    return fingerprint(*values, notes=notes), notes
+
+
+def changes(before: dict[str, str], after: dict[str, str]) -> str:
+    """What differs between two fingerprints' notes, in one line; "" if nothing does."""
+    said = []
+    for place in {**before, **after}:
+        old, new = before.get(place, "nothing"), after.get(place, "nothing")
+        if old != new:
+            code = place.startswith("code of ")
+            said.append(f"the {place}" if code else f"{place}: {old} -> {new}")
+    more = [f"and {len(said) - 3} more"] if len(said) > 3 else []
+    return "; ".join(said[:3] + more)
 
 
 def join(*parts: bytes) -> bytes:
@@ -75,27 +121,51 @@ class _Walk:
     `open` holds the containers that are being digested now, so that cycles end. `seen` numbers the
     functions, classes and objects in the order of meeting them; a second meeting is "the n-th", so
     that a net of helpers that call each other is walked once and not along each of its paths.
+    `notes` (None where they are not wanted) have no part in the digest.
     """
 
-    def __init__(self, outer: "_Walk | None" = None) -> None:
+    def __init__(self, notes: dict[str, str] | None, outer: "_Walk | None" = None) -> None:
+        self.notes = notes
         self.open: dict[int, int] = dict(outer.open) if outer else {}
         self.seen: dict[int, tuple[int, Any]] = dict(outer.seen) if outer else {}
 
     def digest(self, value: Any, path: str) -> bytes:
         simple = digest_scalar(value)
         if simple is not None:
+            if self.notes is not None:
+                self.note(path, shown(value, simple))
             return simple
         if id(value) in self.open:  # a cycle: how far up is all that there is to say
             return join(b"cycle", str(len(self.open) - self.open[id(value)]).encode())
         contains = type(value) in (list, tuple, dict)
         if contains:
             self.open[id(value)] = len(self.open)
-        try:
-            kind = type(value)
-            return join(f"{kind.__module__}.{kind.__qualname__}".encode(), self.parts(value, path))
-        finally:
-            if contains:
-                del self.open[id(value)]
+        notes, count, met = self.notes, len(self.notes or ()), id(value) in self.seen
+        kind = type(value)
+        if count >= MAX_NOTES or kind is types.CodeType or (contains and len(value) > NOTED_ITEMS):
+            self.notes = None
+        found = join(f"{kind.__module__}.{kind.__qualname__}".encode(), self.parts(value, path))
+        self.notes = notes
+        if contains:
+            del self.open[id(value)]
+        if notes is not None and len(notes) == count and not met:  # nor was any part of it
+            self.note(path, found.hex()[:8])
+        return found
+
+    def note(self, path: str, text: str) -> None:
+        """Of the path, the last function is enough, and the first one goes without saying.
+
+        What Python keeps in a class (`__dataclass_fields__`) is not taken apart.
+        """
+        if self.notes is None or len(self.notes) >= MAX_NOTES:
+            return
+        first, *route = path.split(" -> ")
+        place = re.sub(r"(\.__\w+__)[.\[ ](?!->).*", r"\1", " -> ".join(route[-2:]) or first)
+        if text.endswith(("'", '"')) and SECRET.search(place):
+            text = join(text.encode()).hex()[:8]
+        old = self.notes.setdefault(place, text)
+        if old != text:  # two things in one place: a digest of both
+            self.notes[place] = join(old.encode(), text.encode()).hex()[:8]
 
     def once(self, value: Any, parts: Callable[[], bytes]) -> bytes:
         """The parts at the first meeting, the number at any other."""
@@ -113,7 +183,7 @@ class _Walk:
             case types.MappingProxyType():
                 return self.pairs(dict(value), path)
             case set() | frozenset():  # a walk for each, as their order is chance
-                return join(*sorted(_Walk(self).digest(v, f"{path}{{}}") for v in value))
+                return join(*sorted(_Walk(None, self).digest(v, f"{path}{{}}") for v in value))
             case types.FunctionType():
                 return self.function(value, path)
             case types.CodeType():
@@ -129,7 +199,8 @@ class _Walk:
                     return named
                 return join(named, self.digest(owner, f"{path}.self"))
             case functools.partial():
-                return self.digest((value.func, value.args, sorted(value.keywords.items())), path)
+                keywords = dict(sorted(value.keywords.items()))
+                return self.digest((value.func, value.args, keywords), path)
             case types.ModuleType():
                 return library(value.__name__) or source_digest([value.__name__])
             case type():
@@ -146,7 +217,9 @@ class _Walk:
         """A dict in its own order, which can matter (the order of labels)."""
         parts = []
         for key, item in value.items():
-            parts += [self.digest(key, path), self.digest(item, f"{path}[{key!r}]")]
+            said = self.digest(key, f"{path} keys".lstrip())
+            where = f"{path}[{shown(key, said)}]" if path else str(key)
+            parts += [said, self.digest(item, where)]
         return join(*parts)
 
     def function(self, function: types.FunctionType, path: str) -> bytes:
@@ -154,16 +227,16 @@ class _Walk:
         # A closure, or a wrapper that took over a library's name, is more than its name says.
         if known and "<" not in function.__qualname__ and installed(function.__code__.co_filename):
             return join(f"{function.__module__}.{function.__qualname__}".encode(), known)
-        return self.once(function, lambda: self.body(function, path or function.__qualname__))
+        return self.once(function, lambda: self.body(function, path))
 
     def body(self, function: types.FunctionType, path: str) -> bytes:
-        """What the function runs and what it reads."""
-        parts = [
-            self.digest(function.__code__, path),
-            self.digest(function.__defaults__, f"{path}.__defaults__"),
-            self.digest(sorted((function.__kwdefaults__ or {}).items()), f"{path}.__kwdefaults__"),
-            self.digest(sorted(vars(function).items()), f"{path}.__dict__"),
-        ]
+        """What the function runs and what it reads; the path goes on with its name."""
+        name = function.__qualname__.rpartition("<locals>.")[2]
+        path = " -> ".join([*path.split(" -> ")[:-1], name])
+        parts = [self.digest(function.__code__, f"code of {name}")]
+        for kept in ("__defaults__", "__kwdefaults__", "__dict__"):
+            content = getattr(function, kept)
+            parts.append(self.digest(content, f"{path} -> {kept}") if content else b"")
         cells = function.__closure__ or ()
         for variable, cell in zip(function.__code__.co_freevars, cells, strict=True):
             try:
@@ -183,45 +256,37 @@ class _Walk:
                 parts.append(name.encode() if hasattr(builtins, name) else b"undefined")
                 continue
             value, where = scope[name], f"{path} -> global {name!r}"
-            parts.append(name.encode())
-            if isinstance(value, types.ModuleType) and name not in read.whole:
-                parts.append(self.module(value, read.attributes, where))
-            else:
-                parts.append(self.digest(value, where))
+            attributes = None if name in read.whole else read.attributes
+            parts += [name.encode(), self.module(value, attributes, where)]
         package = scope.get("__package__") or ""
         imported = [absolute("." * level + name, package) for level, name in read.imports]
-        return join(*parts, source_digest(imported))
+        if imported:
+            parts.append(source_digest(imported))
+            self.note(f"code of what {path.split(' -> ')[-1]} imports", parts[-1].hex()[:8])
+        return join(*parts)
 
-    def module(self, module: types.ModuleType, attributes: set[str], path: str) -> bytes:
-        """Those of a user's module's attributes that the code can mean."""
+    def module(self, module: Any, attributes: set[str] | None, path: str) -> bytes:
+        """Those of a user's module's attributes that the code can mean; anything else whole."""
+        if attributes is None or not isinstance(module, types.ModuleType):
+            return self.digest(module, path)
         known = library(module.__name__)
         if known or id(module) in self.open:
-            return known or module.__name__.encode()
+            known = known or module.__name__.encode()
+            self.note(path, known.decode())
+            return known
         self.open[id(module)] = len(self.open)
         parts = []
         for attribute in sorted(attributes & set(vars(module))):
-            value, where = vars(module)[attribute], f"{path}.{attribute}"
-            parts.append(attribute.encode())
-            if isinstance(value, types.ModuleType):
-                parts.append(self.module(value, attributes, where))
-            else:
-                parts.append(self.digest(value, where))
+            found = self.module(vars(module)[attribute], attributes, f"{path}.{attribute}")
+            parts += [attribute.encode(), found]
         del self.open[id(module)]
         return join(*parts)
 
     def code(self, code: types.CodeType, path: str) -> bytes:
         """What runs; not where it stands (line numbers, file) nor what locals are called."""
-        arguments = code.co_argcount + code.co_kwonlyargcount
-        said = (
-            code.co_code,
-            code.co_consts,
-            code.co_names,
-            code.co_varnames[:arguments],
-            code.co_flags,
-            getattr(code, "co_exceptiontable", b""),
-            sys.version_info[:2],
-        )
-        return self.digest(said, path)
+        said = (code.co_code, code.co_consts, code.co_names, code.co_exceptiontable, code.co_flags)
+        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        return self.digest((*said, arguments, sys.version_info[:2]), path)
 
     def class_(self, class_: type, path: str) -> bytes:
         module = class_.__module__ if isinstance(class_.__module__, str) else "builtins"
@@ -252,8 +317,7 @@ class _Walk:
         if own is not None:
             return str(own(value)).encode()
         if isinstance(value, enum.Enum):
-            said = (type(value), value.name, value.value)
-            return self.digest(said, path)
+            return self.digest((type(value), value.name, value.value), path)
         if isinstance(value, re.Pattern):
             return self.digest((value.pattern, value.flags), path)
         if isinstance(value, PurePath | np.dtype):
@@ -287,15 +351,15 @@ class _Walk:
         return join(
             kind,
             *(self.digest(part, path) for part in (callable_, arguments)),
-            self.digest(state, f"{path}.{type(value).__name__}"),
-            self.digest(extra, path),
+            b"" if state is None else self.digest(state, f"{path}.{type(value).__name__}"),
+            self.digest(extra, path) if extra else b"",
         )
 
 
 def digest_scalar(value: Any) -> bytes | None:
     """The plain types; 1, True and 1.0 are three different values."""
     kind = type(value)
-    if kind in (int, bool, type(None), complex, type(Ellipsis)):
+    if kind in PLAIN:
         return join(kind.__name__.encode(), repr(value).encode())
     if kind is str:
         return join(b"str", value.encode("utf-8", "surrogatepass"))
@@ -304,6 +368,13 @@ def digest_scalar(value: Any) -> bytes | None:
     if kind is float:
         return join(b"float", struct.pack("<d", value))
     return None
+
+
+def shown(value: Any, digest: bytes) -> str:
+    """A short plain value as it is written, anything else by eight digits of its digest."""
+    start = value[:NOTED_LENGTH] if type(value) in (str, bytes) else value  # too long to be short
+    text = repr(start) if type(value) in (*PLAIN, float, str, bytes) else ""
+    return text if 0 < len(text) <= NOTED_LENGTH else digest.hex()[:8]
 
 
 @dataclass
@@ -468,20 +539,10 @@ def array_digest(array: pa.Array) -> bytes:
         return join(*parts, array_digest(lengths), array_digest(array.flatten()))
     if pa.types.is_struct(array.type):
         return join(*parts, *(array_digest(child) for child in array.flatten()))
-    hasher = hashlib.blake2b(digest_size=16)
-
-    class Sink:
-        closed = False
-
-        def write(self, data: Any) -> int:
-            hasher.update(data)
-            return len(data)
-
-        def flush(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    table = pa.table({"": array})  # the stream of messages has no slack bytes
-    with pa.PythonFile(Sink(), mode="w") as file, pa.ipc.new_stream(file, table.schema) as writer:
-        writer.write_table(table, max_chunksize=65536)
-    return join(*parts, hasher.digest())
+    table = pa.table({"": array})
+    for batch in table.to_batches(max_chunksize=65536):  # a stream of messages has no slack bytes
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_batch(batch)
+        parts.append(join(sink.getvalue()))
+    return join(*parts)

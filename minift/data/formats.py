@@ -1,5 +1,6 @@
-"""The same rows as Python objects, numpy arrays, torch tensors or Arrow tables."""
+"""The same rows as Python objects, numpy arrays, torch tensors, data frames or Arrow tables."""
 
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from minift.data.column import is_flat
+from minift.data.features import objects
 from minift.errors import ConfigError, DataError
 
-KINDS = ("numpy", "torch", "arrow", "transform")
+KINDS = ("numpy", "torch", "pandas", "arrow", "transform")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Format:
     """How a dataset shows its rows.
 
     Attributes:
-        kind: None (or "python"), "numpy", "torch", "arrow", or "transform".
+        kind: None (or "python"), "numpy", "torch", "pandas", "arrow", or "transform".
         columns: the columns shown, or None for all.
         output_all_columns: show the other columns too, as Python objects.
         options: for torch: `dtype`, `device`.
@@ -38,13 +40,17 @@ class Format:
             object.__setattr__(self, "kind", None)
         if self.kind is not None and self.kind not in KINDS:
             raise ConfigError(f"no format is called {self.kind!r}", expected=KINDS)
+        if self.kind == "pandas" and importlib.util.find_spec("pandas") is None:
+            raise ConfigError("the format 'pandas' needs pandas", do="pip install pandas")
 
 
 def rows_of(batch: Any, count: int) -> Iterator[Any]:
-    """The rows of a formatted batch one by one: dicts, or tables of one row."""
+    """The rows of a formatted batch one by one: dicts, or tables or data frames of one row."""
     for i in range(count):
         if isinstance(batch, pa.Table):
             yield batch.slice(i, 1)
+        elif hasattr(batch, "iloc"):
+            yield batch.iloc[i : i + 1].reset_index(drop=True)
         else:
             yield {name: values[i] for name, values in batch.items()}
 
@@ -56,7 +62,7 @@ def to_lists(table: pa.Table) -> dict[str, list[Any]]:
 
 def to_list(column: pa.ChunkedArray) -> list[Any]:
     if not is_flat(column.type) or column.null_count:
-        return column.to_pylist()
+        return objects(column)
     rows: list[Any] = []  # slices of one flat list: several times faster than to_pylist
     for chunk in column.chunks:
         if chunk.values.null_count:
@@ -71,23 +77,34 @@ def to_list(column: pa.ChunkedArray) -> list[Any]:
 
 
 def format_batch(table: pa.Table, form: Format) -> Any:
-    """The rows of a table, as the format says; a dict by column except for "arrow"."""
+    """The rows of a table, as the format says; a dict by column except for arrow and pandas."""
     if form.kind == "transform":
         shown = table.select(form.columns) if form.columns else table
         assert form.transform is not None
         return form.transform(to_lists(shown))
     shown = [n for n in table.column_names if form.columns is None or n in form.columns]
-    if form.kind == "arrow":
-        return table.select(shown)
-    if form.kind is None:
-        names = table.column_names if form.output_all_columns else shown
-        return to_lists(table.select(names))
+    if form.kind in (None, "arrow", "pandas"):
+        table = table if form.output_all_columns else table.select(shown)
+        if form.kind == "arrow":
+            return table
+        return to_lists(table) if form.kind is None else to_frame(table)
     convert = to_numpy if form.kind == "numpy" else to_torch
     batch = {name: convert(name, table.column(name), form.options) for name in shown}
     if form.output_all_columns:
         rest = [name for name in table.column_names if name not in shown]
         batch |= to_lists(table.select(rest))
     return batch
+
+
+def to_frame(table: pa.Table) -> Any:
+    """A data frame; integers of which some are missing stay exact, as Python objects."""
+    import pandas
+
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        plain = "arrow.json" not in str(column.type)
+        columns[name] = column.to_pandas(integer_object_nulls=True) if plain else objects(column)
+    return pandas.DataFrame(columns)
 
 
 def to_numpy(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any:

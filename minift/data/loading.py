@@ -1,46 +1,41 @@
-"""`load_dataset`: which files there are, which split each belongs to, and what reads them.
+"""`load_dataset`: from a name to datasets, by way of files that plugins find and read.
 
-`load_dataset(path)` takes, in this order: a format word with `data_files`, a path that exists on
-this machine, a name that a plugin knows. How a file is read is in `readers.py`.
+A folder of `save_to_disk` is opened as it is. For anything else plugins are asked which files it
+means (`minift_find_dataset`: minift_files knows local paths and comes first) and how files of that
+format become tables (`minift_file_formats`).
+
+    src/<fingerprint>/    in the cache: the parsed table of one large file, see storage.py
 """
 
-import glob
-from collections.abc import Mapping, Sequence
+import functools
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minift.data.dataset import Dataset, concatenate_datasets
-from minift.data.dataset_dict import DatasetDict, is_saved, load_from_disk
-from minift.data.features import Features
+import pyarrow as pa
+
+from minift.data import cache, storage
+from minift.data.dataset import Dataset
+from minift.data.dataset_dict import DatasetDict, load_from_disk
+from minift.data.features import JSON, Features, Json, arrow_type, cast_array, check_names
 from minift.data.fingerprint import fingerprint
-from minift.data.readers import READERS, Options, apply_features
+from minift.data.joining import concatenate_datasets
+from minift.data.saving import is_saved
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
-from minift.plugins import default_manager
+from minift.plugins import default_manager, registry
 
-SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".txt": "text",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-}
+LOAD_VERSION = 2  # part of every fingerprint: change it when the same file gives other rows
 
-LOAD_VERSION = 1  # part of every fingerprint: change it when the same file gives other rows
+# Smaller files are parsed each time, which takes no longer than opening an entry of the cache and
+# leaves no thousand folders behind.
+KEPT_BYTES = 1 << 20
 
-# What each format can be told; `sep` is another name for `delimiter`.
-CSV_OPTIONS = ("delimiter", "quotes", "column_names")
-KNOWN_OPTIONS = {"csv": CSV_OPTIONS, "tsv": CSV_OPTIONS, "json": ("field",)}
-
-# The words in a file's name that say which split it is.
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "dev", "val"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
+# A part of `split=`: both bounds in rows, or both in percent.
+ROW, PERCENT = r"(-?\d+)?", r"(-?(?:100|\d\d?)%)?"
+PART = re.compile(rf"(.+?)(?:\[(?:{ROW}:{ROW}|{PERCENT}:{PERCENT})\])?")
 
 
 @dataclass(frozen=True)
@@ -52,12 +47,60 @@ class Found:
         features: the columns' features where the files do not say them.
         source: where they come from, for run.json.
         revision: the exact version, or "".
+        kind: the files' format, where their names do not say it.
     """
 
     files: Mapping[str, Sequence[str | Path]]
     features: Features | None = None
     source: str = ""
     revision: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """What a plugin's `minift_file_formats` answers for one format.
+
+    Attributes:
+        suffixes: of the names of such files.
+        read: `read(path, options, features)` returns an Arrow table; the features are what the
+            user wants the columns to be, or None.
+        options: the names that `load_dataset` may be given for it.
+        write: `write(dataset, path, **options)`, if it can be written.
+        maps: whether the table's memory is the file itself, so that no copy is kept in the cache.
+    """
+
+    suffixes: tuple[str, ...]
+    read: Callable[[Path, Mapping[str, Any], Features | None], pa.Table]
+    options: tuple[str, ...] = ()
+    write: Callable[..., None] | None = None
+    maps: bool = False
+
+    def matches(self, path: Path) -> bool:
+        return path.name.lower().removesuffix(".gz").endswith(self.suffixes)
+
+
+def file_formats() -> dict[str, FileFormat]:
+    """All formats that plugins know."""
+    found = registry(default_manager(), "minift_file_formats")
+    return {name: one.value for name, one in found.items()}
+
+
+def format_of(path: Path) -> str:
+    """The name of a file's format."""
+    known = file_formats()
+    for name, form in known.items():
+        if form.matches(path):
+            return name
+    suffixes = ", ".join(suffix for form in known.values() for suffix in form.suffixes)
+    raise DataError(f"cannot tell the format of {path}", expected=suffixes)
+
+
+def write_file(kind: str, dataset: Dataset, path: str | Path, options: Mapping[str, Any]) -> None:
+    """For `Dataset.to_csv` and its like."""
+    write = file_formats()[kind].write
+    assert write is not None, f"{kind} files cannot be written"
+    write(dataset, Path(path), **options)
 
 
 def load_dataset(
@@ -65,7 +108,7 @@ def load_dataset(
     name: str | None = None,
     *,
     data_files: Any = None,
-    split: str | None = None,
+    split: str | Sequence[str] | None = None,
     revision: str | None = None,
     features: Features | None = None,
     **options: Any,
@@ -77,182 +120,154 @@ def load_dataset(
             folder; or a name that a plugin knows.
         name: the configuration, where a name has several.
         data_files: a path, a glob, a list of these, or {split: any of these}.
-        split: the one to return.
+        split: the one to return, or part of it, or several joined: "train", "train[:50%]" (rounded
+            to the closest row), "train[10:-5]+test"; a list of these for a list of datasets.
         revision: a version, for plugins.
         features: the columns' features, instead of inferring them.
-        options: for csv `delimiter` (or `sep`), `quotes` (False: quotes are plain characters),
-            `column_names`; for json `field`.
+        options: of the format; for csv `delimiter` (or `sep`), `quotes` (False: quotes are plain
+            characters), `column_names`, `na_values="pandas"` (what pandas takes for missing),
+            `on_bad_lines="skip"`; for json `field`; for text `keep_linebreaks` and
+            `sample_by="paragraph"` or "document"; for parquet `columns` and `filters`.
 
     Raises:
         DataError: a file cannot be read as what it should be; the message has file and line.
     """
-    said = check_options(options)
     local = Path(path).expanduser()
-    if data_files is not None and path in {*SUFFIXES.values(), "jsonl"}:
-        kind = "json" if path == "jsonl" else path
-        files = by_split(data_files)
-    elif local.is_dir() and is_saved(local):
+    if local.is_dir() and is_saved(local):
         loaded = load_from_disk(local)
-        if split is None or not isinstance(loaded, DatasetDict):
+        if split is None:
             return loaded
-        return loaded[known_split(split, loaded)]
-    elif local.exists():
-        kind, files = infer_files(local) if data_files is None else named_files(local, data_files)
-    else:
-        found = default_manager().hook.minift_find_dataset(
-            path=path, name=name, revision=revision, data_files=data_files
+        saved = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
+        return chosen(split, saved, saved.__getitem__)
+    found = default_manager().hook.minift_find_dataset(
+        path=path, name=name, revision=revision, data_files=data_files
+    )
+    if found is None:
+        raise MissingFileError(
+            f"there is no dataset {path!r}",
+            got="no such file or folder, and no plugin knows the name",
+            expected="a path, a name that a plugin knows (`minift plugins`), or one of "
+            f"{', '.join(sorted(file_formats()))} with data_files=",
         )
-        if found is None:
-            raise MissingFileError(
-                f"there is no dataset {path!r}",
-                got="no such file or folder, and no plugin knows the name",
-                expected="a path, a name that a plugin knows (`minift plugins`), or one of "
-                f"{', '.join(sorted(set(SUFFIXES.values())))} with data_files=",
-            )
-        files = {key: [Path(p) for p in paths] for key, paths in found.files.items()}
-        kind = kind_of(next(iter(files.values()))[0])
-        features = features or found.features
-    for option in said:
-        if option not in KNOWN_OPTIONS.get(kind, ()):
-            raise ArgumentError(f"the option {option!r} means nothing for {kind} files")
-    reading = Options(**said, features=features, said=said)
-    wanted = {known_split(split, files): files[split]} if split is not None else files
-    splits = {key: load_files(kind, paths, reading) for key, paths in wanted.items()}
-    return splits[split] if split is not None else DatasetDict(splits)
+    files = {key: [Path(p) for p in paths] for key, paths in found.files.items()}
+    kind = found.kind or format_of(next(iter(files.values()))[0])
+    check_options(kind, options)
+    wanted = features or found.features
+
+    def load(split: str) -> Dataset:
+        return load_files(kind, files[split], options, wanted)
+
+    return chosen(split, files, functools.cache(load))
 
 
-def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options under the names of `Options`."""
-    known = ("delimiter", "sep", "quotes", "column_names", "field")
-    said: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in known:
+def check_options(kind: str, options: Mapping[str, Any]) -> None:
+    known = file_formats()[kind].options
+    for option in options:
+        if option not in known:
             raise ArgumentError(
-                f"load_dataset has no option {name!r}", expected=nearest(name, known)
+                f"the option {option!r} means nothing for {kind} files",
+                expected=nearest(option, known),
             )
-        said["delimiter" if name == "sep" else name] = value
-    if said.get("column_names"):
-        said["column_names"] = tuple(said["column_names"])
-    return said
 
 
-def known_split(split: str, splits: Mapping[str, Any]) -> str:
-    if split not in splits:
-        raise ConfigError(f'Unknown split "{split}". Should be one of {list(splits)}.')
-    return split
+def chosen(split: Any, known: Mapping[str, Any], load: Callable[[str], Dataset]) -> Any:
+    """All splits, or what `split` says of those that are known."""
+    if split is None:
+        return DatasetDict({name: load(name) for name in known})
+    if not isinstance(split, str):
+        return [chosen(one, known, load) for one in split]
+    parts = []
+    for text in split.split("+"):
+        match = PART.fullmatch(text.strip())
+        if match is None or match[1] not in known:
+            raise ConfigError(
+                f'Unknown split "{match[1] if match else text}". Should be one of {list(known)}.',
+                do='write a part of one as "train[:100]" or "train[10%:20%]"',
+            )
+        dataset = load(match[1])
+        start, stop = (row_number(match[i] or match[i + 2], len(dataset)) for i in (2, 3))
+        parts.append(dataset.select(range(len(dataset))[start:stop]))
+    return join(parts)
 
 
-# ---------------------------------------------------------------------------- which files there are
-
-
-def by_split(data_files: Any, folder: Path = Path()) -> dict[str, list[Path]]:
-    """`data_files` in any of its forms, as existing files by split."""
-    if not isinstance(data_files, Mapping):
-        data_files = {"train": data_files}
-    files: dict[str, list[Path]] = {}
-    for split, patterns in data_files.items():
-        many = [patterns] if isinstance(patterns, str | Path) else list(patterns)
-        files[split] = [file for pattern in many for file in expand(folder, str(pattern))]
-    return files
-
-
-def named_files(folder: Path, data_files: Any) -> tuple[str, dict[str, list[Path]]]:
-    """The format and the splits of some files in a folder."""
-    files = by_split(data_files, folder)
-    kinds = {kind_of(path) for paths in files.values() for path in paths}
-    if len(kinds) != 1:
-        raise ConfigError("data_files= must be of one format", got=sorted(kinds))
-    return kinds.pop(), files
-
-
-def expand(folder: Path, pattern: str) -> list[Path]:
-    path = folder / Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    if glob.has_magic(pattern):
-        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-        found = [p for p in found if p.is_file() and not p.name.startswith(".")]
-        if found:
-            return found
-    raise MissingFileError(f"there is no file {pattern!r}", do="check the path")
-
-
-def kind_of(path: Path) -> str:
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if suffix.lower() not in SUFFIXES:
-        raise DataError(f"cannot tell the format of {path}", expected=", ".join(SUFFIXES))
-    return SUFFIXES[suffix.lower()]
-
-
-def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
-    """The format and the splits of a file or folder, from names; says what it leaves alone."""
-    if path.is_file():
-        return kind_of(path), {"train": [path]}
-    present = sorted(p for p in path.rglob("*") if p.is_file())
-    hidden = (".", "__")
-    present = [
-        p for p in present if not any(x.startswith(hidden) for x in p.relative_to(path).parts)
-    ]
-    kinds: dict[str, list[Path]] = {}
-    for file in present:
-        suffix = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
-        if suffix.lower() in SUFFIXES:
-            kinds.setdefault(SUFFIXES[suffix.lower()], []).append(file)
-    if not kinds:
-        raise MissingFileError(f"{path} holds no data files", expected=", ".join(SUFFIXES))
-    preference = ["parquet", "arrow", "json", "csv", "tsv", "text"]
-
-    def rank(kind: str) -> tuple[bool, int, int]:
-        says_split = any(split_of(file.relative_to(path)) for file in kinds[kind])
-        return says_split, len(kinds[kind]), -preference.index(kind)
-
-    kind = max(kinds, key=rank)
-    splits: dict[str, list[Path]] = {}
-    for file in kinds[kind]:
-        split = split_of(file.relative_to(path))
-        if split:
-            splits.setdefault(split, []).append(file)
-    if not splits:  # no name says a split, so all of it is for training
-        splits = {"train": kinds[kind]}
-    splits = {split: splits[split] for split in SPLIT_WORDS if split in splits}
-    used = {file for files in splits.values() for file in files}
-    left = [str(file.relative_to(path)) for file in present if file not in used]
-    shown = ", ".join(f"{s}: {', '.join(f.name for f in fs)}" for s, fs in splits.items())
-    print(f"{path}: reading {shown}" + (f"; left alone: {', '.join(left)}" if left else ""))
-    return kind, splits
-
-
-def split_of(relative: Path) -> str:
-    """The split that a file's name says, or its folder's name; "" if neither does."""
-    for part in reversed(relative.parts):
-        words = "".join(c if c.isalpha() else " " for c in part.lower()).split()
-        for split, known in SPLIT_WORDS.items():
-            if any(word in known for word in words):
-                return split
-    return ""
+def row_number(bound: str | None, rows: int) -> int | None:
+    """A bound of a slice; percentages are rounded to the closest row."""
+    if not bound or not bound.endswith("%"):
+        return int(bound) if bound else None
+    return round(int(bound[:-1]) * rows / 100) + (rows if bound[0] == "-" else 0)
 
 
 # ------------------------------------------------------------------------------------- reading them
 
 
-def load_files(kind: str, paths: Sequence[Path], options: Options) -> Dataset:
+def load_files(
+    kind: str, paths: Sequence[Path], options: Mapping[str, Any], features: Features | None
+) -> Dataset:
     """One split, from one or more files of a format."""
-    features, parts = options.features, []
-    for path in paths:
-        if not path.is_file():
-            raise MissingFileError(f"there is no file {path}")
-        table = READERS[kind](path, options)
-        if features is not None:
-            table = apply_features(table, features, path)
-        stat = path.stat()
-        said = features.to_dict() if features else None
-        identity = (LOAD_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, kind)
-        source = fingerprint("file", identity, sorted(options.said.items()), said)
-        parts.append(Dataset(table, features, source=source))
-    if len(parts) == 1:
-        return parts[0]
+    parts = [load_file(kind, path, options, features) for path in paths]
+    joined = parts[0]
+    for path, part in zip(paths[1:], parts[1:], strict=True):
+        try:
+            joined = join([joined, part])
+        except DataError as error:
+            raise DataError(f"{path} does not fit {paths[0]}: {error}") from None
+    return joined
+
+
+def load_file(
+    kind: str, path: Path, options: Mapping[str, Any], features: Features | None
+) -> Dataset:
+    """One file. Large ones are parsed once, into the cache; those of Arrow are mapped in place."""
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {path}")
+    form, said = file_formats()[kind], features.to_dict() if features else None
+    stat = path.stat()  # before reading: what is written meanwhile must not pass for what was read
+    identity = (LOAD_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, kind)
+    source = fingerprint("file", identity, sorted(options.items()), said)
+
+    def parse() -> pa.Table:
+        table = form.read(path, options, features)
+        return table if features is None else apply_features(table, features, path)
+
+    keep = not form.maps and stat.st_size >= KEPT_BYTES
+    table = kept(source, kind, path, parse) if keep else parse()
+    return Dataset(table, features, source=source)
+
+
+def apply_features(table: pa.Table, features: Features, path: Path) -> pa.Table:
+    """The table as the given features; class names become their numbers."""
+    check_names(features, table.column_names, f"{path}: ")
     try:
-        return concatenate_datasets(parts)
+        columns = [cast_array(n, table.column(n), feature) for n, feature in features.items()]
     except DataError as error:
-        names = ", ".join(map(str, paths))
-        raise DataError(f"the files of a split do not fit: {names}: {error}") from None
+        raise DataError(f"{path}: {error}") from None
+    return pa.table(columns, schema=features.arrow_schema)
+
+
+def kept(key: str, kind: str, path: Path, parse: Callable[[], pa.Table]) -> pa.Table:
+    """The table with this key, mapped from the cache; the first time it is put there."""
+    folder, table = cache.entry_path("src", key), None
+    try:
+        with cache.lock(key):
+            try:
+                return storage.open_folder(folder)[0]
+            except DataError as error:
+                if (folder / storage.MANIFEST).exists():
+                    warnings.warn(f"a cached table is damaged and parsed again: {error}")
+                    (folder / storage.MANIFEST).unlink()
+            table = parse()
+            meta = {"function": f"load_dataset({kind})", "source": str(path)}
+            storage.write(folder, [table], table.schema, meta)
+            return storage.open_folder(folder)[0]
+    except (OSError, ConfigError) as error:
+        warnings.warn(f"{path} stays in memory; move the cache with MINIFT_CACHE: {error}")
+    return parse() if table is None else table
+
+
+def join(parts: Sequence[Dataset]) -> Dataset:
+    """One after the other. Dicts of different types become Json, as a struct would fill them."""
+    for name in {name for part in parts for name in part.features}:
+        types = {str(arrow_type(p.features[name])) for p in parts if name in p.features}
+        if len(types) > 1 and all("struct<" in t or t in (str(JSON), "null") for t in types):
+            parts = [p.cast_column(name, Json()) if name in p.features else p for p in parts]
+    return concatenate_datasets(parts) if len(parts) > 1 else parts[0]

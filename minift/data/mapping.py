@@ -2,72 +2,65 @@
 
 The result's fingerprint is made from the input's, the function's (by value, with all it reads) and
 the arguments that matter. If the cache holds a complete result of that name it is memory-mapped;
-otherwise one process computes it while others wait at a lock, and commits it in one rename. A
-function that cannot be digested is still applied; its result stays in memory, with a warning.
-
-A row of the result is `{**input, **returned}`: what the function returns replaces or follows the
-input's columns, in order of appearance, and a key that it does not return for some row keeps the
-input's value there, or None if there is none. What the function assigns to the dict that it is
-given counts as returned, what it pops from it is dropped. A row for which None is returned among
-others that are not, or a changed number of rows beside columns that were kept, is an error; a
-column changes its type only if its values do.
+otherwise one process computes it while others wait at a lock. The rows are cut into shards by
+their number and size alone, and each shard's result is a file of its own, committed when it is
+whole: so the files are the same for any `num_proc`, and a run that was killed goes on where it
+was, with any other `num_proc`. Only what the function returns is written; columns that it leaves
+alone stay where they are, and the result refers to them. Last, the shards' types are made one, and
+the manifest makes them a result. A function that cannot be digested is still applied; its result
+is nobody else's, with a warning. How a row's result is
+made is in `apply.py`.
 """
 
 import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from minift.data import cache, storage
-from minift.data.dataset import READ_ROWS, Dataset
-from minift.data.features import Features, arrow_type, as_array, cast_array
-from minift.data.fingerprint import Unhashable, fingerprint
-from minift.data.formats import rows_of, to_list
-from minift.errors import ArgumentError, ConfigError, DataError
+from minift.data import cache, storage, worker
+from minift.data.apply import TOKENS, Part, Plan, apply, join
+from minift.data.dataset import Dataset
+from minift.data.features import Features, List, Value, arrow_type, check_names
+from minift.data.fingerprint import Unhashable, changes, explained
+from minift.errors import ConfigError, DataError
 
-MAP_VERSION = 1  # part of every fingerprint: change it when the same input gives other bytes
-
-# Lists of these are 0/1, whatever the batch: one byte each, as `datasets` stores them.
-BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One map: the input, the function and the arguments that shape the result."""
-
-    dataset: Dataset
-    function: Callable[..., Any]
-    batched: bool
-    batch_size: int
-    with_indices: bool
-    input_columns: tuple[str, ...] | None
-    remove_columns: tuple[str, ...]
-    fn_kwargs: Mapping[str, Any]
-    features: Features | None
-
-    @property
-    def name(self) -> str:
-        return getattr(self.function, "__qualname__", type(self.function).__name__)
+MOST_COMPARED = 500  # results, the latest first, that are looked at to say what changed
+MAP_VERSION = 2  # part of every fingerprint: change it when the same input gives other bytes
 
 
 def map_dataset(
     dataset: Dataset,
     function: Callable[..., Any] | None = None,
-    *,
+    with_indices: bool = False,
+    with_rank: bool = False,
+    input_columns: str | Sequence[str] | None = None,
     batched: bool = False,
     batch_size: int | None = 1000,
-    with_indices: bool = False,
-    input_columns: str | Sequence[str] | None = None,
+    drop_last_batch: bool = False,
     remove_columns: str | Sequence[str] | None = None,
-    fn_kwargs: Mapping[str, Any] | None = None,
+    keep_in_memory: bool = False,
+    load_from_cache_file: bool | None = None,
+    cache_file_name: str | Path | None = None,
+    writer_batch_size: int | None = None,
     features: Features | None = None,
-    load_from_cache_file: bool = True,
-    cache_key: str | None = None,
+    fn_kwargs: Mapping[str, Any] | None = None,
+    num_proc: int | None = None,
     desc: str | None = None,
+    new_fingerprint: str | None = None,
+    cache_key: str | None = None,
 ) -> Dataset:
     """The dataset with what `function` returns merged into its rows.
 
@@ -75,305 +68,334 @@ def map_dataset(
         dataset: the input.
         function: gets a row (a dict), or with `batched` a dict of lists, and returns a dict of
             values or of equally long lists; None for every row means "called for its effect".
+        with_indices: also pass the position of the row, or the list of positions.
+        with_rank: also pass the number of the worker process, None without `num_proc`.
+        input_columns: pass only these columns, as positional arguments.
         batched: pass `batch_size` rows at a time; the number of rows may then change.
         batch_size: None or 0 passes all rows at once.
-        with_indices: also pass the position of the row, or the list of positions.
-        input_columns: pass only these columns, as positional arguments.
+        drop_last_batch: leave out the rows at the end that do not fill a batch.
         remove_columns: drop these from the input before merging.
-        fn_kwargs: further keyword arguments, part of the fingerprint.
+        keep_in_memory: leave no file behind.
+        load_from_cache_file: False computes again and replaces what the cache holds.
+        cache_file_name: a folder for the result instead of one in the cache.
+        writer_batch_size: accepted for familiarity; results are written by size.
         features: the result's features, instead of inferring them.
-        load_from_cache_file: False computes again and keeps the result in memory.
+        fn_kwargs: further keyword arguments, part of the fingerprint.
+        num_proc: share the work among so many processes; the result is the same.
+        desc: accepted for familiarity; the progress line names the function.
+        new_fingerprint: stands for the whole fingerprint of the result.
         cache_key: stands for the function in the fingerprint; for functions that cannot be
             digested.
-        desc: accepted for familiarity; it names nothing here.
 
     Raises:
         DataError: the function's result would lose or mix up rows, or mixes types in a column.
     """
     if function is None:
         return dataset
-    names = [[c] if isinstance(c, str) else list(c or ()) for c in (input_columns, remove_columns)]
-    dataset.check_columns(names[0] + names[1])
+    given = [[c] if isinstance(c, str) else list(c or ()) for c in (input_columns, remove_columns)]
+    dataset.check_columns(given[0] + given[1])
+    if (num_proc or 0) < 0:
+        raise ConfigError("num_proc must be positive", got=num_proc)
+    size = (batch_size if batch_size and batch_size > 0 else max(len(dataset), 1)) if batched else 1
     plan = Plan(
-        dataset,
-        function,
-        batched,
-        (batch_size or max(len(dataset), 1)) if batched else READ_ROWS,
-        with_indices,
-        tuple(names[0]) if input_columns is not None else None,
-        tuple(names[1]),
-        fn_kwargs or {},
-        features,
+        dataset=dataset,
+        function=function,
+        batched=batched,
+        batch_size=size,
+        rows=len(dataset) - len(dataset) % size if drop_last_batch else len(dataset),
+        with_indices=with_indices,
+        with_rank=with_rank,
+        input_columns=tuple(given[0]) if input_columns is not None else None,
+        remove_columns=tuple(given[1]),
+        fn_kwargs=fn_kwargs or {},
+        features=features,
     )
-    key = result_key(plan, cache_key) if load_from_cache_file else None
-    if key is None:
-        table = compute(plan)
-        return dataset if table is None else finished(plan, table, None)
-    folder = cache.entry_path("map", key)
-    with contextlib.suppress(DataError):
-        return open_result(plan, folder, key)
-    with cache.lock(key):
-        try:
-            return open_result(plan, folder, key)
-        except DataError as error:
-            if (folder / storage.MANIFEST).exists():
-                warnings.warn(
-                    f"a cached result is damaged and computed again: {error}", stacklevel=3
-                )
-                (folder / storage.MANIFEST).unlink()
-        return commit(plan, folder, key)
+    private = keep_in_memory or not cache.is_caching_enabled()
+    key, notes = (None, {}) if private else result_key(plan, cache_key, new_fingerprint)
+    if key is None:  # the maps stay open when their files are gone
+        with tempfile.TemporaryDirectory(prefix="minift-", ignore_cleanup_errors=True) as scratch:
+            return compute(plan, Path(scratch) / "result", None, {}, num_proc)
+    folder = Path(cache_file_name) if cache_file_name else cache.entry_path("map", key)
+    return find_or_compute(plan, folder, key, notes, num_proc, load_from_cache_file is not False)
 
 
-def result_key(plan: Plan, cache_key: str | None) -> str | None:
-    """The result's fingerprint, or None (with a warning) if the function has none."""
-    parts = (
-        *("map", MAP_VERSION, plan.dataset.fingerprint, plan.batched),
-        plan.batch_size if plan.batched else None,
-        (plan.with_indices, plan.input_columns, plan.remove_columns),
-        None if plan.features is None else plan.features.to_dict(),
-        sorted(plan.fn_kwargs.items()),
-        plan.dataset._format,
-    )
+def result_key(
+    plan: Plan, cache_key: str | None, new_fingerprint: str | None
+) -> tuple[str | None, dict[str, str]]:
+    """The result's fingerprint and what it is made of; None, with a warning, if it has none."""
+    if new_fingerprint is not None:
+        if not re.fullmatch(r'[^<>:/\\|?*".][^<>:/\\|?*"]{0,63}', new_fingerprint):
+            raise ConfigError(
+                "new_fingerprint cannot be the name of a folder",
+                got=new_fingerprint,
+                expected='1 to 64 characters without <>:/\\|?*"',
+            )
+        return new_fingerprint, {}
+    said = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    said["dataset"] = (plan.dataset.fingerprint, plan.dataset._format)
+    said["function"] = plan.function if cache_key is None else cache_key
+    said["fn_kwargs"] = dict(sorted(plan.fn_kwargs.items()))
+    said["features"] = None if plan.features is None else plan.features.to_dict()
     try:
-        return fingerprint(parts, cache_key if cache_key is not None else plan.function)
+        return explained("map", MAP_VERSION, said)
     except Unhashable as error:
         warnings.warn(
-            f"{error}\n  the result of map({plan.name}) is kept in memory only", stacklevel=4
+            f"{error}\n  the result of map({plan.name}) is not kept in the cache", stacklevel=4
         )
-        return None
+        return None, {}
 
 
-def open_result(plan: Plan, folder: Path, key: str) -> Dataset:
-    """The cached result; a DataError if there is none, or a damaged one."""
-    return finished(plan, storage.open_folder(folder)[0], key)
+def find_or_compute(
+    plan: Plan, folder: Path, key: str, notes: dict[str, str], num_proc: int | None, use: bool
+) -> Dataset:
+    """Open the result, or be the one that computes it while others wait.
+
+    Args:
+        use: whether a result that is there already will do.
+    """
+    if use:
+        with contextlib.suppress(DataError):
+            return open_result(plan, folder, key)
+    with cache.lock(key):
+        damage = None
+        try:
+            if use:
+                return open_result(plan, folder, key)
+        except DataError as error:
+            damage = error if (folder / storage.MANIFEST).exists() else None
+        if damage is not None:
+            warnings.warn(f"a cached result is damaged and computed again: {damage}", stacklevel=4)
+        if damage is not None or not use:
+            (folder / storage.MANIFEST).unlink(missing_ok=True)
+        if not use:
+            shutil.rmtree(work_folder(folder), ignore_errors=True)
+        say_what_changed(plan, notes)
+        # A forced result may differ from the one that other results were made from.
+        run = "" if use else uuid.uuid4().hex
+        return compute(plan, folder, key, {"notes": notes, "run": run}, num_proc)
 
 
-def commit(plan: Plan, folder: Path, key: str) -> Dataset:
-    """Compute, write, and open what was written."""
-    table = compute(plan)
-    if table is None:
-        return plan.dataset
-    storage.write(folder, [table], table.schema, {"function": plan.name})
-    return open_result(plan, folder, key)
+def say_what_changed(plan: Plan, notes: dict[str, str]) -> None:
+    """If the cache holds a result of the same function, one line says what is new."""
+    folders = [path.parent for path in cache.cache_root().glob(f"map/*/{storage.MANIFEST}")]
+    for folder in sorted(folders, key=os.path.getmtime, reverse=True)[:MOST_COMPARED]:
+        with contextlib.suppress(DataError):
+            meta = storage.read_manifest(folder)[1]
+            if meta.get("function") == plan.name and "." not in folder.name:
+                if said := changes(meta.get("notes", {}), notes):
+                    print(f"map({plan.name}) is computed again: {said}", file=sys.stderr)
+                return
 
 
-def compute(plan: Plan) -> pa.Table | None:
-    """The whole result, or None if the function returned nothing for any row."""
-    tables = list(apply(plan))
-    if tables and all(table is None for table in tables):
-        return None
-    return unify(plan, tables)
+def open_result(plan: Plan, folder: Path, key: str | None) -> Dataset:
+    """The result in a folder; a DataError if there is none, or a damaged one."""
+    table, meta = storage.open_folder(folder)
+    if meta.get("key") != key:
+        raise ConfigError(f"{folder} holds the result of another map", do="choose another folder")
+    return finished(plan, table, meta)
 
 
-def finished(plan: Plan, table: pa.Table, key: str | None) -> Dataset:
-    """The result with the input's format, extended to the new columns."""
-    form, result = plan.dataset._format, Dataset(table, source=key)
+def finished(plan: Plan, table: pa.Table, meta: dict[str, Any]) -> Dataset:
+    """The written columns among those of the input that stayed, in the input's format."""
+    features, source = Features.from_dict(meta["features"]), plan.dataset
+    key = meta["key"] and f"{meta['key']}{meta['run']}"
+    digests = {name: f"{key} {name}" for name in features} if key else {}
+    derived: dict[str, Any] = {name: table.column(TOKENS) for name in meta["runs"]}
+    columns = {name: table.column(name) for name in table.column_names}
+    kept = [name for name in features if name not in columns]
+    if kept:
+        base = source.select(range(plan.rows)).flatten_indices()
+        columns |= {name: base._table.column(name) for name in kept}
+        derived |= {name: base._derived[name] for name in kept if name in base._derived}
+        digests |= {name: base._digests[name] for name in kept if name in base._digests}
+    form = source._format
     if form.columns is not None:
-        hidden = [name for name in plan.dataset.features if name not in form.columns]
-        form = replace(form, columns=tuple(n for n in result.features if n not in hidden))
-    return result._with(form=form)
+        hidden = [name for name in source.features if name not in form.columns]
+        form = replace(form, columns=tuple(n for n in features if n not in hidden))
+    ordered = pa.table({name: columns[name] for name in features})
+    return Dataset(ordered, features, digests=digests, form=form, derived=derived)
 
 
-# ------------------------------------------------------------------------------ one batch at a time
+# ------------------------------------------------------------------------------- shard by shard
 
 
-def apply(plan: Plan) -> Iterator[pa.Table | None]:
-    """Each batch's result, or None where the function returned nothing."""
-    for start in range(0, len(plan.dataset), plan.batch_size):
-        rows = range(start, min(start + plan.batch_size, len(plan.dataset)))
-        batch = plan.dataset.read(rows, plan.input_columns)
-        try:
-            answer = (call_batch if plan.batched else call_rows)(plan, batch, rows)
-            table = None if answer is None else merge(plan, *answer, rows)
-        except Exception as error:
-            error.add_note(f"while mapping rows {rows.start} to {rows.stop - 1} with {plan.name}")
-            raise
-        yield table
+def work_folder(folder: Path) -> Path:
+    """Where the shards of a result are until it is whole."""
+    return folder.with_name(f"{folder.name}.work")
 
 
-def call_batch(plan: Plan, batch: Any, rows: range) -> tuple[dict[str, Any], set[str]] | None:
-    """The function on a batch: the columns that it returned, and those that it popped."""
-    given = dict(batch) if isinstance(batch, dict) else batch
-    result = plan.function(*arguments(plan, given, list(rows)), **plan.fn_kwargs)
-    if result is None:
-        return None
-    if isinstance(result, pa.Table):
-        result = {name: result.column(name) for name in result.column_names}
-    if not isinstance(result, Mapping):
-        raise wrong_type(plan, result, rows)
-    columns, popped = effects(batch, given, result)
-    lengths = {}
-    for name, values in columns.items():
-        if isinstance(values, str | bytes | Mapping | set) or not getattr(values, "shape", (1,)):
-            values = None
-        try:
-            lengths[name] = len(values)
-        except TypeError:
-            raise ArgumentError(
-                f"map({plan.name}, batched=True) must return a list for each column",
-                got=f"{name!r}: {columns[name]!r:.80}",
-            ) from None
-    if len(set(lengths.values())) > 1:
-        raise DataError(f"map({plan.name}) returned columns of different lengths", got=lengths)
-    return columns, popped
-
-
-def call_rows(plan: Plan, batch: Any, rows: range) -> tuple[dict[str, Any], set[str]] | None:
-    """The function on each row of a batch; the answers as columns."""
-    results: list[Any] = []
-    popped: list[set[str]] = []
-    for position, row in zip(rows, rows_of(batch, len(rows)), strict=True):
-        given = dict(row) if isinstance(row, dict) else row
-        result = plan.function(*arguments(plan, given, position), **plan.fn_kwargs)
-        if result is not None and not isinstance(result, Mapping):
-            raise wrong_type(plan, result, position)
-        changed = (result, set()) if result is None else effects(row, given, result)
-        results.append(changed[0])
-        popped.append(changed[1])
-    if all(result is None for result in results):
-        return None
-    if None in results:
-        raise some_none(plan, rows[results.index(None)])
-    dropped = set.intersection(*popped)
-    names = dict.fromkeys(name for result in results for name in result)
-    names |= dict.fromkeys(sorted(set.union(*popped) - dropped))
-    columns = {}
-    for name in names:
-        if all(name in result for result in results):
-            columns[name] = [result[name] for result in results]
-            continue
-        kept = [None] * len(rows)
-        if name in plan.dataset.features and name not in plan.remove_columns:
-            kept = to_list(plan.dataset.table(rows, [name]).column(name))
-        columns[name] = [
-            result.get(name, None if name in gone else old)
-            for result, gone, old in zip(results, popped, kept, strict=True)
-        ]
-    return columns, dropped
-
-
-def effects(before: Any, given: Any, result: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """What the function returned and what it assigned to its argument; what it popped from it."""
-    if not (isinstance(before, dict) and isinstance(given, dict)):
-        return dict(result), set()
-    put = {n: v for n, v in given.items() if n not in before or v is not before[n]}
-    return {**put, **result}, set(before) - set(given) - set(result)
-
-
-def arguments(plan: Plan, batch: Any, position: Any) -> list[Any]:
-    given = [batch] if plan.input_columns is None else [batch[n] for n in plan.input_columns]
-    return [*given, position] if plan.with_indices else given
-
-
-def wrong_type(plan: Plan, result: Any, where: Any) -> ArgumentError:
-    return ArgumentError(
-        f"map({plan.name}) must return a dict", got=f"{type(result).__name__} for row(s) {where}"
-    )
-
-
-def some_none(plan: Plan, row: int) -> DataError:
-    return DataError(
-        f"map({plan.name}) returned None for row {row} and a dict for others",
-        expected="a dict for every row, or None for every row",
-        do="return {} where nothing is to be added, or use filter to drop rows",
-    )
-
-
-def merge(plan: Plan, results: Mapping[str, Any], popped: set[str], rows: range) -> pa.Table:
-    """The input's remaining columns with the returned ones in place of or behind them."""
-    gone = {*plan.remove_columns, *popped}
-    kept = [name for name in plan.dataset.features if name not in gone]
-    untouched = [name for name in kept if name not in results]
-    table = plan.dataset.table(rows, untouched)
-    count = len(next(iter(results.values()))) if results else len(rows)
-    if untouched and count != len(rows):
-        raise DataError(
-            f"map({plan.name}) returned {count} rows for {len(rows)}, but the columns "
-            f"{', '.join(untouched)} keep {len(rows)}",
-            do=f"pass remove_columns={untouched!r}",
-        )
-    names = [*kept, *(name for name in results if name not in kept)]
-    columns = [
-        encode(plan, name, results[name]) if name in results else table.column(name)
-        for name in names
-    ]
-    return pa.table(columns, names=names)
-
-
-def encode(plan: Plan, name: str, values: Any) -> Any:
-    """Returned values as Arrow: as `features` says, or else as the column was before."""
-    if plan.features is not None:
-        return as_array(name, values, plan.features.get(name))
-    array, before = as_array(name, values), plan.dataset.features.get(name)
-    return narrow(name, array) if before is None else keep_type(array, before)
-
-
-def keep_type(array: Any, before: Any) -> Any:
-    """Numbers stay as wide as the column's were, if they fit; anything else is what it is now."""
-    if not same_kind(array.type, arrow_type(before)):
-        return array
+def compute(
+    plan: Plan, folder: Path, key: str | None, meta: dict[str, Any], num_proc: int | None
+) -> Dataset:
+    """Compute the shards that are not there yet, make them a result, and open it."""
+    if plan.rows == 0:  # the function is never asked, so only what was said is known
+        kept = {n: f for n, f in plan.dataset.features.items() if n not in plan.remove_columns}
+        features = plan.features or Features(kept)
+        return Dataset(features.arrow_schema.empty_table(), features, form=plan.dataset._format)
+    work, shards = work_folder(folder), plan.shards()
+    (work / "entry").mkdir(parents=True, exist_ok=True)
+    waiting = [i for i, rows in enumerate(shards) if read_shard(work, i, rows) is None]
+    call = functools.partial(run_shard, plan, work)
     try:
-        return array.cast(arrow_type(before))
-    except pa.ArrowException:  # a value needs more bits
-        return array
+        run_all(plan, call, waiting, min(num_proc or 1, len(waiting)))
+    except BaseException as error:
+        done = [i for i, rows in enumerate(shards) if read_shard(work, i, rows)]
+        if not done:
+            shutil.rmtree(work)
+        elif key:
+            error.add_note(f"{len(done)} of {len(shards)} shards are kept; the same map goes on")
+        raise
+    parts = [read_shard(work, i, rows) or Part(rows, None) for i, rows in enumerate(shards)]
+    whole = join(plan, parts)
+    if whole.table is None:
+        shutil.rmtree(work)
+        return plan.dataset
+    return commit(plan, folder, whole, parts, {"run": "", "notes": {}, **meta, "key": key})
 
 
-def same_kind(new: pa.DataType, old: pa.DataType) -> bool:
-    """Whether two types differ in width only; an unknown type (all None, or []) is of any kind."""
-    lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
-    if isinstance(new, lists) and isinstance(old, lists):
-        return same_kind(new.value_type, old.value_type)
-    if isinstance(new, pa.StructType) and isinstance(old, pa.StructType):
-        names = [field.name for field in new]
-        return set(names) == {field.name for field in old} and all(
-            same_kind(new.field(n).type, old.field(n).type) for n in names
-        )
-    kinds = [pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp]
-    kinds += [lambda t: pa.types.is_string(t) or pa.types.is_large_string(t)]
-    return new == old or pa.types.is_null(new) or any(kind(new) and kind(old) for kind in kinds)
+def run_all(plan: Plan, call: Any, waiting: list[int], num_proc: int) -> None:
+    """Compute these shards, here or in worker processes; which of them does which, is chance."""
+    if num_proc > 1:
+        shards = plan.shards()
+
+        def describe(i: int) -> str:
+            return f"mapping rows {shards[i].start} to {shards[i].stop - 1} with {plan.name}"
+
+        try:
+            pool = worker.Pool(call, waiting, describe)
+        except worker.UnsendableError as error:
+            warnings.warn(f"map({plan.name}) runs in this process alone: {error}")
+        else:
+            pool.run(num_proc, at_once=plan.with_rank)
+            return
+    for i in waiting:
+        call(i, None)
 
 
-def narrow(name: str, array: Any) -> Any:
-    """Lists of integers in 32 bits where their values fit; single integers stay int64."""
-    if not (pa.types.is_list(array.type) and array.type.value_type == pa.int64()):
-        return array
+def run_shard(plan: Plan, work: Path, i: int, rank: int | None) -> None:
+    """Compute one shard and write it; one for which the function returned None is not kept."""
+    part = apply(plan, plan.shards()[i], rank)
+    if part.table is not None:
+        write_shard(work, i, part)
+
+
+def write_shard(work: Path, i: int, part: Part) -> Part:
+    """The shard's file, and then what is known of it: only with that the shard is there."""
+    path, file = work / "entry" / f"data-{i:05d}.arrow", None
+    if part.names:
+        assert part.table is not None
+        file = storage.write_stream(path, [part.table], part.table.schema)
+    part = replace(part, file=file)
+    said = {"rows": [part.rows.start, part.rows.stop], "popped": sorted(part.popped)}
+    text = json.dumps({**said, "runs": sorted(part.runs), "file": file})
+    storage.write_text(work / f"{i:05d}.json", text)
+    return part
+
+
+def read_shard(work: Path, i: int, rows: range) -> Part | None:
+    """A shard that is whole, and of these rows."""
     try:
-        return array.cast(pa.list_(pa.int8() if name in BYTE_LISTS else pa.int32()))
-    except pa.ArrowInvalid:
-        return array
+        said = json.loads((work / f"{i:05d}.json").read_text())
+        file, table = said["file"], pa.table({})
+        if file:
+            table = storage.open_file(work / "entry" / file["name"], file)
+        same = said["rows"] == [rows.start, rows.stop]
+        part = Part(rows, table, frozenset(said["popped"]), frozenset(said["runs"]), file)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return part if same else None
 
 
-def unify(plan: Plan, tables: list[pa.Table | None]) -> pa.Table:
-    """One table of all batches: null yields to any type, narrow to wide, int to float.
+def commit(
+    plan: Plan, folder: Path, whole: Part, parts: Sequence[Part], meta: dict[str, Any]
+) -> Dataset:
+    """Make the shards' columns and types one, and the shards a result."""
+    assert whole.table is not None
+    work, features = work_folder(folder), result_features(plan, whole)
+    if not whole.names:  # all that there is, is the input's
+        shutil.rmtree(work)
+        return plan.dataset.select(range(plan.rows)).select_columns(list(features))
+    stored = {n: arrow_type(f) for n, f in features.items() if n in whole.names}
+    stored |= {name: whole.table.schema.field(name).type for name in whole.runs}
+    schema, files, start = pa.schema(list(stored.items())), [], 0
+    for i, part in enumerate(parts):
+        assert part.table is not None
+        count = part.table.num_rows if part.names else len(part.rows)
+        if not part.table.schema.equals(schema) or part.runs != whole.runs:
+            table = whole.table.slice(start, count).select(schema.names).cast(schema)
+            part = write_shard(work, i, replace(part, table=table, runs=whole.runs))
+        start += count
+        files.append(part.file or {})
+    meta = {
+        "function": plan.name,
+        "features": features.to_dict(),
+        "runs": sorted(whole.runs),
+    } | meta
+    storage.commit(work / "entry", folder, files, meta)
+    shutil.rmtree(work, ignore_errors=True)
+    return open_result(plan, folder, meta["key"])
+
+
+def result_features(plan: Plan, whole: Part) -> Features:
+    """The result's columns in their order: the input's that stayed, and then the new ones.
 
     Raises:
-        DataError: batches disagree in a way that would lose or invent values.
+        DataError: `features` names other columns.
     """
-    before = plan.dataset.features
-    if not tables:  # no rows: the function was never asked, so only what was said is known
-        kept = Features({n: f for n, f in before.items() if n not in plan.remove_columns})
-        tables = [(plan.features or kept).arrow_schema.empty_table()]
-    joined = [table for table in tables if table is not None]
-    if len(joined) < len(tables):
-        raise some_none(plan, [table is None for table in tables].index(True) * plan.batch_size)
-    joined = [table.replace_schema_metadata(None) for table in joined]
-    try:
-        table = pa.concat_tables(joined, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(
-            f"map({plan.name}) returns different types for one column: {error}"
-        ) from None
-    features = plan.features
-    if features is None:
-        features = Features.from_arrow_schema(table.schema)
-        for field in table.schema:
-            if field.name in before and arrow_type(before[field.name]) == field.type:
-                features[field.name] = before[field.name]
-    if set(features) != set(table.column_names):
-        raise ConfigError(
-            "features= does not name the result's columns",
-            got=sorted(features),
-            expected=sorted(table.column_names),
+    assert whole.table is not None
+    before, gone = plan.dataset.features, {*plan.remove_columns, *whole.popped}
+    stayed = [name for name in before if name not in gone]
+    names = [*stayed, *(name for name in whole.names if name not in stayed)]
+    if plan.features is not None:
+        check_names(plan.features, names, f"map({plan.name}): ")
+        return plan.features
+    found = Features.from_arrow_schema(whole.table.schema.remove_metadata())
+    found |= {name: List(Value("int8")) for name in whole.runs}
+    features = Features()
+    for name in names:
+        same = name in before and (
+            name not in found or arrow_type(before[name]) == arrow_type(found[name])
         )
-    columns = [cast_array(name, table.column(name), feature) for name, feature in features.items()]
-    return pa.table(columns, schema=features.arrow_schema)
+        features[name] = before[name] if same else found[name]
+    return features
+
+
+# ------------------------------------------------------------------------------------------ filter
+
+
+class Keep:
+    """A filter's function as one for `map`: its answers are a column."""
+
+    def __init__(self, function: Callable[..., Any], batched: bool) -> None:
+        self.function, self.batched = function, batched
+        self.__qualname__ = f"filter({getattr(function, '__qualname__', function)})"
+
+    def __call__(self, *args: Any, **options: Any) -> dict[str, Any]:
+        # A copy, so that what the function assigns to a row changes nothing.
+        first = dict(args[0]) if isinstance(args[0], dict) else args[0]
+        answer = self.function(first, *args[1:], **options)
+        if not self.batched:
+            return {"keep": bool(answer)}
+        batch = next(iter(first.values()), ()) if isinstance(first, dict) else first
+        answers = np.asarray(answer if hasattr(answer, "__array__") else list(answer), bool)
+        if answers.shape != (len(batch),):
+            raise DataError(
+                f"filter got {answers.size} answers for {len(batch)} rows",
+                expected="one True or False for each row",
+            )
+        return {"keep": answers}
+
+
+def answers_of(
+    dataset: Dataset, function: Callable[..., Any], *, batched: bool = False, **options: Any
+) -> np.ndarray:
+    """For each row whether to keep it, bool of shape (rows,), by a map with any of its options."""
+    answers = map_dataset(
+        dataset,
+        Keep(function, batched),
+        batched=batched,
+        remove_columns=dataset.column_names,
+        features=Features(keep=Value("bool")),
+        **options,
+    )
+    return answers.table().column("keep").to_numpy()

@@ -40,6 +40,8 @@ def resolve_key(key: Any, n: int) -> int | Rows:
         return range(0)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"row numbers must be integers, not {indices.dtype}")
+    if indices.min() >= 0 and indices.max() < n:
+        return indices.astype(np.int64, copy=False)
     bad = indices[(indices < -n) | (indices >= n)]
     if bad.size:
         raise IndexError(f"Index {bad[0]} out of range for dataset of size {n}.")
@@ -58,8 +60,9 @@ def compose(rows: Rows, wanted: int | Rows) -> Rows:
         picked = rows[as_rows(wanted)]
     if len(picked) == 0:
         return range(0)
-    if isinstance(picked, np.ndarray) and np.all(np.diff(picked) == 1):
-        return range(int(picked[0]), int(picked[-1]) + 1)
+    if isinstance(picked, np.ndarray) and picked[-1] - picked[0] == len(picked) - 1:
+        adjacent = np.all(np.diff(picked) == 1)
+        return range(int(picked[0]), int(picked[-1]) + 1) if adjacent else picked
     return picked
 
 
@@ -73,7 +76,14 @@ def as_rows(rows: Rows) -> np.ndarray:
 def random_order(
     n: int, seed: int | None = None, generator: np.random.Generator | None = None
 ) -> np.ndarray:
-    """A permutation of n rows. Without a seed, numpy's global state gives and counts one."""
+    """A permutation of n rows."""
+    return random_generator(seed, generator).permutation(n)
+
+
+def random_generator(
+    seed: int | None = None, generator: np.random.Generator | None = None
+) -> np.random.Generator:
+    """numpy's generator for a seed. Without one, numpy's global state gives and counts one."""
     if generator is not None and seed is not None:
         raise ConfigError("both a seed and a generator were given", expected="one of them")
     if generator is None and seed is None:
@@ -81,4 +91,4 @@ def random_order(
         keys, position = state[1:3]
         seed = int(keys[position if position < len(keys) else 0])
         np.random.random()
-    return (generator or np.random.default_rng(seed)).permutation(n)
+    return generator or np.random.default_rng(seed)

@@ -9,13 +9,15 @@ from elsewhere, the marker that ends a stream must be there.
     manifest.json        {"rows", "files": [{"name", "rows", "bytes", "crc32"}], "meta"}
 """
 
+import contextlib
 import json
 import mmap
 import os
 import shutil
 import uuid
+import weakref
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ BATCH_BYTES = 32 << 20  # few, large record batches: random access pays for each
 MANIFEST = "manifest.json"
 FILE_KEYS = ("name", "rows", "bytes", "crc32")
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+# {address: (the map, its file, the file's identity)}: a table can be told to another process by
+# naming its files.
+MAPPED: dict[int, tuple["weakref.ref[mmap.mmap]", str, tuple[int, int]]] = {}
 
 
 def write(folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, meta: dict[str, Any]) -> int:
@@ -40,17 +46,25 @@ def write(folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, meta: dic
     scratch.mkdir(parents=True)
     try:
         file = write_stream(scratch / "data-00000.arrow", tables, schema)
-        manifest = {"rows": file["rows"], "files": [file], "meta": meta}
-        write_text(scratch / MANIFEST, json.dumps(manifest, indent=1))
-        sync_folder(scratch)
-        rename(scratch, folder)
+        commit(scratch, folder, [file], meta)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return int(manifest["rows"])
+    return int(file["rows"])
+
+
+def commit(
+    scratch: Path, folder: Path, files: Sequence[dict[str, Any]], meta: dict[str, Any]
+) -> None:
+    """Make a folder of written files the result: the manifest, and then its final name."""
+    rows = sum(file["rows"] for file in files)
+    manifest = {"rows": rows, "files": list(files), "meta": meta}
+    write_text(scratch / MANIFEST, json.dumps(manifest, indent=1))
+    sync_folder(scratch)
+    rename(scratch, folder)
 
 
 def rename(scratch: Path, folder: Path) -> None:
-    """Commit: the folder is there whole, ours or the one of somebody who was faster."""
+    """The folder is there whole, ours or the one of somebody who was faster."""
     for last in (False, False, True):
         try:
             os.replace(scratch, folder)
@@ -65,10 +79,14 @@ def rename(scratch: Path, folder: Path) -> None:
 
 
 def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> dict[str, Any]:
-    """One IPC stream file; tables are cut and joined to record batches of about BATCH_BYTES."""
+    """One IPC stream file; tables are cut and joined to record batches of about BATCH_BYTES.
+
+    The file gets its name when it is whole and on disk.
+    """
     rows, size = 0, 0
     waiting: list[pa.Table] = []
-    with path.open("wb") as file:
+    scratch = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:12]}")
+    with scratch.open("wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
 
             def flush() -> None:
@@ -89,14 +107,16 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> d
             flush()
         file.flush()
         os.fsync(file.fileno())
-    return {"name": path.name, "rows": rows, "bytes": path.stat().st_size, "crc32": crc32(path)}
+    said = {"rows": rows, "bytes": scratch.stat().st_size, "crc32": crc32(scratch)}
+    os.replace(scratch, path)
+    return {"name": path.name, **said}
 
 
 def open_folder(folder: Path, verify: bool = False) -> tuple[pa.Table, dict[str, Any]]:
     """Memory-map a committed result.
 
     Args:
-        folder: as given to `write`.
+        folder: where `commit` put it.
         verify: also read every byte and compare checksums.
 
     Returns:
@@ -105,24 +125,35 @@ def open_folder(folder: Path, verify: bool = False) -> tuple[pa.Table, dict[str,
     Raises:
         DataError: there is no manifest, or a file is not what the manifest says.
     """
+    files, meta = read_manifest(folder)
+    with contextlib.suppress(OSError):
+        os.utime(folder)  # the time of the last use, for pruning
+    return pa.concat_tables(
+        [open_file(folder / said["name"], said, verify) for said in files]
+    ), meta
+
+
+def read_manifest(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The files of a result and its `meta`; a DataError if it is not complete."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = [{key: said[key] for key in FILE_KEYS} for said in manifest["files"]]
-        meta = manifest["meta"]
+        return files, dict(manifest["meta"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} holds no complete result: {error!r}") from None
-    tables = []
-    for said in files:
-        path = folder / said["name"]
-        size = path.stat().st_size if path.is_file() else None
-        if size != said["bytes"]:
-            raise DataError(f"{path} is damaged", got=f"{size} bytes", expected=said["bytes"])
-        if verify and crc32(path) != said["crc32"]:
-            raise DataError(f"{path} is damaged: its checksum differs")
-        tables.append(read_stream(path))
-        if tables[-1].num_rows != said["rows"]:
-            raise DataError(f"{path} is damaged", got=tables[-1].num_rows, expected=said["rows"])
-    return pa.concat_tables(tables), meta
+
+
+def open_file(path: Path, said: dict[str, Any], verify: bool = False) -> pa.Table:
+    """Memory-map one file, if it is what was said of it when it was written."""
+    size = path.stat().st_size if path.is_file() else None
+    if size is None or size != said.get("bytes", size):
+        raise DataError(f"{path} is damaged", got=f"{size} bytes", expected=said.get("bytes"))
+    if verify and "crc32" in said and crc32(path) != said["crc32"]:
+        raise DataError(f"{path} is damaged: its checksum differs")
+    table = read_stream(path)
+    if table.num_rows != said.get("rows", table.num_rows):
+        raise DataError(f"{path} is damaged", got=table.num_rows, expected=said["rows"])
+    return table
 
 
 def read_stream(path: Path) -> pa.Table:
@@ -131,20 +162,46 @@ def read_stream(path: Path) -> pa.Table:
     Raises:
         DataError: it is neither, or the stream has no end: it was cut, or its writer was.
     """
+    buffer = map_file(path)
+    try:
+        if buffer.slice(0, 6).to_pybytes() == b"ARROW1":
+            return pa.ipc.open_file(buffer).read_all()
+        table = pa.ipc.open_stream(buffer).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Arrow file: {error}") from None
+    if buffer.slice(max(buffer.size - 8, 0)).to_pybytes() != END_OF_STREAM:
+        raise DataError(f"{path} is cut off: the marker that ends an Arrow stream is missing")
+    return table
+
+
+def map_file(path: Path) -> pa.Buffer:
+    """A file as a buffer, and a note of which file it is."""
     if path.stat().st_size == 0:  # which cannot be mapped
         raise DataError(f"{path} is not a readable Arrow file: it is empty")
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     buffer = pa.py_buffer(mapped)
-    try:
-        if mapped[:6] == b"ARROW1":
-            return pa.ipc.open_file(buffer).read_all()
-        table = pa.ipc.open_stream(buffer).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Arrow file: {error}") from None
-    if mapped[-len(END_OF_STREAM) :] != END_OF_STREAM:
-        raise DataError(f"{path} is cut off: the marker that ends an Arrow stream is missing")
-    return table
+    address, path = buffer.address, path.resolve()
+    gone = weakref.ref(mapped, lambda _: MAPPED.pop(address, None))
+    MAPPED[address] = gone, str(path), identity(path)
+    return buffer
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Differs for another file of the same name; (0, 0) if there is none."""
+    if not path.is_file():
+        return 0, 0
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+def file_of(buffer: pa.Buffer) -> tuple[str, int, int] | None:
+    """The file that a buffer is a piece of, where in it and how long; None if it is memory."""
+    for address, (mapped, path, known) in list(MAPPED.items()):
+        file = mapped()
+        start = buffer.address - address
+        if file is not None and start >= 0 and start + buffer.size <= len(file):
+            return (path, start, buffer.size) if identity(Path(path)) == known else None
+    return None
 
 
 def crc32(path: Path) -> int:

@@ -12,19 +12,20 @@ import gzip
 import io
 import itertools
 import json
+import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from minift.data.features import ClassLabel, Features, Value, cast_array
+from minift.data.features import ClassLabel, Features, Json, Value, as_array
 from minift.data.storage import read_stream
-from minift.errors import DataError, nearest
+from minift.errors import ConfigError, DataError, nearest
 
 # The header of GLUE's own MRPC files: quotes in them are plain characters, and the columns have
 # names that no other copy of MRPC uses. Pass any option of the format to load them otherwise.
@@ -37,18 +38,32 @@ NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 NO_NUMBER = "^[+-]?(?i:nan|inf|infinity)$"
 END = "\x1eend of the file\x1e"
 
+# What pandas takes for a missing value, quoted or not.
+PANDAS_NA = ["", "#N/A N/A", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"]
+PANDAS_NA += ["#N/A", "#NA", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
+
 
 @dataclass(frozen=True)
 class Options:
     """How to read files; None means "as the format usually is"."""
 
-    delimiter: str | None = None
+    delimiter: str = ""
     quotes: bool | None = None
-    column_names: tuple[str, ...] | None = None
+    column_names: Sequence[str] | None = None
+    na_values: Literal[None, "pandas"] = None
+    on_bad_lines: Literal["error", "skip"] = "error"
     field: str | None = None
+    keep_linebreaks: bool = False
+    sample_by: Literal["line", "paragraph", "document"] = "line"
+    columns: Sequence[str] | None = None
+    filters: Any = None
     features: Features | None = None
-    # What the user passed, for fingerprints.
-    said: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, known = getattr(self, field.name), get_args(field.type)
+            if get_origin(field.type) is Literal and value not in known:
+                raise ConfigError(f"no such {field.name}", got=repr(value), expected=known)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -69,26 +84,28 @@ def read_csv(path: Path, options: Options, delimiter: str = ",") -> pa.Table:
     if not text.strip():
         raise DataError(f"{path} is empty", expected="a header line and rows")
     first = text.lstrip().partition("\n")[0].rstrip("\r").split(delimiter)
-    glue = {"#1 String", "#2 String"} <= set(first) and delimiter == "\t" and not options.said
+    said = dataclasses.replace(options, features=None) != Options()
+    glue = {"#1 String", "#2 String"} <= set(first) and delimiter == "\t" and not said
     quotes = not glue if options.quotes is None else options.quotes
+    options = dataclasses.replace(options, delimiter=delimiter, quotes=quotes)
     lines = io.StringIO(text, newline="")
     names, skipped = list(options.column_names or ()), 0
     if not names:
-        reader = csv_rows(lines, delimiter, quotes)
+        reader = csv_rows(lines, options)
         names = unique_names(next(row for row in reader if row))
         skipped = reader.line_num
     if glue:
         names = [GLUE_MRPC.get(name, name) for name in names]
-    table = parse_csv(path, text[lines.tell() :], names, delimiter, quotes, skipped)
+    table = parse_csv(path, text[lines.tell() :], names, skipped, options)
     features = options.features or Features()
     columns = [typed(table.column(name), features.get(name)) for name in names]
     return pa.table(columns, names=names)
 
 
-def csv_rows(lines: Any, delimiter: str, quotes: bool) -> Any:
+def csv_rows(lines: Any, options: Options) -> Any:
     """Python's own reader: slow, but it knows the line that it is at."""
-    plain: Any = {} if quotes else {"quoting": csv.QUOTE_NONE}
-    return csv.reader(lines, delimiter=delimiter, **plain)
+    plain: Any = {} if options.quotes else {"quoting": csv.QUOTE_NONE}
+    return csv.reader(lines, delimiter=options.delimiter, **plain)
 
 
 def decode(path: Path, raw: bytes) -> str:
@@ -111,10 +128,8 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def parse_csv(
-    path: Path, text: str, names: list[str], delimiter: str, quotes: bool, skipped: int
-) -> pa.Table:
-    """The rows behind the header as text. A row with more or fewer cells is an error."""
+def parse_csv(path: Path, text: str, names: list[str], skipped: int, options: Options) -> pa.Table:
+    """The rows behind the header as text. A row with more or fewer cells is an error or skipped."""
     if not text.strip("\r\n"):
         return pa.table({name: pa.array([], pa.string()) for name in names})
     bad: list[Any] = []
@@ -124,7 +139,7 @@ def parse_csv(
         return "skip"
 
     # One row more: a quote that is never closed swallows the rest of the file, and this row too.
-    body = f"{text}\n{delimiter.join([END] * len(names))}\n".encode()
+    body = f"{text}\n{options.delimiter.join([END] * len(names))}\n".encode()
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(body),
@@ -132,47 +147,46 @@ def parse_csv(
                 column_names=names, use_threads=False, block_size=min(len(body), 1 << 30)
             ),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter=delimiter,
-                quote_char='"' if quotes else False,
-                newlines_in_values=quotes,
+                delimiter=options.delimiter,
+                quote_char='"' if options.quotes else False,
+                newlines_in_values=options.quotes,
                 invalid_row_handler=ragged,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: pa.string() for name in names},
-                strings_can_be_null=False,
+                null_values=PANDAS_NA,
+                strings_can_be_null=bool(options.na_values),
             ),
         )
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is not a readable csv file: {error}") from None
-    if bad:
-        line, row = bad_line(text, len(names), delimiter, quotes)
+    rows, skip = table.num_rows - 1, options.on_bad_lines == "skip"
+    closed = rows >= 0 and table.column(0)[rows].as_py() == END
+    if not closed or (bad and not skip):
+        line, row = bad_line(text, 0 if skip else len(names), options)
+        what = "a quote is opened and never closed"
+        if bad and not skip:
+            what = f"a row has {bad[0].actual_columns} cells, the header {len(names)}"
         raise DataError(
-            f"{path}:{line + skipped}: a row has {bad[0].actual_columns} cells, the header "
-            f"{len(names)}",
+            f"{path}:{line + skipped}: {what}",
             got=f"{row!r:.120}",
             expected=f"{len(names)} cells: {', '.join(names)}",
             do="correct the file; in text that holds the delimiter, quote the cell "
             "(or pass quotes=False where quotes are plain characters)",
         )
-    rows = table.num_rows - 1
-    if rows < 0 or table.column(0)[rows].as_py() != END:
-        line, row = bad_line(text, len(names), delimiter, quotes)
-        raise DataError(
-            f"{path}:{line + skipped}: a quote is opened and never closed",
-            got=f"{row!r:.120}",
-            do="correct the file, or pass quotes=False where quotes are plain characters",
-        )
+    if bad:
+        warnings.warn(f"{path}: {len(bad)} rows have not {len(names)} cells and are skipped")
     return table.slice(0, rows)
 
 
-def bad_line(text: str, cells: int, delimiter: str, quotes: bool) -> tuple[int, list[str]]:
+def bad_line(text: str, cells: int, options: Options) -> tuple[int, list[str]]:
     """The line where the first row with another number of cells begins, or else the last row."""
     csv.field_size_limit(max(len(text), csv.field_size_limit()))
-    reader = csv_rows(io.StringIO(text, newline=""), delimiter, quotes)
+    reader = csv_rows(io.StringIO(text, newline=""), options)
     line, start, row = 1, 1, []
     for row in reader:
         start, line = line, reader.line_num + 1
-        if row and len(row) != cells:
+        if cells and row and len(row) != cells:
             break
     return start, row
 
@@ -210,21 +224,30 @@ def matches(cells: pa.ChunkedArray, pattern: str) -> bool:
 
 
 def read_json(path: Path, options: Options) -> pa.Table:
-    """JSON lines, an array of objects, or with `field` such an array inside one object."""
+    """JSON lines, an array, one object, or with `field` an array inside one object.
+
+    The rows are objects; or strings, which become the column `text`.
+    """
     text = decode(path, read_bytes(path))
+    first = text.strip().partition("\n")[0].rstrip()
     rows: Any = []
-    if text.lstrip()[:1] == "[" or options.field:
+    # The first of several lines ends as a row ends, unless it begins what they all are.
+    if first and (first[0] == "[" or options.field or first[-1] not in '}"'):
         rows = parse_json(path, text, 1)
         if options.field:
             if not isinstance(rows, dict) or options.field not in rows:
                 known = nearest(options.field, rows) if isinstance(rows, dict) else None
                 raise DataError(f"{path} has no field {options.field!r}", expected=known)
             rows = rows[options.field]
+        elif isinstance(rows, dict):
+            rows = [rows]
         if not isinstance(rows, list):
             raise DataError(f"{path} holds no list of objects", got=f"{rows!r:.80}")
     else:
         lines = enumerate(text.split("\n"), start=1)
         rows = [parse_json(path, line, number) for number, line in lines if line.strip()]
+    if all(isinstance(row, str | None) for row in rows):
+        rows = [{"text": row} for row in rows]
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(
@@ -232,10 +255,11 @@ def read_json(path: Path, options: Options) -> pa.Table:
                 got=f"{row!r:.80}",
                 expected='{"column": value}',
             )
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if not names:
-        raise DataError(f"{path} is empty", expected="one JSON object a line")
-    return pa.table({name: json_column(path, name, rows) for name in names})
+    features = options.features or Features()
+    names = list(dict.fromkeys(name for row in rows for name in row)) or list(features)
+    if rows and not names:
+        raise DataError(f"{path} has no columns", expected='{"column": value}')
+    return pa.table({name: json_column(path, name, rows, features.get(name)) for name in names})
 
 
 def parse_json(path: Path, text: str, line: int) -> Any:
@@ -251,10 +275,15 @@ def parse_json(path: Path, text: str, line: int) -> Any:
         ) from None
 
 
-def json_column(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
+def json_column(path: Path, name: str, rows: Sequence[Mapping[str, Any]], feature: Any) -> pa.Array:
+    """The values of a key; dicts that no struct fits, because types vary in them, are Json."""
     values = [row.get(name) for row in rows]
-    if fit(values):
-        return pa.array(values)
+    wanted = feature if "Json(" in repr(feature) else None
+    if wanted is not None or fit(values):
+        return as_array(name, values, wanted)
+    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    if all(isinstance(item, dict | None) for item in items):
+        return as_array(name, values, Json())
     bad = bisect.bisect_left(range(len(values)), True, key=lambda i: not fit(values[: i + 1]))
     first = next(value for value in values if value is not None)
     raise DataError(
@@ -274,20 +303,30 @@ def fit(values: list[Any]) -> bool:
 
 
 def read_text(path: Path, options: Options) -> pa.Table:
-    """One row a line, in the column `text`."""
+    """One row a line, paragraph or document, in the column `text`."""
     text = decode(path, read_bytes(path)).replace("\r\n", "\n").replace("\r", "\n")
-    return pa.table(
-        {"text": pa.array(text.removesuffix("\n").split("\n") if text else [], pa.string())}
-    )
+    rows = [text]
+    if options.sample_by == "paragraph":
+        rows = [paragraph for paragraph in text.split("\n\n") if paragraph]
+    elif options.sample_by == "line":
+        rows = io.StringIO(text).readlines()
+        if not options.keep_linebreaks:
+            rows = [row.removesuffix("\n") for row in rows]
+    return pa.table({"text": pa.array(rows, pa.string())})
 
 
 def read_parquet(path: Path, options: Options) -> pa.Table:
     from pyarrow import parquet  # 0.1 s that other formats need not pay
 
     try:
-        return plain_types(parquet.read_table(path))
-    except (pa.ArrowInvalid, OSError) as error:
+        table = parquet.read_table(path, columns=options.columns, filters=options.filters)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable parquet file: {error}") from None
+    return plain_types(table)
+
+
+def read_arrow(path: Path, options: Options) -> pa.Table:
+    return plain_types(read_stream(path))
 
 
 def plain_types(table: pa.Table) -> pa.Table:
@@ -296,28 +335,3 @@ def plain_types(table: pa.Table) -> pa.Table:
         if pa.types.is_dictionary(column.type):
             table = table.set_column(i, column.name, table.column(i).cast(column.type.value_type))
     return table
-
-
-def apply_features(table: pa.Table, features: Features, path: Path) -> pa.Table:
-    """The table as the given features; class names become their numbers."""
-    if set(features) != set(table.column_names):
-        raise DataError(
-            f"{path}: features= does not name its columns",
-            got=sorted(features),
-            expected=sorted(table.column_names),
-        )
-    try:
-        columns = [cast_array(n, table.column(n), feature) for n, feature in features.items()]
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    return pa.table(columns, schema=features.arrow_schema)
-
-
-READERS: dict[str, Callable[[Path, Options], pa.Table]] = {
-    "csv": read_csv,
-    "tsv": lambda path, options: read_csv(path, options, "\t"),
-    "json": read_json,
-    "text": read_text,
-    "parquet": read_parquet,
-    "arrow": lambda path, options: plain_types(read_stream(path)),
-}

@@ -1,0 +1,151 @@
+"""`save_to_disk` and `load_from_disk`: a dataset as a folder, shared with `datasets`.
+
+It is in the layout that `datasets` writes (state.json, dataset_info.json and IPC
+stream files), with the length and checksum of each file added to what it says about them, so that
+a damaged folder is an error here and the folder still opens there.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from minift.data import storage
+from minift.data.dataset import Dataset
+from minift.data.features import Features
+from minift.errors import ConfigError, DataError, MissingFileError
+
+WRITE_ROWS = 10_000  # rows in memory at once while exporting
+SHARD_BYTES = 500_000_000
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder that appears whole or not at all.
+
+    Args:
+        folder: its name.
+        overwrite: replace one that holds a saved dataset; any other is never touched.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (overwrite and is_saved(folder)):
+        raise DataError(
+            f"{folder} exists and is not empty",
+            do="choose another folder, or pass overwrite=True to replace a saved dataset",
+        )
+    scratch = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex[:12]}")
+    old = scratch.with_name(f"{scratch.name}-old")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(scratch, folder)
+    finally:
+        for left in (scratch, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def save_dataset(
+    dataset: Dataset,
+    path: str | Path,
+    max_shard_size: int | str | None = None,
+    num_shards: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """One dataset as a folder.
+
+    Args:
+        dataset: what to write; a selection is written as the rows that it selects.
+        path: the folder.
+        max_shard_size: of a file, in bytes or as "500MB".
+        num_shards: the number of files, instead.
+        overwrite: replace the dataset that is saved there.
+    """
+    with new_folder(Path(path), overwrite) as folder:
+        write_dataset(dataset, folder, max_shard_size, num_shards)
+
+
+def write_dataset(
+    dataset: Dataset,
+    folder: Path,
+    max_shard_size: int | str | None = None,
+    num_shards: int | None = None,
+) -> None:
+    """The files of one dataset."""
+    if num_shards is None:
+        size = dataset._table.nbytes * len(dataset) // max(dataset._table.num_rows, 1)
+        num_shards = max(-(-size // in_bytes(max_shard_size or SHARD_BYTES)), 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for i in range(num_shards):
+        shard = dataset.shard(num_shards, i)
+        name = f"data-{i:05d}-of-{num_shards:05d}.arrow"
+        said = storage.write_stream(folder / name, tables(shard), dataset.features.arrow_schema)
+        files.append({"filename": name, **said})
+    form = dataset._format
+    state: dict[str, Any] = {
+        "_data_files": files,
+        "_fingerprint": dataset.fingerprint,
+        "_format_columns": list(form.columns) if form.columns else None,
+        "_format_kwargs": {},
+        "_format_type": form.kind if form.kind != "transform" else None,
+        "_output_all_columns": form.output_all_columns,
+        "_split": None,
+    }
+    info: dict[str, Any] = {"features": dataset.features.to_dict()}
+    info |= dict.fromkeys(("citation", "description", "homepage", "license"), "")
+    storage.write_text(folder / "dataset_info.json", json.dumps(info, indent=2))
+    storage.write_text(folder / "state.json", json.dumps(state, indent=2))
+
+
+def in_bytes(size: int | str) -> int:
+    """A size such as "500MB"."""
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    text = str(size).upper().strip()
+    number, unit = (text[:-2], units[text[-2:]]) if text[-2:] in units else (text, 1)
+    try:
+        return max(int(float(number) * unit), 1)
+    except ValueError:
+        raise ConfigError("not a size", got=size, expected='bytes, or such as "500MB"') from None
+
+
+def tables(dataset: Dataset) -> Iterator[pa.Table]:
+    """The rows in order, some at a time."""
+    for start in range(0, len(dataset), WRITE_ROWS):
+        yield dataset.table(range(start, min(start + WRITE_ROWS, len(dataset))))
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder holds what `save_to_disk` writes."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def read_dataset(folder: Path) -> Dataset:
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise MissingFileError(
+            f"{folder} is not a saved dataset", expected="state.json and dataset_info.json"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{folder} is damaged: {error}") from None
+    features = Features.from_dict(info["features"])
+    found = [storage.open_file(folder / said["filename"], said) for said in state["_data_files"]]
+    # `datasets` writes no file for a dataset without rows.
+    table = pa.concat_tables(found) if found else features.arrow_schema.empty_table()
+    dataset = Dataset(table, features)
+    for said in state.get("_indices_data_files") or ():  # a selection, as its first versions did
+        dataset = dataset.select(
+            storage.open_file(folder / said["filename"], said).column(0).to_numpy()
+        )
+    if state.get("_format_type") in ("numpy", "torch", "arrow"):
+        shown, rest = state.get("_format_columns"), state.get("_output_all_columns", False)
+        dataset.set_format(state["_format_type"], shown, rest)
+    return dataset

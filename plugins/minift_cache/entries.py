@@ -1,0 +1,62 @@
+"""What is in the cache: its entries, and what killed runs left."""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from minift.data import cache
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result in the cache, or what a killed run left of one.
+
+    Attributes:
+        key: its fingerprint, by which it is locked too.
+        kind: "map" or "src".
+        path: its folder.
+        rows: 0 if it is not complete.
+        bytes: of all its files.
+        function: the name of what computed it, "" if that is not known.
+        used: seconds since 1970.
+        complete: whether a reader would take it for a result.
+    """
+
+    key: str
+    kind: str
+    path: Path
+    rows: int
+    bytes: int
+    function: str
+    used: float
+    complete: bool
+
+
+def all_entries() -> list[Entry]:
+    """All that is there, the remains of killed runs included."""
+    found = []
+    kinds = [cache.cache_root() / kind for kind in ("map", "src")]
+    for path in sorted(path for kind in kinds for path in kind.glob("[!.]*")):
+        with contextlib.suppress(OSError):  # removed meanwhile
+            if path.is_dir() and not path.is_symlink():
+                found.append(describe(path))
+    return found
+
+
+def describe(path: Path) -> Entry:
+    """The entry in a folder."""
+    key, dot, _ = path.name.partition(".")  # .work, .tmp-*
+    rows, function, complete = 0, "", False
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        function = str(manifest["meta"].get("function", ""))
+        rows, complete = int(manifest["rows"]), not dot
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Entry(key, path.parent.name, path, rows, size, function, path.stat().st_mtime, complete)
+
+
+def held(fingerprint: str) -> bool:
+    """Whether a living process has the lock; never so on a file system without locks."""
+    with cache.lock(fingerprint, wait=False) as ours:
+        return not ours

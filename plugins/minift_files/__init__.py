@@ -1,0 +1,21 @@
+"""Files on this machine: which there are, which split each belongs to, how they become tables.
+
+`load_dataset("csv", data_files=...)`, `load_dataset("folder")`, `load_dataset("rows.jsonl.gz")`;
+and the other way, `dataset.to_csv`, `to_json` and `to_parquet`.
+"""
+
+from minift import hookimpl
+
+
+@hookimpl
+def minift_file_formats():
+    from minift_files.formats import FORMATS
+
+    return FORMATS
+
+
+@hookimpl(tryfirst=True)  # a path that exists is that path, whatever a name may mean elsewhere
+def minift_find_dataset(path, name, data_files):
+    from minift_files.finding import find
+
+    return find(path, name, data_files)

@@ -1,0 +1,107 @@
+"""Which files there are, and which split each belongs to, from their names."""
+
+import glob
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minift.data.loading import Found, format_of
+from minift.errors import ConfigError, MissingFileError
+from minift_files.formats import FORMATS
+
+# The words in a file's name that say which split it is.
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+# A shard of a dataset on the Hub.
+SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*")
+
+
+def find(path: str, name: str | None, data_files: Any) -> Found | None:
+    """The answer to `minift_find_dataset`."""
+    local = Path(path).expanduser()
+    if data_files is not None and path in {*FORMATS, "jsonl"}:
+        return Found(by_split(data_files), kind="json" if path == "jsonl" else path)
+    if not local.exists():
+        return None
+    if name is not None:  # a configuration is a folder in the dataset's
+        local = local / name
+        if not local.is_dir():
+            raise ConfigError(f"{path} has no configuration {name!r}", expected=f"a folder {local}")
+    kind, files = infer_files(local) if data_files is None else named_files(local, data_files)
+    return Found(files, kind=kind)
+
+
+def by_split(data_files: Any, folder: Path = Path()) -> dict[str, list[Path]]:
+    """`data_files` in any of its forms, as existing files by split."""
+    if not isinstance(data_files, Mapping):
+        data_files = {"train": data_files}
+    files: dict[str, list[Path]] = {}
+    for split, patterns in data_files.items():
+        many = [patterns] if isinstance(patterns, str | Path) else list(patterns)
+        files[split] = [file for pattern in many for file in expand(folder, str(pattern))]
+    return files
+
+
+def named_files(folder: Path, data_files: Any) -> tuple[str, dict[str, list[Path]]]:
+    """The format and the splits of some files in a folder."""
+    files = by_split(data_files, folder)
+    kinds = {format_of(path) for paths in files.values() for path in paths}
+    if len(kinds) != 1:
+        raise ConfigError("data_files= must be of one format", got=sorted(kinds))
+    return kinds.pop(), files
+
+
+def expand(folder: Path, pattern: str) -> list[Path]:
+    path = folder / Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if glob.has_magic(pattern):
+        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+        found = [p for p in found if p.is_file() and not p.name.startswith(".")]
+        if found:
+            return found
+    raise MissingFileError(f"there is no file {pattern!r}", do="check the path")
+
+
+def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
+    """The format and the splits of a file or folder, from names; says what it leaves alone."""
+    if path.is_file():
+        return format_of(path), {"train": [path]}
+    present = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
+    present = [name for name in present if not re.search(r"(^|/)(\.|__)", name.as_posix())]
+    # Where there are as many files of several formats, the first of FORMATS counts.
+    kinds = {kind: [name for name in present if FORMATS[kind].matches(name)] for kind in FORMATS}
+    kind = max(kinds, key=lambda kind: (any(map(split_of, kinds[kind])), len(kinds[kind])))
+    if not kinds[kind]:
+        raise MissingFileError(f"{path} holds no data files", expected=", ".join(FORMATS))
+    shards = [name for name in kinds[kind] if SHARD.fullmatch(name.as_posix())]
+    splits: dict[str, list[Path]] = {}
+    for name in shards or kinds[kind]:
+        splits.setdefault(split_of(name), []).append(name)
+    if len(splits) > 1:
+        splits.pop("", None)
+    order = dict.fromkeys([*SPLIT_WORDS, *sorted(splits)])
+    # Where no name says a split, all of it is for training.
+    splits = {split or "train": splits[split] for split in order if split in splits}
+    used = {name for names in splits.values() for name in names}
+    left = ", ".join(str(name) for name in present if name not in used)
+    shown = ", ".join(f"{s}: {', '.join(n.name for n in names)}" for s, names in splits.items())
+    print(f"{path}: reading {shown}" + (f"; left alone: {left}" if left else ""))
+    return kind, {split: [path / name for name in names] for split, names in splits.items()}
+
+
+def split_of(relative: Path) -> str:
+    """The split that a file's name says, or its folder's name; "" if neither does."""
+    if shard := SHARD.fullmatch(relative.as_posix()):
+        return shard[1]
+    for part in reversed(relative.parts):
+        words = "".join(c if c.isalpha() else " " for c in part.lower()).split()
+        for split, known in SPLIT_WORDS.items():
+            if any(word in known for word in words):
+                return split
+    return ""

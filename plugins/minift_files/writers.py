@@ -1,0 +1,46 @@
+"""Datasets to csv, JSON lines and parquet, some rows at a time."""
+
+import json
+from pathlib import Path
+
+import pyarrow.csv
+
+from minift.data.dataset import Dataset
+from minift.data.formats import to_lists
+from minift.data.saving import tables
+from minift.errors import DataError
+
+
+def write_csv(dataset: Dataset, path: Path, sep: str = ",", header: bool = True) -> None:
+    """Columns of text and numbers; lists and dicts do not fit into cells."""
+    nested = [n for n, f in dataset.features.items() if type(f).__name__ in ("List", "dict")]
+    if nested:
+        raise DataError("csv has no place for lists and dicts", got=nested, do="use to_json")
+    options = pyarrow.csv.WriteOptions(include_header=header, delimiter=sep)
+    schema = dataset.features.arrow_schema
+    with pyarrow.csv.CSVWriter(path, schema, write_options=options) as writer:
+        for table in tables(dataset):
+            writer.write_table(table)
+
+
+def write_json(dataset: Dataset, path: Path, lines: bool = True) -> None:
+    """A JSON object a line, or one array of them."""
+    with path.open("w", encoding="utf-8") as file:
+        rows = (
+            json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str)
+            for columns in map(to_lists, tables(dataset))
+            for row in zip(*columns.values(), strict=True)
+        )
+        if lines:
+            file.writelines(f"{row}\n" for row in rows)
+        else:
+            file.write(f"[{', '.join(rows)}]\n")
+
+
+def write_parquet(dataset: Dataset, path: Path) -> None:
+    """With the features in its schema, so that class names come back."""
+    from pyarrow import parquet
+
+    with parquet.ParquetWriter(path, dataset.features.arrow_schema) as writer:
+        for table in tables(dataset):
+            writer.write_table(table.cast(dataset.features.arrow_schema))
