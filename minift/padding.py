@@ -15,12 +15,50 @@ import pyarrow.compute as pc
 from minift.errors import DataError
 
 
-class Runs(Sequence[list[int]]):
+class Ragged(Sequence[list[Any]]):
+    """B rows of numbers, of unequal length, one behind the other in one array.
+
+    Args:
+        values: of all rows.
+        lengths: of the rows, int32 of shape (B,).
+    """
+
+    def __init__(self, values: np.ndarray, lengths: np.ndarray) -> None:
+        self.values, self.lengths = values, lengths
+
+    @classmethod
+    def of(cls, name: str, rows: Any) -> "Ragged":
+        """From lists or arrays; `name` is the column's, for messages."""
+        try:
+            lengths = np.fromiter(map(len, rows), np.int32, len(rows))
+            filled = [row for row in rows if len(row)]  # numpy takes [] for floats
+            return cls(np.concatenate(filled) if filled else np.empty(0, np.int64), lengths)
+        except (TypeError, ValueError):
+            odd = next((row for row in rows if np.ndim(row) != 1), None)
+            raise DataError(
+                f"the column {name!r} holds something else than lists of numbers",
+                got=f"{odd!r:.60}",
+            ) from None
+
+    def to_arrow(self) -> pa.ListArray:
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(offsets, self.values)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, key: Any) -> Any:
+        values, ends = self.values.tolist(), np.cumsum(self.lengths).tolist()
+        rows = [values[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+        return rows[key]
+
+
+class Runs(Ragged):
     """B rows that are zeros and then ones, like an attention mask or the type ids of a pair.
 
     Args:
-        lengths: of the rows, int64 of shape (B,).
-        zeros: how many zeros each row begins with, int64 of shape (B,).
+        lengths: of the rows, int32 of shape (B,).
+        zeros: how many zeros each row begins with, int32 of shape (B,).
     """
 
     def __init__(self, lengths: np.ndarray, zeros: np.ndarray) -> None:
@@ -29,24 +67,23 @@ class Runs(Sequence[list[int]]):
     @classmethod
     def ones(cls, lengths: Sequence[int] | np.ndarray) -> "Runs":
         """The mask of rows without padding."""
-        return cls(np.asarray(lengths, np.int64), np.zeros(len(lengths), np.int64))
+        return cls(np.asarray(lengths, np.int32), np.zeros(len(lengths), np.int32))
 
     @classmethod
     def found_in(cls, rows: pa.ListArray) -> "Runs | None":
         """The same rows as runs, if that is what they are."""
         if rows.null_count or rows.values.null_count:
             return None
-        lengths = np.diff(rows.offsets.to_numpy())
-        sums = np.concatenate([[0], np.cumsum(rows.flatten().to_numpy(), dtype=np.int64)])
-        ends = np.cumsum(lengths)
+        values, lengths = rows.flatten().to_numpy(), np.diff(rows.offsets.to_numpy())
+        sums, ends = np.concatenate([[0], np.cumsum(values, dtype=np.int64)]), np.cumsum(lengths)
         runs = cls(lengths, lengths - (sums[ends] - sums[ends - lengths]))
-        same = np.all((runs.zeros >= 0) & (runs.zeros <= lengths))
-        return runs if same and runs.to_arrow().flatten().equals(rows.flatten()) else None
+        fits = np.all((runs.zeros >= 0) & (runs.zeros <= lengths))
+        return runs if fits and np.array_equal(runs.values, values) else None
 
     @classmethod
     def unpack(cls, packed: Any, lengths: np.ndarray) -> "Runs":
         """From the stored number of each row and the rows' lengths."""
-        zeros = np.asarray(pc.fill_null(packed.cast(pa.int64()), 0))
+        zeros = np.asarray(pc.fill_null(packed.cast(pa.int32()), 0))
         return cls(lengths, np.where(zeros < 0, lengths, zeros))
 
     def pack(self) -> pa.Array:
@@ -56,29 +93,17 @@ class Runs(Sequence[list[int]]):
             return pa.nulls(len(self))
         return pa.array(said.astype(np.min_scalar_type(-max(int(said.max()) + 1, 1))))
 
-    def to_arrow(self) -> pa.ListArray:
-        """As lists of int8, what the column is to everybody else."""
-        ends = np.cumsum(self.lengths)
-        place = np.arange(ends[-1] if len(ends) else 0) - np.repeat(
-            ends - self.lengths, self.lengths
-        )
-        values = (place >= np.repeat(self.zeros, self.lengths)).astype(np.int8)
-        offsets = np.concatenate([[0], ends]).astype(np.int32)
-        return pa.ListArray.from_arrays(offsets, values)
+    @property
+    def values(self) -> np.ndarray:  # type: ignore[override]
+        """All rows, one behind the other, int8."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        place = np.arange(self.lengths.sum()) - np.repeat(starts, self.lengths)
+        return (place >= np.repeat(self.zeros, self.lengths)).astype(np.int8)
 
     def rows(self, rows: range | np.ndarray) -> "Runs":
         """Some of the rows."""
-        picked = slice(rows.start, rows.stop, rows.step) if isinstance(rows, range) else rows
+        picked = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
         return Runs(self.lengths[picked], self.zeros[picked])
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, slice):
-            return [self[i] for i in range(*key.indices(len(self)))]
-        zeros = int(self.zeros[key])
-        return [0] * zeros + [1] * (int(self.lengths[key]) - zeros)
 
 
 def pad_columns(
@@ -100,57 +125,40 @@ def pad_columns(
             other; names it.
     """
     block: dict[str, np.ndarray] = {}
-    first = ""
-    lengths: Any
-    place: Any
-    inside: Any
+    rows = {n: as_ragged(n, values) for n, values in columns.items() if n in fills}
+    lengths = next(iter(rows.values())).lengths if rows else np.empty(0)
+    # The place of each value in its row: (T,), or (B, T) where rows end together.
+    place: Any = np.arange(length, dtype=np.int32)
+    place = place - (length - lengths[:, None]) if left else place
+    inside = place >= 0 if left else place < lengths[:, None]  # (B, T)
     for name, values in columns.items():
-        if name not in fills:
+        if name not in rows:
             block[name] = stack(name, values)
-            continue
-        if not first:
-            first, lengths = name, row_lengths(name, values)
-            place = np.arange(length) - (length - lengths[:, None] if left else 0)  # (B, T)
-            inside = (place >= 0) & (place < lengths[:, None])
-        elif not np.array_equal(row_lengths(name, values), lengths):
+        elif not np.array_equal(rows[name].lengths, lengths):
             # A short mask would hide tokens silently.
-            raise DataError(f"the rows of {name!r} are not as long as those of {first!r}")
-        if isinstance(values, Runs):
-            ones = place >= values.zeros[:, None]
-            block[name] = np.where(inside, ones, np.int64(fills[name]))
+            raise DataError(
+                f"the rows of {name!r} are not as long as those of {next(iter(rows))!r}"
+            )
+        elif length < lengths.max(initial=0):
+            raise DataError(f"{length} places are too few for the rows of {name!r}")
         else:
-            block[name] = fill(name, values, inside, fills[name])
+            block[name] = fill(rows[name], place, inside, fills[name])
     return block
 
 
-def fill(name: str, rows: Sequence[Any], inside: np.ndarray, pad_value: float) -> np.ndarray:
+def fill(rows: Ragged, place: np.ndarray, inside: np.ndarray, pad_value: float) -> np.ndarray:
     """The rows' values at the places that are theirs, (B, T), and `pad_value` elsewhere."""
-    filled = [row for row in rows if len(row)]  # numpy takes [] for floats
-    try:
-        values = np.concatenate(filled) if filled else np.empty(0, np.int64)
-        block = np.full(
-            inside.shape, pad_value, np.float32 if values.dtype.kind == "f" else np.int64
-        )
-        block[inside] = values
-    except ValueError:
-        raise DataError(
-            f"the column {name!r} holds something else than lists of numbers",
-            got=f"{filled[0]!r:.60}",
-        ) from None
+    if isinstance(rows, Runs) and not pad_value:
+        return (inside & (place >= rows.zeros[:, None])).astype(np.int64)
+    kind = np.float32 if rows.values.dtype.kind == "f" else np.int64
+    block = np.full(inside.shape, pad_value, kind)
+    block[inside] = rows.values
     return block
 
 
-def row_lengths(name: str, rows: Any) -> np.ndarray:
-    """How many values each row has, int64 of shape (B,)."""
-    if isinstance(rows, Runs):
-        return rows.lengths
-    try:
-        return np.fromiter(map(len, rows), np.int64, len(rows))
-    except TypeError:
-        raise DataError(
-            f"the column {name!r} holds something else than lists of numbers",
-            got=f"{next((row for row in rows if not hasattr(row, '__len__')), None)!r:.60}",
-        ) from None
+def as_ragged(name: str, rows: Any) -> Ragged:
+    """Rows of a token column, whatever they are given as."""
+    return rows if isinstance(rows, Ragged) else Ragged.of(name, rows)
 
 
 def stack(name: str, values: Any) -> np.ndarray:

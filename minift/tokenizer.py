@@ -6,6 +6,7 @@ that depends on the vocabulary and the rules but not on what was tokenized last.
 """
 
 import hashlib
+import itertools
 import json
 import shutil
 from collections import UserDict
@@ -18,7 +19,7 @@ import numpy as np
 from minift.data.column import Column
 from minift.data.storage import write_text
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
-from minift.padding import Runs, pad_columns, row_lengths
+from minift.padding import Ragged, Runs, as_ragged, pad_columns
 from minift.plugins import find_checkpoint
 
 # The roles of special tokens, and what BERT calls them: its own files leave that unsaid.
@@ -51,11 +52,11 @@ LABELS = ("labels", "label", "label_ids")
 class BatchEncoding(UserDict[str, Any]):
     """What a tokenizer returns: a mapping whose entries can also be read as attributes.
 
-    Masks and type ids become lists when somebody looks at them; `map` and padding do not.
+    The rows of a batch become lists when somebody looks at them; `map` and padding do not.
     """
 
     def __getitem__(self, key: str) -> Any:
-        if isinstance(self.data[key], Runs):
+        if isinstance(self.data[key], Ragged):
             self.data[key] = self.data[key][:]
         return self.data[key]
 
@@ -188,8 +189,10 @@ class Tokenizer:
             raise DataError(
                 f"a text cannot be tokenized: {error}", do="truncation=True cuts from both texts"
             ) from None
-        columns: Any = {"input_ids": [one.ids for one in found]}
         mask = Runs.ones([len(one) for one in found])
+        flat = itertools.chain.from_iterable(one.ids for one in found)
+        ids = np.fromiter(flat, np.int32, int(mask.lengths.sum()))
+        columns: Any = {"input_ids": Ragged(ids, mask.lengths)}
         if "token_type_ids" in self.model_input_names:
             columns["token_type_ids"] = type_ids(found, mask.lengths)
         columns["attention_mask"] = mask
@@ -360,7 +363,7 @@ def as_columns(encoded: Any) -> dict[str, Any]:
     else:
         columns = {name: [row[name] for row in encoded] for name in same_keys(encoded)}
     ids = columns.get("input_ids", ())
-    if len(ids) and np.ndim(ids[0]) == 0:
+    if not isinstance(ids, Ragged) and len(ids) and np.ndim(ids[0]) == 0:
         columns = {name: [value] for name, value in columns.items()}  # a single row
     said = [name for name in columns if name in LABELS]
     if len(said) > 1:
@@ -401,8 +404,8 @@ def pad_tokens(
         DataError: a column holds text, which no tensor can, or its rows do not fit; names it.
     """
     columns = dict(columns)
-    ids = columns.get("input_ids", ())
-    lengths = row_lengths("input_ids", ids)
+    ids = as_ragged("input_ids", columns.get("input_ids", ()))
+    columns, lengths = {**columns, "input_ids": ids}, ids.lengths
     target = padded_length(tokenizer, lengths, padding, max_length, multiple)
     if tokenizer.pad_token_id is None and np.any(lengths != target):
         raise ConfigError("the tokenizer has no padding token", do="set tokenizer.pad_token_id")
@@ -418,7 +421,7 @@ def type_ids(found: Sequence[Any], lengths: np.ndarray) -> Any:
     zeros = [row.count(0) for row in rows]
     if any(row[zero:].strip(b"\1") for row, zero in zip(rows, zeros, strict=True)):
         return [list(row) for row in rows]
-    return Runs(lengths, np.asarray(zeros, np.int64))
+    return Runs(lengths, np.asarray(zeros, np.int32))
 
 
 def padded_length(

@@ -24,7 +24,7 @@ from minift.data.dataset import READ_ROWS, Dataset
 from minift.data.features import ClassLabel, Features, arrow_type, as_array, cast_array
 from minift.data.formats import rows_of, to_list
 from minift.errors import ArgumentError, DataError
-from minift.padding import Runs
+from minift.padding import Ragged, Runs
 
 # Rows in a shard: a 16th of all, so that workers can share and little is lost when one dies, but
 # at least 10 rows, no more than about 64 MiB of input, and no more than 128 files.
@@ -130,9 +130,8 @@ def apply_batch(plan: Plan, rows: range, rank: int | None) -> Part:
     if answer is None:
         return Part(rows, None)
     results, popped = answer
-    columns = {name: encode(plan, name, values) for name, values in results.items()}
-    runs = find_runs(columns, results)
-    table = pa.table(columns | runs)
+    columns, runs = pack_runs({n: encode(plan, n, values) for n, values in results.items()})
+    table = pa.table(columns)
     part = Part(rows, table, frozenset(popped), frozenset(runs))
     if plan.kept(part) and columns and table.num_rows != len(rows):
         kept = plan.kept(part)
@@ -239,16 +238,12 @@ def some_none(plan: Plan, row: int) -> DataError:
 
 def encode(plan: Plan, name: str, values: Any) -> Any:
     """Returned values as Arrow: as `features` says, or else as the column was before."""
-    if isinstance(values, Runs):
-        values = values.to_arrow()
-    if plan.features is not None:
-        return as_array(name, values, plan.features.get(name))
-    before = plan.dataset.features.get(name)
-    if name == TOKENS and before is None:  # without a look at each number for its type
-        try:
-            return pa.array(values, pa.list_(pa.int32()))
-        except (pa.ArrowException, OverflowError, TypeError):
-            pass
+    before, said = plan.dataset.features.get(name), plan.features
+    if isinstance(values, Runs) and before is None and said is None:
+        return values  # perhaps it can stay so
+    values = values.to_arrow() if isinstance(values, Ragged) else values
+    if said is not None:
+        return as_array(name, values, said.get(name))
     array = as_array(name, values)
     if before is None:
         return narrow(name, array)
@@ -257,21 +252,21 @@ def encode(plan: Plan, name: str, values: Any) -> Any:
     return keep_type(array, before)
 
 
-def find_runs(columns: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, pa.Array]:
-    """Masks and type ids that the tokens' lengths and one number a row can stand for."""
-    tokens, packed = columns.get(TOKENS), {}
-    if not isinstance(tokens, pa.ListArray) or tokens.null_count:
-        return {}
-    lengths = np.diff(tokens.offsets.to_numpy())
-    for name in BYTE_LISTS:
-        column, runs = columns.get(name), results.get(name)
-        if column is None or column.type != pa.list_(pa.int8()):
-            continue
-        if not isinstance(runs, Runs):
+def pack_runs(columns: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """Masks and type ids by one number a row, where that and the tokens' lengths say it all."""
+    tokens, packed = columns.get(TOKENS), set()
+    flat = isinstance(tokens, pa.ListArray) and not tokens.null_count
+    lengths: Any = np.diff(tokens.offsets.to_numpy()) if flat else None  # type: ignore[union-attr]
+    for name, column in columns.items():
+        runs = column if isinstance(column, Runs) else None
+        if name in BYTE_LISTS and flat and getattr(column, "type", None) == pa.list_(pa.int8()):
             runs = Runs.found_in(column) if isinstance(column, pa.ListArray) else None
         if runs is not None and np.array_equal(runs.lengths, lengths):
-            packed[name] = runs.pack()
-    return packed
+            columns[name] = runs.pack()
+            packed.add(name)
+        elif isinstance(column, Runs):
+            columns[name] = column.to_arrow()
+    return columns, packed
 
 
 def keep_type(array: Any, before: Any) -> Any:

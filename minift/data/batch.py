@@ -8,7 +8,7 @@ import numpy as np
 from minift.data.formats import rows_of, to_list
 from minift.data.rows import as_rows, resolve_key
 from minift.errors import DataError
-from minift.padding import Runs, pad_columns, row_lengths
+from minift.padding import Ragged, as_ragged, pad_columns
 
 if TYPE_CHECKING:
     from minift.data.dataset import Dataset
@@ -54,14 +54,14 @@ class RowBatch(Sequence[dict[str, Any]]):
             int64 or float32 arrays, (B, T) for token columns and (B,) for numbers.
         """
         columns = self.columns()
-        fills = {name: 0.0 for name, rows in columns.items() if is_tokens(rows)}
-        longest = [row_lengths(name, columns[name]).max(initial=0) for name in fills]
-        length = int(max(longest, default=0))
+        tokens = {n: as_ragged(n, rows) for n, rows in columns.items() if is_tokens(rows)}
+        length = max((int(rows.lengths.max(initial=0)) for rows in tokens.values()), default=0)
         if max_length is not None and length > max_length:
             raise DataError("a row is longer than max_length", got=length, expected=max_length)
         length, step = max_length or length, pad_to_multiple_of or 1
-        fills |= pad_values or {}
-        return pad_columns(columns, fills, -(-length // step) * step, left=side == "left")
+        fills = {**dict.fromkeys(tokens, 0), **(pad_values or {})}
+        whole = -(-length // step) * step
+        return pad_columns({**columns, **tokens}, fills, whole, left=side == "left")
 
     def columns(self) -> dict[str, Any]:
         """The columns that are shown: token lists as views of the memory map, others as values."""
@@ -86,4 +86,4 @@ class RowBatch(Sequence[dict[str, Any]]):
 
 def is_tokens(rows: Any) -> bool:
     """Whether the rows of a column are lists of numbers."""
-    return isinstance(rows, Runs) or (len(rows) > 0 and getattr(rows[0], "ndim", 0) == 1)
+    return isinstance(rows, Ragged) or (len(rows) > 0 and getattr(rows[0], "ndim", 0) == 1)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from minift.data.rows import Rows
 from minift.errors import DataError
+from minift.padding import Ragged
 
 if TYPE_CHECKING:
     from minift.data.dataset import Dataset
@@ -96,18 +97,13 @@ class FlatColumn:
             )
         return lengths
 
-    def rows(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Views of the values of some rows."""
-        starts = self.starts[rows]
-        ends = (starts + self.lengths(rows)).tolist()
-        if len(self.values) == 1:
-            values = self.values[0]
-            return [values[a:b] for a, b in zip(starts.tolist(), ends, strict=True)]
+    def rows(self, rows: np.ndarray) -> Ragged:
+        """Some rows, copied from where they are."""
+        starts, lengths = self.starts[rows], self.lengths(rows)
         chunks = np.searchsorted(self.chunk_ends, rows, side="right").tolist()
-        return [
-            self.values[chunk][a:b]
-            for chunk, a, b in zip(chunks, starts.tolist(), ends, strict=True)
-        ]
+        pieces = zip(chunks, starts.tolist(), (starts + lengths).tolist(), strict=True)
+        views = [self.values[chunk][a:b] for chunk, a, b in pieces]
+        return Ragged(np.concatenate(views) if views else np.empty(0, np.int64), lengths)
 
 
 def is_flat(type_: pa.DataType) -> bool:
