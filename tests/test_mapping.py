@@ -16,7 +16,7 @@ import torch
 
 from minift import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from minift.data import cache, mapping, storage
-from minift.errors import ArgumentError, ColumnError, DataError
+from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 
 
 @pytest.fixture
@@ -819,3 +819,190 @@ def test_the_format_is_extended_to_new_columns(ds):
     result = everything.map(lambda row: {"c": 1})
     assert sorted(result[:]) == ["a", "b", "c"] and isinstance(result[:]["c"], np.ndarray)
     assert isinstance(result[:]["b"], list)
+
+
+# --- what is written, and where ------------------------------------------------------------------
+
+
+def entry_files(own_cache):
+    """{name: rows} of the one result in the cache."""
+    (folder,) = own_cache.glob("map/*")
+    return {path.name: storage.read_stream(path) for path in sorted(folder.glob("*.arrow"))}
+
+
+def test_only_new_columns_are_written(own_cache):
+    ds = Dataset.from_dict({"a": range(320), "b": [f"text {i}" for i in range(320)]})
+    result = ds.map(lambda row: {"c": row["a"] * 2})
+    files = entry_files(own_cache)
+    assert len(files) == 16 and {t.num_rows for t in files.values()} == {20}
+    assert all(table.column_names == ["c"] for table in files.values())
+    assert result[319] == {"a": 319, "b": "text 319", "c": 638}
+    assert result.shuffle(seed=3)["c"] == [2 * a for a in result.shuffle(seed=3)["a"]]
+    part = ds.select(range(100, 200)).map(lambda row: {"c": row["a"]}, cache_key="part")
+    assert part["a"] == part["c"] == list(range(100, 200)), "a slice is referred to as well"
+
+
+def test_columns_of_a_shuffled_input_are_written_in_its_order(own_cache):
+    ds = Dataset.from_dict({"a": range(50), "b": [str(i) for i in range(50)]}).shuffle(seed=1)
+    result = ds.map(lambda row: {"c": row["a"]})
+    assert result["a"] == ds["a"] == result["c"] and result["b"] == ds["b"]
+    assert next(iter(entry_files(own_cache).values())).column_names == ["a", "b", "c"]
+    assert result.column_names == ["a", "b", "c"]
+
+
+def tokenized(batch):
+    n = len(batch["a"])
+    return {
+        "input_ids": [[5, 6, 7][: i % 4] for i in batch["a"]],
+        "attention_mask": [[1, 1, 1][: i % 4] for i in batch["a"]],
+        "token_type_ids": [[0, 1, 1][: i % 4] for i in batch["a"]],
+        "label": [i % 2 for i in range(n)],
+    }
+
+
+def test_masks_and_type_ids_are_one_number_a_row(own_cache, tmp_path):
+    """And yet they are columns for everybody who looks."""
+    ds = Dataset.from_dict({"a": range(64)}).map(tokenized, batched=True, batch_size=8)
+    schemas = [table.schema for table in entry_files(own_cache).values()]
+    types = {field.name: str(field.type) for schema in schemas for field in schema}
+    assert types["attention_mask"] == "null" and types["token_type_ids"] == "int8"
+    expected = {"a": list(range(64)), **tokenized({"a": range(8)})}
+    expected |= {k: (v * 8)[:64] for k, v in tokenized({"a": range(8)}).items()}
+    assert ds[:] == expected and ds[7] == {name: v[7] for name, v in expected.items()}
+    assert ds.features["attention_mask"] == List(Value("int8"))
+    picked = ds.shuffle(seed=2).select([3, 1, 60])
+    rows = picked["a"].tolist()
+    assert picked["token_type_ids"] == [expected["token_type_ids"][i] for i in rows]
+    assert picked.lengths("attention_mask").tolist() == [i % 4 for i in rows]
+    renamed = ds.rename_column("attention_mask", "m").remove_columns("input_ids")
+    assert renamed["m"] == expected["attention_mask"], "without the column that gives the lengths"
+    assert renamed.add_column("z", [0] * 64)["m"] == expected["attention_mask"]
+    assert renamed.map(lambda row: {"n": len(row["m"])})["n"] == [i % 4 for i in range(64)]
+    assert renamed.select(range(3, 9)).flatten_indices()["m"] == expected["attention_mask"][3:9]
+    ds.save_to_disk(tmp_path / "saved")
+    from minift import concatenate_datasets, load_from_disk
+
+    assert load_from_disk(tmp_path / "saved")[:] == expected
+    joined = concatenate_datasets([ds, picked])[:]["token_type_ids"]
+    assert joined == expected["token_type_ids"] + picked["token_type_ids"].tolist()
+    assert ds.with_format("torch")[7]["attention_mask"].tolist() == [1, 1, 1]
+    again = Dataset.from_dict({"a": range(64)}).map(tokenized, batched=True, batch_size=8)
+    assert again.fingerprint == ds.fingerprint and again[:] == expected
+
+
+def test_other_masks_stay_lists(own_cache):
+    def padded(batch):
+        return {"input_ids": [[5, 0]] * 4, "attention_mask": [[1, 0]] * 4}
+
+    ds = Dataset.from_dict({"a": range(4)}).map(padded, batched=True)
+    assert ds["attention_mask"] == [[1, 0]] * 4
+    (table,) = entry_files(own_cache).values()
+    assert table.schema.field("attention_mask").type == pa.list_(pa.int8())
+
+    def mixed(batch):
+        good = batch["a"][0] < 20
+        return {"input_ids": [[5, 6]] * 10, "attention_mask": [[0, 1] if good else [1, 0]] * 10}
+
+    ds = Dataset.from_dict({"a": range(40)}).map(mixed, batched=True, batch_size=10)
+    assert ds["attention_mask"] == [[0, 1]] * 20 + [[1, 0]] * 20, "by shard, then all of them"
+
+
+def test_pad_batch():
+    ds = Dataset.from_dict({"a": range(64)}).map(tokenized, batched=True, batch_size=8)
+    ds = ds.remove_columns("a").shuffle(seed=5)
+    block = ds.pad_batch([0, 5, -1], {"input_ids": 9}, pad_to_multiple_of=4)
+    rows = [ds[i] for i in (0, 5, -1)]
+    for name, fill in (("input_ids", 9), ("attention_mask", 0), ("token_type_ids", 0)):
+        assert block[name].tolist() == [(row[name] + [fill] * 4)[:4] for row in rows]
+    assert block["label"].tolist() == [row["label"] for row in rows]
+    left = ds.pad_batch([0, 5, -1], side="left", max_length=5)["input_ids"]
+    assert left.tolist() == [([0] * 5 + row["input_ids"])[-5:] for row in rows]
+    with pytest.raises(DataError, match="longer than max_length"):
+        ds.pad_batch(range(64), max_length=2)
+    with pytest.raises(DataError, match="'t' cannot be made into a tensor"):
+        ds.add_column("t", ["x"] * 64).pad_batch([0])
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+def test_drop_last_batch():
+    ds = Dataset.from_dict({"a": range(25)})
+    assert ds.map(lambda b: b, batched=True, batch_size=10, drop_last_batch=True)["a"] == list(
+        range(20)
+    )
+    kept = ds.map(lambda b: {"c": b["a"]}, batched=True, batch_size=10, drop_last_batch=True)
+    assert kept["a"] == kept["c"] == list(range(20))
+    assert len(ds.map(lambda b: b, batched=True, batch_size=30, drop_last_batch=True)) == 0
+
+
+def test_a_result_that_leaves_no_file(ds, own_cache, calls):
+    result = ds.map(plus_one, keep_in_memory=True)
+    assert result["c"] == [1, 2, 3] and not list(own_cache.glob("*/*"))
+    cache.disable_caching()
+    try:
+        assert ds.map(plus_one)["c"] == [1, 2, 3] and not list(own_cache.glob("*/*"))
+    finally:
+        cache.enable_caching()
+    assert calls() == 6 and result.fingerprint == ds.map(plus_one, keep_in_memory=True).fingerprint
+
+
+def test_a_forced_result_replaces_the_old_one(ds, calls, own_cache):
+    old = ds.map(plus_one)
+    new = ds.map(plus_one, load_from_cache_file=False)
+    assert calls() == 6 and len(list(own_cache.glob("map/*"))) == 1
+    assert old[:] == new[:] == ds.map(plus_one)[:] and calls() == 6
+    assert old.fingerprint != new.fingerprint, "what was made from the old one is not from this"
+
+
+def test_names_of_results(ds, calls, own_cache, tmp_path):
+    named = ds.map(plus_one, new_fingerprint="mine")
+    assert (own_cache / "map" / "mine").is_dir()
+    assert ds.map(lambda row: {}, new_fingerprint="mine")[:] == named[:] and calls() == 3
+    for bad in ("", "a/b", "..", "x" * 65):
+        with pytest.raises(ConfigError, match="new_fingerprint"):
+            ds.map(plus_one, new_fingerprint=bad)
+    placed = ds.map(plus_one, cache_file_name=tmp_path / "here")
+    assert (tmp_path / "here" / storage.MANIFEST).is_file() and calls() == 6
+    assert ds.map(plus_one, cache_file_name=tmp_path / "here")[:] == placed[:] and calls() == 6
+    with pytest.raises(ConfigError, match="result of another map"):
+        ds.select([0]).map(plus_one, cache_file_name=tmp_path / "here")
+
+
+def test_answers_of_a_filter_are_kept(ds, calls):
+    def odd(row):
+        count()
+        row["b"] = "changed"
+        return row["a"] % 2
+
+    assert ds.filter(odd)[:] == {"a": [1], "b": ["y"]}
+    assert ds.filter(odd, num_proc=2)[:] == {"a": [1], "b": ["y"]} and calls() == 3
+    assert ds.filter(lambda row, i: i > 0, with_indices=True)["a"] == [1, 2]
+    assert ds.filter(lambda b, i: [j > 0 for j in i], with_indices=True, batched=True)["a"] == [
+        1,
+        2,
+    ]
+
+
+# --- what changed --------------------------------------------------------------------------------
+
+LIMIT = 128
+
+
+def cut(row):
+    return {"c": row["a"] + LIMIT}
+
+
+def test_a_miss_that_looks_like_a_hit_says_what_changed(ds, monkeypatch, capfd):
+    ds.map(cut)
+    ds.map(cut)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setitem(globals(), "LIMIT", 256)
+    assert ds.map(cut)["c"] == [256, 257, 258]
+    assert capfd.readouterr().err == "map(cut) is computed again: global 'LIMIT': 128 -> 256\n"
+    ds.map(cut, batched=False, remove_columns="b")
+    assert "remove_columns" in capfd.readouterr().err
+    ds.select([0]).map(cut)
+    ds.map(lambda row: {"c": 1})
+    ds.map(lambda row: {"c": 2})
+    assert capfd.readouterr().err == "", "another input, another function"

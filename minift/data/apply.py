@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from minift.data.dataset import READ_ROWS, Dataset
-from minift.data.features import ClassLabel, Features, arrow_type, as_array, cast_array
+from minift.data.features import ClassLabel, Features, arrow_type, as_array, cast_array, same_dicts
 from minift.data.formats import rows_of, to_list
 from minift.errors import ArgumentError, DataError
 from minift.padding import Ragged, Runs
@@ -323,7 +323,7 @@ def join(plan: Plan, parts: Sequence[Part]) -> Part:
     names = dict.fromkeys(name for part in parts for name in part.names)
     names |= dict.fromkeys(sorted(frozenset.union(*(part.popped for part in parts)) - popped))
     runs = frozenset.intersection(*(part.runs for part in parts))
-    tables = [complete(plan, part, names, runs) for part in parts]
+    tables = same_dicts([complete(plan, part, names, runs) for part in parts])
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:

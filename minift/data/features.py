@@ -8,7 +8,7 @@ open there with their class names, and the other way round.
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -346,6 +346,22 @@ def keys_vary(values: Iterable[Any], type_: pa.DataType) -> bool:
         any(len(value) < type_.num_fields for value in values)
         or any(keys_vary([value[field.name] for value in values], field.type) for field in type_)
     )
+
+
+def same_dicts(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Tables that shall be joined: dicts that have other keys in another one become Json.
+
+    A struct of all keys would fill them with None.
+    """
+    joined = list(tables)
+    for name in {name for table in tables for name in table.column_names}:
+        types = {str(t.schema.field(name).type) for t in tables if name in t.column_names}
+        if len(types) > 1 and all("struct<" in t or t in (str(JSON), "null") for t in types):
+            for i, table in enumerate(joined):
+                if name in table.column_names:
+                    column = cast_array(name, table.column(name), Json())
+                    joined[i] = table.set_column(table.column_names.index(name), name, column)
+    return joined
 
 
 def plain_values(values: Any) -> Any:

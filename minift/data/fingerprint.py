@@ -524,16 +524,18 @@ def imported_by(source: bytes, package: str) -> list[str]:
 
 def column_digest(column: pa.ChunkedArray) -> bytes:
     """The content of a column, whatever its chunks, offsets and unused bits."""
-    whole = column.combine_chunks()  # a copy, so that no byte is shared with other rows
+    whole = column.combine_chunks() if len(column) else column  # no byte shared with other rows
     chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
+    chunks = [chunk for chunk in chunks if len(chunk)]
     return join(str(column.type).encode(), *(array_digest(chunk) for chunk in chunks))
 
 
 def array_digest(array: pa.Array) -> bytes:
     parts = [str(len(array)).encode()]
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
     if array.null_count:  # what lies under a missing value is chance
         parts.append(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-        array = array.drop_null()
+        array = array if pa.types.is_struct(array.type) else array.drop_null()
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         lengths = pc.list_value_length(array).cast(pa.int64())
         return join(*parts, array_digest(lengths), array_digest(array.flatten()))

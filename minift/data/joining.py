@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from minift.data.dataset import Dataset
-from minift.data.features import ClassLabel, Features, arrow_type
+from minift.data.features import ClassLabel, Features, arrow_type, same_dicts
 from minift.data.rows import random_generator, random_order
 from minift.errors import ColumnError, ConfigError, DataError
 
@@ -42,7 +42,7 @@ def concatenate_datasets(dsets: Sequence[Dataset], axis: int = 0) -> Dataset:
             )
         features.setdefault(name, feature)
     dsets = [dataset for dataset in dsets if len(dataset)] or dsets[:1]
-    tables = [dataset.table().replace_schema_metadata(None) for dataset in dsets]
+    tables = same_dicts([dataset.table().replace_schema_metadata(None) for dataset in dsets])
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

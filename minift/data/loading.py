@@ -20,7 +20,7 @@ import pyarrow as pa
 from minift.data import cache, storage
 from minift.data.dataset import Dataset
 from minift.data.dataset_dict import DatasetDict, load_from_disk
-from minift.data.features import JSON, Features, Json, arrow_type, cast_array, check_names
+from minift.data.features import Features, cast_array, check_names
 from minift.data.fingerprint import fingerprint
 from minift.data.joining import concatenate_datasets
 from minift.data.saving import is_saved
@@ -187,7 +187,7 @@ def chosen(split: Any, known: Mapping[str, Any], load: Callable[[str], Dataset])
         dataset = load(match[1])
         start, stop = (row_number(match[i] or match[i + 2], len(dataset)) for i in (2, 3))
         parts.append(dataset.select(range(len(dataset))[start:stop]))
-    return join(parts)
+    return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
 
 def row_number(bound: str | None, rows: int) -> int | None:
@@ -208,7 +208,7 @@ def load_files(
     joined = parts[0]
     for path, part in zip(paths[1:], parts[1:], strict=True):
         try:
-            joined = join([joined, part])
+            joined = concatenate_datasets([joined, part])
         except DataError as error:
             raise DataError(f"{path} does not fit {paths[0]}: {error}") from None
     return joined
@@ -262,12 +262,3 @@ def kept(key: str, kind: str, path: Path, parse: Callable[[], pa.Table]) -> pa.T
     except (OSError, ConfigError) as error:
         warnings.warn(f"{path} stays in memory; move the cache with MINIFT_CACHE: {error}")
     return parse() if table is None else table
-
-
-def join(parts: Sequence[Dataset]) -> Dataset:
-    """One after the other. Dicts of different types become Json, as a struct would fill them."""
-    for name in {name for part in parts for name in part.features}:
-        types = {str(arrow_type(p.features[name])) for p in parts if name in p.features}
-        if len(types) > 1 and all("struct<" in t or t in (str(JSON), "null") for t in types):
-            parts = [p.cast_column(name, Json()) if name in p.features else p for p in parts]
-    return concatenate_datasets(parts) if len(parts) > 1 else parts[0]

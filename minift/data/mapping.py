@@ -172,17 +172,20 @@ def find_or_compute(
         say_what_changed(plan, notes)
         # A forced result may differ from the one that other results were made from.
         run = "" if use else uuid.uuid4().hex
-        return compute(plan, folder, key, {"notes": notes, "run": run}, num_proc)
+        meta = {"notes": notes, "run": run, "input": plan.dataset.fingerprint}
+        return compute(plan, folder, key, meta, num_proc)
 
 
 def say_what_changed(plan: Plan, notes: dict[str, str]) -> None:
-    """If the cache holds a result of the same function, one line says what is new."""
+    """If the cache holds a result of that function for that input, one line says what is new."""
     folders = [path.parent for path in cache.cache_root().glob(f"map/*/{storage.MANIFEST}")]
     for folder in sorted(folders, key=os.path.getmtime, reverse=True)[:MOST_COMPARED]:
         with contextlib.suppress(DataError):
             meta = storage.read_manifest(folder)[1]
-            if meta.get("function") == plan.name and "." not in folder.name:
-                if said := changes(meta.get("notes", {}), notes):
+            if [meta.get("function"), meta.get("input")] == [plan.name, plan.dataset.fingerprint]:
+                said = changes(meta.get("notes", {}), notes)
+                # Two lambdas are two functions, and not one that was edited.
+                if said and not ("<lambda>" in plan.name and "the code of" in said):
                     print(f"map({plan.name}) is computed again: {said}", file=sys.stderr)
                 return
 
