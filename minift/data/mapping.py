@@ -8,8 +8,7 @@ whole: so the files are the same for any `num_proc`, and a run that was killed g
 was, with any other `num_proc`. Only what the function returns is written; columns that it leaves
 alone stay where they are, and the result refers to them. Last, the shards' types are made one, and
 the manifest makes them a result. A function that cannot be digested is still applied; its result
-is nobody else's, with a warning. How a row's result is
-made is in `apply.py`.
+is nobody else's, with a warning. How a row's result is made is in `apply.py`.
 """
 
 import contextlib
@@ -82,7 +81,7 @@ def map_dataset(
         features: the result's features, instead of inferring them.
         fn_kwargs: further keyword arguments, part of the fingerprint.
         num_proc: share the work among so many processes; the result is the same.
-        desc: accepted for familiarity; the progress line names the function.
+        desc: accepted for familiarity; nothing is printed.
         new_fingerprint: stands for the whole fingerprint of the result.
         cache_key: stands for the function in the fingerprint; for functions that cannot be
             digested.
@@ -165,10 +164,9 @@ def find_or_compute(
             damage = error if (folder / storage.MANIFEST).exists() else None
         if damage is not None:
             warnings.warn(f"a cached result is damaged and computed again: {damage}", stacklevel=4)
-        if damage is not None or not use:
-            (folder / storage.MANIFEST).unlink(missing_ok=True)
+            (folder / storage.MANIFEST).unlink()
         if not use:
-            shutil.rmtree(work_folder(folder), ignore_errors=True)
+            shutil.rmtree(work_folder(folder, key), ignore_errors=True)
         say_what_changed(plan, notes)
         # A forced result may differ from the one that other results were made from.
         run = "" if use else uuid.uuid4().hex
@@ -178,12 +176,13 @@ def find_or_compute(
 
 def say_what_changed(plan: Plan, notes: dict[str, str]) -> None:
     """If the cache holds a result of that function for that input, one line says what is new."""
-    folders = [path.parent for path in cache.cache_root().glob(f"map/*/{storage.MANIFEST}")]
-    for folder in sorted(folders, key=os.path.getmtime, reverse=True)[:MOST_COMPARED]:
-        with contextlib.suppress(DataError):
+    same = {"function": plan.name, "input": plan.dataset.fingerprint}
+    with contextlib.suppress(OSError, DataError):  # removed meanwhile, or damaged
+        folders = [path.parent for path in cache.cache_root().glob(f"map/*/{storage.MANIFEST}")]
+        for folder in sorted(folders, key=os.path.getmtime, reverse=True)[:MOST_COMPARED]:
             meta = storage.read_manifest(folder)[1]
-            if [meta.get("function"), meta.get("input")] == [plan.name, plan.dataset.fingerprint]:
-                said = changes(meta.get("notes", {}), notes)
+            if same.items() <= meta.items():
+                said = changes(meta["notes"], notes)
                 # Two lambdas are two functions, and not one that was edited.
                 if said and not ("<lambda>" in plan.name and "the code of" in said):
                     print(f"map({plan.name}) is computed again: {said}", file=sys.stderr)
@@ -222,9 +221,9 @@ def finished(plan: Plan, table: pa.Table, meta: dict[str, Any]) -> Dataset:
 # ------------------------------------------------------------------------------- shard by shard
 
 
-def work_folder(folder: Path) -> Path:
+def work_folder(folder: Path, key: str | None) -> Path:
     """Where the shards of a result are until it is whole."""
-    return folder.with_name(f"{folder.name}.work")
+    return folder.with_name(f"{key}.work")
 
 
 def compute(
@@ -235,12 +234,11 @@ def compute(
         kept = {n: f for n, f in plan.dataset.features.items() if n not in plan.remove_columns}
         features = plan.features or Features(kept)
         return Dataset(features.arrow_schema.empty_table(), features, form=plan.dataset._format)
-    work, shards = work_folder(folder), plan.shards()
+    work, shards = work_folder(folder, key), plan.shards()
     (work / "entry").mkdir(parents=True, exist_ok=True)
     waiting = [i for i, rows in enumerate(shards) if read_shard(work, i, rows) is None]
-    call = functools.partial(run_shard, plan, work)
     try:
-        run_all(plan, call, waiting, min(num_proc or 1, len(waiting)))
+        run_all(plan, work, shards, waiting, min(num_proc or 1, len(waiting)))
     except BaseException as error:
         done = [i for i, rows in enumerate(shards) if read_shard(work, i, rows)]
         if not done:
@@ -256,10 +254,12 @@ def compute(
     return commit(plan, folder, whole, parts, {"run": "", "notes": {}, **meta, "key": key})
 
 
-def run_all(plan: Plan, call: Any, waiting: list[int], num_proc: int) -> None:
+def run_all(
+    plan: Plan, work: Path, shards: Sequence[range], waiting: list[int], num_proc: int
+) -> None:
     """Compute these shards, here or in worker processes; which of them does which, is chance."""
+    call = functools.partial(run_shard, plan, work, shards)
     if num_proc > 1:
-        shards = plan.shards()
 
         def describe(i: int) -> str:
             return f"mapping rows {shards[i].start} to {shards[i].stop - 1} with {plan.name}"
@@ -275,9 +275,9 @@ def run_all(plan: Plan, call: Any, waiting: list[int], num_proc: int) -> None:
         call(i, None)
 
 
-def run_shard(plan: Plan, work: Path, i: int, rank: int | None) -> None:
+def run_shard(plan: Plan, work: Path, shards: Sequence[range], i: int, rank: int | None) -> None:
     """Compute one shard and write it; one for which the function returned None is not kept."""
-    part = apply(plan, plan.shards()[i], rank)
+    part = apply(plan, shards[i], rank)
     if part.table is not None:
         write_shard(work, i, part)
 
@@ -314,7 +314,7 @@ def commit(
 ) -> Dataset:
     """Make the shards' columns and types one, and the shards a result."""
     assert whole.table is not None
-    work, features = work_folder(folder), result_features(plan, whole)
+    work, features = work_folder(folder, meta["key"]), result_features(plan, whole)
     if not whole.names:  # all that there is, is the input's
         shutil.rmtree(work)
         return plan.dataset.select(range(plan.rows)).select_columns(list(features))
@@ -334,6 +334,8 @@ def commit(
         "features": features.to_dict(),
         "runs": sorted(whole.runs),
     } | meta
+    if meta["run"]:  # the result that it replaces stays until here
+        (folder / storage.MANIFEST).unlink(missing_ok=True)
     storage.commit(work / "entry", folder, files, meta)
     shutil.rmtree(work, ignore_errors=True)
     return open_result(plan, folder, meta["key"])
