@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data import storage, worker
+from minift.data import worker
 from minift.data.batch import RowBatch
 from minift.data.column import Column, FlatColumn, is_flat
 from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
@@ -119,11 +119,6 @@ class Dataset:
     ) -> "Dataset":
         """From the dicts that `generator(**gen_kwargs)` yields."""
         return cls.from_list(list(generator(**(gen_kwargs or {}))), features)
-
-    @classmethod
-    def from_file(cls, filename: str | Path) -> "Dataset":
-        """An Arrow file, memory-mapped."""
-        return cls(storage.read_stream(Path(filename)))
 
     # -- what it is -------------------------------------------------------------------------------
 
