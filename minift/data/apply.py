@@ -125,15 +125,15 @@ def apply(plan: Plan, rows: range, rank: int | None) -> Part:
 
 def apply_batch(plan: Plan, rows: range, rank: int | None) -> Part:
     """One call of a batched function, or a call for each row."""
-    batch = plan.dataset.read(rows, plan.input_columns)
+    batch = plan.dataset.read(rows, plan.input_columns or list(plan.dataset.features))
     answer = (call_batch if plan.batched else call_rows)(plan, batch, rows, rank)
     if answer is None:
         return Part(rows, None)
     results, popped = answer
-    columns, runs = pack_runs({n: encode(plan, n, values) for n, values in results.items()})
-    table = pa.table(columns)
+    returned, runs = pack_runs({n: encode(plan, n, values) for n, values in results.items()})
+    table = pa.table(returned)
     part = Part(rows, table, frozenset(popped), frozenset(runs))
-    if plan.kept(part) and columns and table.num_rows != len(rows):
+    if plan.kept(part) and returned and table.num_rows != len(rows):
         kept = plan.kept(part)
         raise DataError(
             f"map({plan.name}) returned {table.num_rows} rows for {len(rows)}, but the "

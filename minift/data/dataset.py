@@ -153,9 +153,7 @@ class Dataset:
         rows = self._rows if isinstance(self._rows, np.ndarray) else str(self._rows)
         return fingerprint("dataset", columns, features, rows)
 
-    @property
-    def _fingerprint(self) -> str:
-        return self.fingerprint
+    _fingerprint = fingerprint  # the peer's name
 
     def __fingerprint__(self) -> str:
         """Of a dataset that a mapped function reads."""
@@ -390,7 +388,9 @@ class Dataset:
         dataset = self.flatten_indices()
         table = dataset._table.append_column(name, added._table.column(name))
         features = Features({**self.features, **added.features})
-        same = {"digests": dict(dataset._digests), "derived": dataset._derived}
+        same: dict[str, Any] = {"digests": dict(dataset._digests), "derived": dataset._derived}
+        if self._format.columns is not None:
+            same["form"] = replace(self._format, columns=(*self._format.columns, name))
         return dataset._with(table=table, features=features, **same)
 
     def cast_column(self, column: str, feature: Any) -> "Dataset":
@@ -466,6 +466,7 @@ class Dataset:
         """Show rows as "torch", "numpy", "arrow" or (None) as Python objects, from now on."""
         self.check_columns(columns or ())
         shown = None if columns is None else tuple(columns)
+        options |= options.pop("format_kwargs", {})  # as the property `format` has them
         self._format = Format(type, shown, output_all_columns, options)
 
     def with_format(

@@ -16,8 +16,11 @@ def for_each(name: str) -> Any:
     method = getattr(Dataset, name)
 
     @functools.wraps(method)
-    def do(self: "DatasetDict", *args: Any, **options: Any) -> "DatasetDict":
-        return DatasetDict({key: method(ds, *args, **options) for key, ds in self.items()})
+    def do(self: "DatasetDict", *args: Any, **options: Any) -> Any:
+        found = {key: method(ds, *args, **options) for key, ds in self.items()}
+        if all(isinstance(one, Dataset) for one in found.values()):
+            return DatasetDict(found)
+        return None if set(map(type, found.values())) == {type(None)} else found
 
     return do
 
@@ -61,6 +64,10 @@ class DatasetDict(dict[str, Dataset]):
     flatten_indices = for_each("flatten_indices")
     with_format = for_each("with_format")
     with_transform = for_each("with_transform")
+    set_format = for_each("set_format")
+    set_transform = for_each("set_transform")
+    reset_format = for_each("reset_format")
+    unique = for_each("unique")
 
     def shuffle(self, seed: int | None = None, seeds: dict[str, int | None] | None = None) -> Any:
         """Each in a random order, with one seed or `seeds` by split."""
@@ -68,20 +75,6 @@ class DatasetDict(dict[str, Dataset]):
             raise ConfigError("both seed and seeds were given", expected="one of them")
         seeds = seeds or dict.fromkeys(self, seed)
         return DatasetDict({name: ds.shuffle(seeds[name]) for name, ds in self.items()})
-
-    def unique(self, column: str) -> dict[str, list[Any]]:
-        return {name: ds.unique(column) for name, ds in self.items()}
-
-    def set_format(self, *args: Any, **options: Any) -> None:
-        for dataset in self.values():
-            dataset.set_format(*args, **options)
-
-    def set_transform(self, *args: Any, **options: Any) -> None:
-        for dataset in self.values():
-            dataset.set_transform(*args, **options)
-
-    def reset_format(self) -> None:
-        self.set_format(None)
 
     def save_to_disk(
         self,

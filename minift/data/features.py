@@ -375,9 +375,14 @@ def plain_values(values: Any) -> Any:
         if hasattr(value, "detach"):
             value = value.detach().cpu().numpy()
         if isinstance(value, np.ndarray) and value.ndim != 1:
-            value = value.tolist() if value.ndim else value[()]
+            value = nested(value) if value.ndim else value[()]
         rows.append(value)
     return rows
+
+
+def nested(array: np.ndarray) -> Any:
+    """Lists of arrays of one dimension, which keep their type."""
+    return [nested(part) for part in array] if array.ndim > 1 else array
 
 
 def cast_array(name: str, column: Any, feature: Any) -> Any:

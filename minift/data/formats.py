@@ -78,18 +78,17 @@ def to_list(column: pa.ChunkedArray) -> list[Any]:
 
 def format_batch(table: pa.Table, form: Format) -> Any:
     """The rows of a table, as the format says; a dict by column except for arrow and pandas."""
-    if form.kind == "transform":
-        shown = table.select(form.columns) if form.columns else table
-        assert form.transform is not None
-        return form.transform(to_lists(shown))
     shown = [n for n in table.column_names if form.columns is None or n in form.columns]
     if form.kind in (None, "arrow", "pandas"):
         table = table if form.output_all_columns else table.select(shown)
         if form.kind == "arrow":
             return table
         return to_lists(table) if form.kind is None else to_frame(table)
-    convert = to_numpy if form.kind == "numpy" else to_torch
-    batch = {name: convert(name, table.column(name), form.options) for name in shown}
+    if form.transform is not None:
+        batch = dict(form.transform(to_lists(table.select(shown))))
+    else:
+        convert = to_numpy if form.kind == "numpy" else to_torch
+        batch = {name: convert(name, table.column(name), form.options) for name in shown}
     if form.output_all_columns:
         rest = [name for name in table.column_names if name not in shown]
         batch |= to_lists(table.select(rest))
@@ -116,7 +115,7 @@ def to_numpy(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any
     whole = pa.types.is_integer(kind)
     if not (whole or pa.types.is_floating(kind) or (pa.types.is_boolean(kind) and not nulls)):
         return filled(to_list(column))
-    dtype = np.float64 if whole and nulls else kind.to_pandas_dtype()
+    dtype = options.get("dtype") or (np.float64 if whole and nulls else kind.to_pandas_dtype())
     return as_numpy(to_list(column), dtype, depth)
 
 
@@ -154,7 +153,7 @@ def to_torch(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any
             f"the column {name!r} of type {kind} has missing values, which a tensor cannot hold",
             do="filter them out, or fill them with map",
         )
-    return tensors(to_numpy(name, column, options), options)
+    return tensors(to_numpy(name, column, {}), options)
 
 
 def tensors(array: Any, options: dict[str, Any]) -> Any:

@@ -26,8 +26,11 @@ def concatenate_datasets(dsets: Sequence[Dataset], axis: int = 0) -> Dataset:
     """
     if not dsets:
         raise ConfigError("concatenate_datasets needs at least one dataset")
+    if axis not in (0, 1):
+        raise ConfigError("axis is 0 (one after the other) or 1 (side by side)", got=axis)
     if axis == 1:
         return side_by_side(dsets)
+    dsets = [dataset for dataset in dsets if len(dataset)] or dsets[:1]
     form = dsets[0]._format if all(ds._format == dsets[0]._format for ds in dsets) else None
     features = Features()
     for name, feature in (item for dataset in dsets for item in dataset.features.items()):
@@ -41,7 +44,6 @@ def concatenate_datasets(dsets: Sequence[Dataset], axis: int = 0) -> Dataset:
                 do="make them the same with cast_column",
             )
         features.setdefault(name, feature)
-    dsets = [dataset for dataset in dsets if len(dataset)] or dsets[:1]
     tables = same_dicts([dataset.table().replace_schema_metadata(None) for dataset in dsets])
     try:
         table = pa.concat_tables(tables, promote_options="permissive")

@@ -109,11 +109,10 @@ def map_dataset(
         fn_kwargs=fn_kwargs or {},
         features=features,
     )
-    private = keep_in_memory or not cache.is_caching_enabled()
-    key, notes = (None, {}) if private else result_key(plan, cache_key, new_fingerprint)
-    if key is None:  # the maps stay open when their files are gone
+    key, notes = result_key(plan, cache_key, new_fingerprint)
+    if key is None or keep_in_memory:  # the maps stay open when their files are gone
         with tempfile.TemporaryDirectory(prefix="minift-", ignore_cleanup_errors=True) as scratch:
-            return compute(plan, Path(scratch) / "result", None, {}, num_proc)
+            return compute(plan, Path(scratch) / "result", key, {}, num_proc)
     folder = Path(cache_file_name) if cache_file_name else cache.entry_path("map", key)
     return find_or_compute(plan, folder, key, notes, num_proc, load_from_cache_file is not False)
 
@@ -122,13 +121,12 @@ def result_key(
     plan: Plan, cache_key: str | None, new_fingerprint: str | None
 ) -> tuple[str | None, dict[str, str]]:
     """The result's fingerprint and what it is made of; None, with a warning, if it has none."""
+    if not cache.is_caching_enabled():
+        return None, {}
     if new_fingerprint is not None:
         if not re.fullmatch(r'[^<>:/\\|?*".][^<>:/\\|?*"]{0,63}', new_fingerprint):
-            raise ConfigError(
-                "new_fingerprint cannot be the name of a folder",
-                got=new_fingerprint,
-                expected='1 to 64 characters without <>:/\\|?*"',
-            )
+            expected = '1 to 64 characters without <>:/\\|?*"'
+            raise ConfigError("new_fingerprint is no name", got=new_fingerprint, expected=expected)
         return new_fingerprint, {}
     said = {field.name: getattr(plan, field.name) for field in fields(plan)}
     said["dataset"] = (plan.dataset.fingerprint, plan.dataset._format)
@@ -238,12 +236,12 @@ def compute(
     (work / "entry").mkdir(parents=True, exist_ok=True)
     waiting = [i for i, rows in enumerate(shards) if read_shard(work, i, rows) is None]
     try:
-        run_all(plan, work, shards, waiting, min(num_proc or 1, len(waiting)))
+        run_all(plan, work, shards, waiting, num_proc)
     except BaseException as error:
         done = [i for i, rows in enumerate(shards) if read_shard(work, i, rows)]
         if not done:
             shutil.rmtree(work)
-        elif key:
+        else:
             error.add_note(f"{len(done)} of {len(shards)} shards are kept; the same map goes on")
         raise
     parts = [read_shard(work, i, rows) or Part(rows, None) for i, rows in enumerate(shards)]
@@ -255,11 +253,12 @@ def compute(
 
 
 def run_all(
-    plan: Plan, work: Path, shards: Sequence[range], waiting: list[int], num_proc: int
+    plan: Plan, work: Path, shards: Sequence[range], waiting: list[int], num_proc: int | None
 ) -> None:
     """Compute these shards, here or in worker processes; which of them does which, is chance."""
     call = functools.partial(run_shard, plan, work, shards)
-    if num_proc > 1:
+    workers = min(num_proc or 1, len(waiting))
+    if workers > 1:
 
         def describe(i: int) -> str:
             return f"mapping rows {shards[i].start} to {shards[i].stop - 1} with {plan.name}"
@@ -269,10 +268,10 @@ def run_all(
         except worker.UnsendableError as error:
             warnings.warn(f"map({plan.name}) runs in this process alone: {error}")
         else:
-            pool.run(num_proc, at_once=plan.with_rank)
+            pool.run(workers, at_once=plan.with_rank)
             return
     for i in waiting:
-        call(i, None)
+        call(i, 0 if num_proc else None)
 
 
 def run_shard(plan: Plan, work: Path, shards: Sequence[range], i: int, rank: int | None) -> None:
@@ -349,7 +348,7 @@ def result_features(plan: Plan, whole: Part) -> Features:
     """
     assert whole.table is not None
     before, gone = plan.dataset.features, {*plan.remove_columns, *whole.popped}
-    stayed = [name for name in before if name not in gone]
+    stayed = [name for name in before if name not in gone or name in whole.names]
     names = [*stayed, *(name for name in whole.names if name not in stayed)]
     if plan.features is not None:
         check_names(plan.features, names, f"map({plan.name}): ")

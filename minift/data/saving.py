@@ -19,6 +19,7 @@ import pyarrow as pa
 from minift.data import storage
 from minift.data.dataset import Dataset
 from minift.data.features import Features
+from minift.data.formats import KINDS
 from minift.errors import ConfigError, DataError, MissingFileError
 
 WRITE_ROWS = 10_000  # rows in memory at once while exporting
@@ -93,7 +94,7 @@ def write_dataset(
         "_data_files": files,
         "_fingerprint": dataset.fingerprint,
         "_format_columns": list(form.columns) if form.columns else None,
-        "_format_kwargs": {},
+        "_format_kwargs": {k: v for k, v in form.options.items() if isinstance(v, str | int)},
         "_format_type": form.kind if form.kind != "transform" else None,
         "_output_all_columns": form.output_all_columns,
         "_split": None,
@@ -145,7 +146,8 @@ def read_dataset(folder: Path) -> Dataset:
         dataset = dataset.select(
             storage.open_file(folder / said["filename"], said).column(0).to_numpy()
         )
-    if state.get("_format_type") in ("numpy", "torch", "arrow"):
-        shown, rest = state.get("_format_columns"), state.get("_output_all_columns", False)
-        dataset.set_format(state["_format_type"], shown, rest)
+    shown, rest = state.get("_format_columns"), state.get("_output_all_columns", False)
+    if state.get("_format_type") in (None, *KINDS):
+        options = state.get("_format_kwargs") or {}
+        dataset.set_format(state.get("_format_type"), shown, rest, **options)
     return dataset

@@ -98,7 +98,8 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> d
                 rows += table.num_rows
                 step = max(1, BATCH_BYTES * table.num_rows // max(table.nbytes, 1))
                 for start in range(0, table.num_rows, step):
-                    part = table.slice(start, step).cast(schema)
+                    part = table.slice(start, step).replace_schema_metadata(schema.metadata)
+                    part = part if part.schema.equals(schema) else part.cast(schema)
                     waiting.append(part)
                     size += part.nbytes
                     if size >= BATCH_BYTES:
