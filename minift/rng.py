@@ -10,9 +10,11 @@ Streams in use: ("head NAME",) a new parameter, ("order", epoch) the order of ro
 """
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from minift.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -55,3 +57,27 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+# ------------------------------------------------------------------- the peer's orders, bit by bit
+
+
+def random_order(
+    n: int, seed: int | None = None, generator: np.random.Generator | None = None
+) -> np.ndarray:
+    """A permutation of n rows."""
+    return random_generator(seed, generator).permutation(n)
+
+
+def random_generator(
+    seed: int | None = None, generator: np.random.Generator | None = None
+) -> np.random.Generator:
+    """numpy's generator for a seed. Without one, numpy's global state gives and counts one."""
+    if generator is not None and seed is not None:
+        raise ConfigError("both a seed and a generator were given", expected="one of them")
+    if generator is None and seed is None:
+        state: Any = np.random.get_state()
+        keys, position = state[1:3]
+        seed = int(keys[position if position < len(keys) else 0])
+        np.random.random()
+    return generator or np.random.default_rng(seed)

@@ -293,7 +293,7 @@ def test_equality_is_that_of_the_names():
         (torch.tensor([1.5, 2.5]), pa.float32()),
         ([torch.tensor(3), torch.tensor(4)], pa.int64()),
         (np.ones((2, 3), np.int8), pa.list_(pa.int8())),
-        (torch.ones(2, 1, 3), pa.list_(pa.list_(pa.float64()))),
+        (torch.ones(2, 1, 3), pa.list_(pa.list_(pa.float32()))),
         ([np.array([1], np.int32), None], pa.list_(pa.int32())),
         (np.array(["a", "b"]), pa.string()),
         (pa.array([1], pa.uint8()), pa.uint8()),

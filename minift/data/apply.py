@@ -147,7 +147,7 @@ def call_batch(
     plan: Plan, batch: Any, rows: range, rank: int | None
 ) -> tuple[dict[str, Any], set[str]] | None:
     """The function on a batch: the columns that it returned, and those that it popped."""
-    given = dict(batch) if isinstance(batch, dict) else batch
+    given = handed_over(batch)
     result = plan.function(*arguments(plan, given, list(rows), rank), **plan.fn_kwargs)
     if result is None:
         return None
@@ -180,7 +180,7 @@ def call_rows(
     results: list[Any] = []
     popped: list[set[str]] = []
     for position, row in zip(rows, rows_of(batch, len(rows)), strict=True):
-        given = dict(row) if isinstance(row, dict) else row
+        given = handed_over(row)
         result = plan.function(*arguments(plan, given, position, rank), **plan.fn_kwargs)
         if result is not None and not isinstance(result, Mapping):
             raise wrong_type(plan, result, position)
@@ -213,8 +213,22 @@ def effects(before: Any, given: Any, result: Mapping[str, Any]) -> tuple[dict[st
     """What the function returned and what it assigned to its argument; what it popped from it."""
     if not (isinstance(before, dict) and isinstance(given, dict)):
         return dict(result), set()
-    put = {n: v for n, v in given.items() if n not in before or v is not before[n]}
+    put = {n: v for n, v in given.items() if n not in before or changed(v, before[n])}
     return {**put, **result}, set(before) - set(given) - set(result)
+
+
+def handed_over(batch: Any) -> Any:
+    """What the function is given, so that it can be seen what it did to it."""
+    if not isinstance(batch, dict):
+        return batch
+    return {n: v[:] if type(v) is list else v for n, v in batch.items()}
+
+
+def changed(value: Any, before: Any) -> bool:
+    """Whether it is another object, or a list that was given other items."""
+    if type(value) is not list or type(before) is not list:
+        return value is not before
+    return len(value) != len(before) or any(a is not b for a, b in zip(value, before, strict=True))
 
 
 def arguments(plan: Plan, batch: Any, position: Any, rank: int | None) -> list[Any]:

@@ -22,9 +22,10 @@ from minift.data.column import Column, FlatColumn, is_flat
 from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
 from minift.data.fingerprint import column_digest, fingerprint
 from minift.data.formats import Format, format_batch, rows_of, to_frame
-from minift.data.rows import Rows, as_rows, compose, random_order, resolve_key
+from minift.data.rows import Rows, as_rows, compose, resolve_key, take
 from minift.errors import ColumnError, ConfigError, DataError, nearest
 from minift.padding import Runs
+from minift.rng import random_order
 
 if TYPE_CHECKING:
     from minift.data.dataset_dict import DatasetDict
@@ -112,10 +113,7 @@ class Dataset:
 
     @classmethod
     def from_generator(
-        cls,
-        generator: Callable[..., Iterable[Mapping[str, Any]]],
-        features: Features | None = None,
-        gen_kwargs: Mapping[str, Any] | None = None,
+        cls, generator: Callable[..., Any], features: Features | None = None, gen_kwargs: Any = None
     ) -> "Dataset":
         """From the dicts that `generator(**gen_kwargs)` yields."""
         return cls.from_list(list(generator(**(gen_kwargs or {}))), features)
@@ -197,7 +195,7 @@ class Dataset:
         if isinstance(picked, range):
             taken = table.slice(picked.start, len(picked))
         else:
-            taken = table.take(pa.array(as_rows(picked)))
+            taken = take(table, as_rows(picked))
         for i, name in enumerate(taken.column_names):
             if name in self._derived:
                 taken = taken.set_column(i, name, self.view(name).rows(picked).to_arrow())
@@ -429,11 +427,8 @@ class Dataset:
         """
         self.check_columns([column])
         if not isinstance(self.features[column], Value):
-            raise DataError(
-                f"the column {column!r} cannot be encoded",
-                got=self.features[column],
-                expected="text or numbers",
-            )
+            got = self.features[column]
+            raise DataError(f"{column!r} holds neither text nor numbers to encode", got=got)
         values = self.table(columns=[column]).column(column).to_pylist()
         texts = [None if v is None and not include_nulls else str(v) for v in values]
         names = sorted({text for text in texts if text is not None})
@@ -560,9 +555,9 @@ class Dataset:
         self._write("parquet", path, options)
 
     def _write(self, kind: str, path: str | Path, options: Mapping[str, Any]) -> None:
-        from minift.data.loading import write_file
+        from minift.data.loading import file_formats
 
-        write_file(kind, self, path, options)
+        file_formats()[kind].write(self, Path(path), **options)  # type: ignore[misc]
 
 
 def restore(packed: Any, features: Features, rows: Rows, digests: Any, form: Format) -> Dataset:

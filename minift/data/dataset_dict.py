@@ -8,7 +8,6 @@ from typing import Any
 from minift.data import storage
 from minift.data.dataset import Dataset
 from minift.data.saving import new_folder, read_dataset, write_dataset
-from minift.errors import ConfigError
 
 
 def for_each(name: str) -> Any:
@@ -40,10 +39,6 @@ class DatasetDict(dict[str, Dataset]):
         return {name: ds.num_rows for name, ds in self.items()}
 
     @property
-    def num_columns(self) -> dict[str, int]:
-        return {name: ds.num_columns for name, ds in self.items()}
-
-    @property
     def column_names(self) -> dict[str, list[str]]:
         return {name: ds.column_names for name, ds in self.items()}
 
@@ -53,6 +48,7 @@ class DatasetDict(dict[str, Dataset]):
 
     map = for_each("map")
     filter = for_each("filter")
+    shuffle = for_each("shuffle")
     sort = for_each("sort")
     select_columns = for_each("select_columns")
     remove_columns = for_each("remove_columns")
@@ -68,13 +64,6 @@ class DatasetDict(dict[str, Dataset]):
     set_transform = for_each("set_transform")
     reset_format = for_each("reset_format")
     unique = for_each("unique")
-
-    def shuffle(self, seed: int | None = None, seeds: dict[str, int | None] | None = None) -> Any:
-        """Each in a random order, with one seed or `seeds` by split."""
-        if seed is not None and seeds is not None:
-            raise ConfigError("both seed and seeds were given", expected="one of them")
-        seeds = seeds or dict.fromkeys(self, seed)
-        return DatasetDict({name: ds.shuffle(seeds[name]) for name, ds in self.items()})
 
     def save_to_disk(
         self,

@@ -90,10 +90,8 @@ class ClassLabel:
             raise ConfigError("ClassLabel needs names= or num_classes=")
         self.names = list(map(str, range(num_classes or 0) if names is None else names))
         if num_classes not in (None, len(self.names)):
-            raise ConfigError(
-                "ClassLabel: num_classes and names disagree",
-                got=f"num_classes={num_classes}, {len(self.names)} names",
-            )
+            got = f"num_classes={num_classes}, {len(self.names)} names"
+            raise ConfigError("ClassLabel: num_classes and names disagree", got=got)
         if len(set(self.names)) != len(self.names):
             raise ConfigError("ClassLabel: a name appears twice", got=self.names)
         self._numbers = {name: number for number, name in enumerate(self.names)}
@@ -204,11 +202,8 @@ def value_type(name: str) -> pa.DataType:
             return pa.binary(*arguments)
         return pa.type_for_alias(name)
     except (TypeError, ValueError):
-        raise ConfigError(
-            f"no column type is called {name!r}",
-            expected="string, bool, int8 ... int64, uint8 ... uint64, float32, float64, binary, "
-            "date32, timestamp[s] ...",
-        ) from None
+        known = "string, bool, int8 ... uint64, float32, float64, binary, date32, timestamp[s] ..."
+        raise ConfigError(f"no column type is called {name!r}", expected=known) from None
 
 
 def arrow_type(feature: Any) -> pa.DataType:
@@ -299,7 +294,7 @@ def as_array(name: str, values: Any, feature: Any = None) -> Any:
         if isinstance(values, pa.Array | pa.ChunkedArray):
             return values if feature is None else cast_array(name, values, feature)
         values = plain_values(values)
-        if "Json(" in repr(feature):
+        if encodes_inside(feature):
             texts = [at_json(value, feature, to_text) for value in values]
             return pa.array(texts).cast(arrow_type(feature))
         array = pa.array(values)
@@ -316,17 +311,27 @@ def to_text(value: Any) -> str:
 
 
 def at_json(value: Any, feature: Any, change: Callable[[Any], Any]) -> Any:
-    """The value with a change, to JSON text or from it, in the places where the feature is Json."""
+    """The value with a change, to JSON text or from it, where the feature is Json.
+
+    Names of classes become their numbers.
+    """
     if value is None:
         return None
     match feature:
         case Json():
             return change(value)
+        case ClassLabel():
+            return feature.str2int(value)
         case List() if not isinstance(value, str):
             return [at_json(item, feature.feature, change) for item in value]
         case dict() if isinstance(value, dict):
             return {name: at_json(v, feature.get(name), change) for name, v in value.items()}
     return value
+
+
+def encodes_inside(feature: Any) -> bool:
+    """Whether Arrow's own cast does not know how values become this feature."""
+    return "Json(" in repr(feature) or "ClassLabel(" in repr(feature).removeprefix("ClassLabel(")
 
 
 def objects(column: Any) -> list[Any]:
@@ -366,18 +371,23 @@ def same_dicts(tables: Sequence[pa.Table]) -> list[pa.Table]:
 
 def plain_values(values: Any) -> Any:
     """One array, or a list of what pyarrow converts: scalars, lists, arrays of one dimension."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+    values = untorched(values)
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return values
     rows = []
-    for value in values:
-        if hasattr(value, "detach"):
-            value = value.detach().cpu().numpy()
+    for value in map(untorched, values):
         if isinstance(value, np.ndarray) and value.ndim != 1:
             value = nested(value) if value.ndim else value[()]
         rows.append(value)
     return rows
+
+
+def untorched(value: Any) -> Any:
+    """A tensor as an array; bfloat16, which numpy lacks, as float32."""
+    if not hasattr(value, "detach"):
+        return value
+    tensor = value.detach().cpu()
+    return (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
 
 
 def nested(array: np.ndarray) -> Any:
@@ -396,7 +406,7 @@ def cast_array(name: str, column: Any, feature: Any) -> Any:
             known = {value: feature.str2int(value) for value in pc.unique(column).to_pylist()}
             if not pa.types.is_integer(column.type):
                 return pa.array([known[value] for value in column.to_pylist()], pa.int64())
-        if "Json(" in repr(feature) and column.type != arrow_type(feature):
+        if encodes_inside(feature) and column.type != arrow_type(feature):
             if pa.types.is_string(column.type):  # of a csv file, say: it is the text of JSON
                 column = column.cast(JSON)
             return as_array(name, objects(column), feature)

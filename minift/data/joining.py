@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from minift.data.dataset import Dataset
 from minift.data.features import ClassLabel, Features, arrow_type, same_dicts
-from minift.data.rows import random_generator, random_order
 from minift.errors import ColumnError, ConfigError, DataError
+from minift.rng import random_generator, random_order
 
 if TYPE_CHECKING:
     from minift.data.dataset_dict import DatasetDict
@@ -115,11 +115,8 @@ def split_sizes(n: int, test_size: Any, train_size: Any) -> tuple[int, int]:
     n_test = n - rows(train_size, np.floor) if test_size is None else rows(test_size, np.ceil)
     n_train = n - n_test if train_size is None else rows(train_size, np.floor)
     if n_train + n_test > n or n_train < 1 or n_test < 1:
-        raise ConfigError(
-            "test_size and train_size leave a part empty, or are more than there is",
-            got=f"{n_train} rows for training and {n_test} for test, of {n}",
-            expected="shares between 0 and 1, or numbers of rows",
-        )
+        got = f"{n_train} rows for training and {n_test} for test, of {n}"
+        raise ConfigError("test_size and train_size leave a part empty, or are too much", got=got)
     return n_train, n_test
 
 

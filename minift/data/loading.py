@@ -96,13 +96,6 @@ def format_of(path: Path) -> str:
     raise DataError(f"cannot tell the format of {path}", expected=suffixes)
 
 
-def write_file(kind: str, dataset: Dataset, path: str | Path, options: Mapping[str, Any]) -> None:
-    """For `Dataset.to_csv` and its like."""
-    write = file_formats()[kind].write
-    assert write is not None, f"{kind} files cannot be written"
-    write(dataset, Path(path), **options)
-
-
 def load_dataset(
     path: str,
     name: str | None = None,

@@ -192,7 +192,10 @@ def open_result(plan: Plan, folder: Path, key: str | None) -> Dataset:
     table, meta = storage.open_folder(folder)
     if meta.get("key") != key:
         raise ConfigError(f"{folder} holds the result of another map", do="choose another folder")
-    return finished(plan, table, meta)
+    try:
+        return finished(plan, table, meta)
+    except pa.ArrowException as error:
+        raise DataError(f"{folder} is damaged: {error}") from None
 
 
 def finished(plan: Plan, table: pa.Table, meta: dict[str, Any]) -> Dataset:
@@ -238,10 +241,11 @@ def compute(
     try:
         run_all(plan, work, shards, waiting, num_proc)
     except BaseException as error:
+        sweep(work)
         done = [i for i, rows in enumerate(shards) if read_shard(work, i, rows)]
         if not done:
             shutil.rmtree(work)
-        else:
+        elif meta:  # which a private result has not
             error.add_note(f"{len(done)} of {len(shards)} shards are kept; the same map goes on")
         raise
     parts = [read_shard(work, i, rows) or Part(rows, None) for i, rows in enumerate(shards)]
@@ -250,6 +254,12 @@ def compute(
         shutil.rmtree(work)
         return plan.dataset
     return commit(plan, folder, whole, parts, {"run": "", "notes": {}, **meta, "key": key})
+
+
+def sweep(work: Path) -> None:
+    """Remove what was being written when a process died or the disk was full."""
+    for left in work.glob("**/*.tmp-*"):
+        left.unlink()
 
 
 def run_all(
@@ -333,6 +343,7 @@ def commit(
         "features": features.to_dict(),
         "runs": sorted(whole.runs),
     } | meta
+    sweep(work)
     if meta["run"]:  # the result that it replaces stays until here
         (folder / storage.MANIFEST).unlink(missing_ok=True)
     storage.commit(work / "entry", folder, files, meta)

@@ -1,4 +1,4 @@
-"""Row numbers: from anything that indexes, from one choice of rows to the next, in random order.
+"""Row numbers: from anything that indexes, and from one choice of rows to the next.
 
 A dataset's rows are a range while they are adjacent in its table, so that reading them is a slice,
 and else an array of int64. There is one form for each choice, so that equal choices are equal.
@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
-
-from minift.errors import ConfigError
+import pyarrow as pa
 
 Rows: TypeAlias = range | np.ndarray
 
@@ -66,29 +65,23 @@ def compose(rows: Rows, wanted: int | Rows) -> Rows:
     return picked
 
 
+def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Rows of a table in any order.
+
+    By batches: pyarrow would join all chunks of a column first, however few rows are wanted.
+    """
+    batches = table.to_batches()
+    starts = np.cumsum([0, *map(len, batches)])
+    batch_of = np.searchsorted(starts, rows, side="right") - 1
+    met = np.unique(batch_of).tolist()
+    parts = [batches[k].take(pa.array(rows[batch_of == k] - starts[k])) for k in met]
+    found = pa.Table.from_batches(parts, table.schema)
+    back = np.argsort(np.argsort(batch_of, kind="stable"))
+    return found.take(pa.array(back)) if len(parts) > 1 else found
+
+
 def as_rows(rows: Rows) -> np.ndarray:
     """Row numbers as an array; numpy would walk a range in Python."""
     if isinstance(rows, range):
         return np.arange(rows.start, rows.stop, rows.step)
     return rows
-
-
-def random_order(
-    n: int, seed: int | None = None, generator: np.random.Generator | None = None
-) -> np.ndarray:
-    """A permutation of n rows."""
-    return random_generator(seed, generator).permutation(n)
-
-
-def random_generator(
-    seed: int | None = None, generator: np.random.Generator | None = None
-) -> np.random.Generator:
-    """numpy's generator for a seed. Without one, numpy's global state gives and counts one."""
-    if generator is not None and seed is not None:
-        raise ConfigError("both a seed and a generator were given", expected="one of them")
-    if generator is None and seed is None:
-        state: Any = np.random.get_state()
-        keys, position = state[1:3]
-        seed = int(keys[position if position < len(keys) else 0])
-        np.random.random()
-    return generator or np.random.default_rng(seed)

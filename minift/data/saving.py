@@ -8,6 +8,7 @@ a damaged folder is an error here and the folder still opens there.
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -107,13 +108,10 @@ def write_dataset(
 
 def in_bytes(size: int | str) -> int:
     """A size such as "500MB"."""
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-    text = str(size).upper().strip()
-    number, unit = (text[:-2], units[text[-2:]]) if text[-2:] in units else (text, 1)
-    try:
-        return max(int(float(number) * unit), 1)
-    except ValueError:
-        raise ConfigError("not a size", got=size, expected='bytes, or such as "500MB"') from None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)B?", str(size).upper())
+    if match is None:
+        raise ConfigError("not a size", got=size, expected='bytes, or such as "500MB"')
+    return max(int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " ")), 1)
 
 
 def tables(dataset: Dataset) -> Iterator[pa.Table]:

@@ -11,7 +11,6 @@ from elsewhere, the marker that ends a stream must be there.
 
 import contextlib
 import json
-import mmap
 import os
 import shutil
 import uuid
@@ -21,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from minift.errors import DataError
@@ -32,7 +32,7 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 # {address: (the map, its file, the file's identity)}: a table can be told to another process by
 # naming its files.
-MAPPED: dict[int, tuple["weakref.ref[mmap.mmap]", str, tuple[int, int]]] = {}
+MAPPED: dict[int, tuple["weakref.ref[np.ndarray]", str, tuple[int, int]]] = {}
 
 
 def write(folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, meta: dict[str, Any]) -> int:
@@ -175,13 +175,15 @@ def read_stream(path: Path) -> pa.Table:
     return table
 
 
-def map_file(path: Path) -> pa.Buffer:
-    """A file as a buffer, and a note of which file it is."""
+def map_file(path: Path, known: tuple[int, int] | None = None) -> pa.Buffer:
+    """A file as a buffer, and a note of which file it is; an error if it is not the known one."""
+    if known is not None and identity(path) != known:
+        raise DataError(f"{path} was replaced or removed", do="load the dataset again")
     if path.stat().st_size == 0:  # which cannot be mapped
         raise DataError(f"{path} is not a readable Arrow file: it is empty")
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    buffer = pa.py_buffer(mapped)
+    with pa.memory_map(str(path)) as file:  # which is closed: the map needs no open file
+        mapped = np.frombuffer(file.read_buffer(), np.uint8)
+    buffer = pa.foreign_buffer(mapped.ctypes.data, mapped.size, base=mapped)
     address, path = buffer.address, path.resolve()
     gone = weakref.ref(mapped, lambda _: MAPPED.pop(address, None))
     MAPPED[address] = gone, str(path), identity(path)
@@ -195,13 +197,14 @@ def identity(path: Path) -> tuple[int, int]:
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
-def file_of(buffer: pa.Buffer) -> tuple[str, int, int] | None:
-    """The file that a buffer is a piece of, where in it and how long; None if it is memory."""
+def file_of(buffer: pa.Buffer) -> tuple[str, tuple[int, int], int, int] | None:
+    """The file that a buffer is a piece of, which one it is, where and how long; None if none."""
     for address, (mapped, path, known) in list(MAPPED.items()):
         file = mapped()
         start = buffer.address - address
         if file is not None and start >= 0 and start + buffer.size <= len(file):
-            return (path, start, buffer.size) if identity(Path(path)) == known else None
+            same = identity(Path(path)) == known
+            return (path, known, start, buffer.size) if same else None
     return None
 
 

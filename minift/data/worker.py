@@ -57,7 +57,8 @@ class Worker:
     """One process and the pipes to it."""
 
     def __init__(self) -> None:
-        start = f"import sys; sys.path[:] = {sys.path!r}; import minift.data.worker as w; w.main()"
+        path = [str(folder) for folder in sys.path]
+        start = f"import sys; sys.path[:] = {path!r}; import minift.data.worker as w; w.main()"
         self.process = subprocess.Popen(
             [sys.executable, "-c", start],
             stdin=subprocess.PIPE,
@@ -87,7 +88,8 @@ class Worker:
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        names = {one.value: one.name for one in signal.Signals}
+        return names.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
 
 
 class Pool:
@@ -116,7 +118,8 @@ class Pool:
         """Do all tasks, or raise the first error.
 
         This process works too until a worker is ready to, so that little work is done before a
-        worker is even started; unless `at_once`, where each call needs a rank.
+        worker is even started, and all of it if none can start; unless `at_once`, where each call
+        needs a rank.
         """
         with ThreadPoolExecutor(num_proc) as threads:
             serving = [threads.submit(self.serve, rank, at_once) for rank in range(num_proc)]
@@ -127,6 +130,8 @@ class Pool:
                     self.stop()  # all is done; those that are still starting are not needed
                 for one in as_completed(serving):
                     one.result()
+                if self.waiting:
+                    raise WorkerError("no worker process could start")
             finally:
                 self.stop()
 
@@ -157,15 +162,18 @@ class Pool:
                     worker.ask(pickle.dumps(tasks[0]))
                 return
             except Died:
+                cause = worker.end(patience=5)
+                if not tasks and not self.over.is_set():
+                    warnings.warn(f"a worker process cannot start ({cause})")
+                    return
                 if not self.over.is_set():
-                    self.mourn(worker.end(patience=5), tasks)
+                    self.mourn(cause, tasks[0])
             finally:
                 worker.end()
 
-    def mourn(self, cause: str, tasks: list[Any]) -> None:
+    def mourn(self, cause: str, task: Any) -> None:
         """A worker died: its task is tried once more, by another one."""
-        task = tasks[0] if tasks else None
-        doing = self.describe(task) if tasks else "starting"
+        doing = self.describe(task)
         if cause == "SIGKILL":
             cause += ", which is what happens when memory runs out"
         if task in self.crashed:
@@ -177,7 +185,7 @@ class Pool:
             )
         warnings.warn(f"a worker process died ({cause}) while {doing}; it is tried once more")
         self.crashed.add(task)
-        self.waiting.extendleft(tasks)
+        self.waiting.appendleft(task)
 
 
 # --------------------------------------------------------------------------- in the worker process
@@ -185,11 +193,15 @@ class Pool:
 
 def main() -> None:
     """Answer requests until the parent closes the pipe or is gone."""
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the function prints must not get between the answers
+    replies, pipe = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
+    # What the function prints must not get between the answers, nor a program that it starts take
+    # the requests.
+    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=listen, args=(requests,), daemon=True).start()
+    threading.Thread(target=listen, args=(pipe, requests), daemon=True).start()
     rank, job = requests.get()
     call: Any = None
     while True:
@@ -199,23 +211,23 @@ def main() -> None:
             else:
                 result = call(requests.get(), rank)
             reply = cloudpickle.dumps((True, result))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             error.add_note(f"in a worker process:\n{traceback.format_exc()}")
             reply = portable(error)
         replies.write(reply)
         replies.flush()
 
 
-def listen(requests: Any) -> None:
+def listen(pipe: Any, requests: Any) -> None:
     """Requests as they come; the end of them ends this process, whatever it is doing."""
-    while True:
-        try:
-            requests.put(pickle.load(sys.stdin.buffer))
-        except (EOFError, OSError):
-            os._exit(1)
+    try:
+        while True:
+            requests.put(pickle.load(pipe))
+    finally:
+        os._exit(1)
 
 
-def portable(error: Exception) -> bytes:
+def portable(error: BaseException) -> bytes:
     """The error as an answer, or a description of one that cannot be sent."""
     try:
         reply = cloudpickle.dumps((False, error))
@@ -243,7 +255,7 @@ def pack(value: Any) -> tuple[bytes, list[Any]]:
 
 def unpack(data: bytes, buffers: Sequence[Any]) -> Any:
     """What was packed; files are mapped, not read."""
-    mapped = functools.cache(lambda path: map_file(Path(path)))
+    mapped = functools.cache(lambda path, known: map_file(Path(path), known))
     return pickle.loads(
-        data, buffers=[b if isinstance(b, bytes) else mapped(b[0]).slice(*b[1:]) for b in buffers]
+        data, buffers=[b if isinstance(b, bytes) else mapped(*b[:2]).slice(*b[2:]) for b in buffers]
     )

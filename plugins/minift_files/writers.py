@@ -13,7 +13,9 @@ from minift.errors import DataError
 
 def write_csv(dataset: Dataset, path: Path, sep: str = ",", header: bool = True) -> None:
     """Columns of text and numbers; lists and dicts do not fit into cells."""
-    nested = [n for n, f in dataset.features.items() if type(f).__name__ in ("List", "dict")]
+    nested = [
+        n for n, f in dataset.features.items() if type(f).__name__ in ("List", "dict", "Json")
+    ]
     if nested:
         raise DataError("csv has no place for lists and dicts", got=nested, do="use to_json")
     options = pyarrow.csv.WriteOptions(include_header=header, delimiter=sep)
