@@ -127,6 +127,8 @@ def pad_columns(
     block: dict[str, np.ndarray] = {}
     rows = {n: as_ragged(n, values) for n, values in columns.items() if n in fills}
     lengths = next(iter(rows.values())).lengths if rows else np.empty(0)
+    if length < lengths.max(initial=0):
+        raise DataError(f"{length} places are too few for the rows of {next(iter(rows))!r}")
     # The place of each value in its row: (T,), or (B, T) where rows end together.
     place: Any = np.arange(length, dtype=np.int32)
     place = place - (length - lengths[:, None]) if left else place
@@ -139,8 +141,6 @@ def pad_columns(
             raise DataError(
                 f"the rows of {name!r} are not as long as those of {next(iter(rows))!r}"
             )
-        elif length < lengths.max(initial=0):
-            raise DataError(f"{length} places are too few for the rows of {name!r}")
         else:
             block[name] = fill(rows[name], place, inside, fills[name])
     return block

@@ -245,10 +245,10 @@ class Dataset:
         view = self.view(name)
         if not isinstance(view, FlatColumn | Runs):
             view = FlatColumn(name, self._table.column(name))  # which says what is wrong
-        found = (
-            view.rows(self._rows).lengths if isinstance(view, Runs) else view.lengths(self._rows)
-        )
-        return found.astype(np.int64)
+        rows = self._rows
+        found = view.rows(rows).lengths if isinstance(view, Runs) else view.lengths(rows)
+        found.setflags(write=False)  # a view of what all readers share
+        return found
 
     def pad_batch(
         self, indices: Sequence[int] | np.ndarray, *args: Any, **options: Any
