@@ -19,7 +19,7 @@ from minift import (
     load_from_disk,
 )
 from minift.data import storage
-from minift.errors import ColumnError, DataError, MissingFileError
+from minift.errors import ColumnError, ConfigError, DataError, MissingFileError
 
 FEATURES = Features(
     {
@@ -284,3 +284,28 @@ def test_saving_over_a_map_from_the_same_file(tmp_path, splits):
     splits["train"].save_to_disk(tmp_path / "one")
     load_from_disk(tmp_path / "one").shuffle(seed=0).save_to_disk(tmp_path / "two")
     assert sorted(load_from_disk(tmp_path / "two")["text"]) == rows(6)["text"]
+
+
+def test_a_flipped_byte_is_found_when_asked_for(tmp_path):
+    ds = Dataset.from_dict({"a": list(range(1000))})
+    ds.save_to_disk(tmp_path / "ds", num_shards=2)
+    path = tmp_path / "ds" / "data-00001-of-00002.arrow"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    assert len(load_from_disk(tmp_path / "ds")) == 1000
+    with pytest.raises(DataError, match=r"data-00001-of-00002\.arrow is damaged: its checksum"):
+        load_from_disk(tmp_path / "ds", verify=True)
+
+
+def test_shards_and_replacing(tmp_path):
+    ds = Dataset.from_dict({"a": list(range(1000))})
+    ds.save_to_disk(tmp_path / "ds", max_shard_size="2KB")
+    assert len(list(tmp_path.glob("ds/*.arrow"))) == 4
+    with pytest.raises(DataError, match="overwrite=True"):
+        ds.save_to_disk(tmp_path / "ds")
+    ds.select([0]).save_to_disk(tmp_path / "ds", overwrite=True)
+    assert load_from_disk(tmp_path / "ds")[:] == {"a": [0]}
+    with pytest.raises(ConfigError, match="not a size"):
+        ds.save_to_disk(tmp_path / "new", max_shard_size="big")
+    assert not (tmp_path / "new").exists()

@@ -85,15 +85,19 @@ class DatasetDict(dict[str, Dataset]):
         return f"DatasetDict({{\n    {indented}\n}})"
 
 
-def load_from_disk(dataset_path: str | Path) -> Dataset | DatasetDict:
+def load_from_disk(dataset_path: str | Path, verify: bool = False) -> Dataset | DatasetDict:
     """What `save_to_disk` wrote, here or in `datasets`, memory-mapped.
 
+    Args:
+        dataset_path: the folder.
+        verify: also read every byte and compare the checksums that were written here.
+
     Raises:
-        DataError: a file is shorter than it was when it was written, or is missing.
+        DataError: a file is shorter than it was when it was written, is damaged or missing.
     """
     folder = Path(dataset_path)
     splits = folder / "dataset_dict.json"
     if splits.is_file():
         names = json.loads(splits.read_text())["splits"]
-        return DatasetDict({name: read_dataset(folder / name) for name in names})
-    return read_dataset(folder)
+        return DatasetDict({name: read_dataset(folder / name, verify) for name in names})
+    return read_dataset(folder, verify)

@@ -125,7 +125,7 @@ def is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def read_dataset(folder: Path) -> Dataset:
+def read_dataset(folder: Path, verify: bool = False) -> Dataset:
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def read_dataset(folder: Path) -> Dataset:
     except ValueError as error:
         raise DataError(f"{folder} is damaged: {error}") from None
     features = Features.from_dict(info["features"])
-    found = [storage.open_file(folder / said["filename"], said) for said in state["_data_files"]]
+    found = [storage.open_file(folder / s["filename"], s, verify) for s in state["_data_files"]]
     # `datasets` writes no file for a dataset without rows.
     table = pa.concat_tables(found) if found else features.arrow_schema.empty_table()
     dataset = Dataset(table, features)

@@ -6,7 +6,7 @@ record batch would otherwise open as fewer rows, silently. Where there is no man
 from elsewhere, the marker that ends a stream must be there.
 
     data-00000.arrow     IPC stream, record batches of about 32 MiB
-    manifest.json        {"rows", "files": [{"name", "rows", "bytes", "crc32"}], "meta"}
+    manifest.json        {"rows", "files": [{"name", "rows", "bytes", "crc32", "batches"}], "meta"}
 """
 
 import contextlib
@@ -56,8 +56,7 @@ def commit(
     scratch: Path, folder: Path, files: Sequence[dict[str, Any]], meta: dict[str, Any]
 ) -> None:
     """Make a folder of written files the result: the manifest, and then its final name."""
-    rows = sum(file["rows"] for file in files)
-    manifest = {"rows": rows, "files": list(files), "meta": meta}
+    manifest = {"rows": sum(file["rows"] for file in files), "files": list(files), "meta": meta}
     write_text(scratch / MANIFEST, json.dumps(manifest, indent=1))
     sync_folder(scratch)
     rename(scratch, folder)
@@ -85,12 +84,14 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> d
     """
     rows, size = 0, 0
     waiting: list[pa.Table] = []
+    batches: list[int] = []  # where each begins
     scratch = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:12]}")
     with scratch.open("wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
 
             def flush() -> None:
                 if waiting:
+                    batches.append(file.tell())
                     writer.write_table(pa.concat_tables(waiting).combine_chunks())
                     waiting.clear()
 
@@ -110,7 +111,7 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> d
         os.fsync(file.fileno())
     said = {"rows": rows, "bytes": scratch.stat().st_size, "crc32": crc32(scratch)}
     os.replace(scratch, path)
-    return {"name": path.name, **said}
+    return {"name": path.name, **said, "batches": batches}
 
 
 def open_folder(folder: Path, verify: bool = False) -> tuple[pa.Table, dict[str, Any]]:
@@ -192,9 +193,8 @@ def map_file(path: Path, known: tuple[int, int] | None = None) -> pa.Buffer:
 
 def identity(path: Path) -> tuple[int, int]:
     """Differs for another file of the same name; (0, 0) if there is none."""
-    if not path.is_file():
-        return 0, 0
-    return path.stat().st_ino, path.stat().st_mtime_ns
+    stat = path.stat() if path.is_file() else None
+    return (stat.st_ino, stat.st_mtime_ns) if stat else (0, 0)
 
 
 def file_of(buffer: pa.Buffer) -> tuple[str, tuple[int, int], int, int] | None:

@@ -155,7 +155,8 @@ def bench_batches(mapped, peers, ours, theirs):
     show("32 random rows to padded arrays, pad_batch", f"{micro['pad_batch']:.0f} us", "<= 60 us")
     show("the same after shuffle", f"{micro['shuffled']:.0f} us", "<= 60 us")
     show("the same through the collator, tensors", f"{micro['collator']:.0f} us", "<= 60 us")
-    show("the peer's collator / ours", f"{micro['peer'] / micro['collator']:.0f}x", "")
+    # On the machine where the peer takes 1,802 us, 60 us are a 30th.
+    show("the peer's collator / ours", f"{micro['peer'] / micro['collator']:.0f}x", ">= 30x")
 
 
 def bench_large():
