@@ -1,11 +1,13 @@
 """The same rows as Python objects, numpy arrays, torch tensors, Arrow tables."""
 
 import numpy as np
+import pandas
+import polars
 import pyarrow as pa
 import pytest
 import torch
 
-from minift import Dataset, Features, List, Value
+from minift import ClassLabel, Dataset, Features, List, Value, load_dataset
 from minift.data.features import Json
 from minift.data.formats import Format, to_list
 from minift.errors import ColumnError, ConfigError, DataError
@@ -283,7 +285,6 @@ def test_pandas_is_optional(monkeypatch):
 
 
 def test_pandas(ds):
-    pandas = pytest.importorskip("pandas")
     frames = ds.with_format("pandas")
     batch = frames[1:]
     assert isinstance(batch, pandas.DataFrame) and list(batch.columns) == list(DATA)
@@ -300,7 +301,6 @@ def test_pandas(ds):
 
 
 def test_pandas_corners():
-    pytest.importorskip("pandas")
     data = {"n": [2**53 + 1, None], "j": [{"a": 1}, [2]], "i": [1, 2]}
     features = Features(n=Value("int64"), j=Json(), i=Value("int8"))
     batch = Dataset.from_dict(data, features).with_format("pandas")[:]
@@ -392,3 +392,53 @@ def test_renamed_and_removed_columns_of_a_format(ds):
     ds.set_format("numpy", columns=["i", "f"])
     assert list(ds.rename_column("i", "j")[:]) == ["j", "f"]
     assert list(ds.remove_columns("f")[:]) == ["i"]
+
+
+# --- to other libraries and files -----------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed():
+    return Dataset.from_dict(
+        {
+            "i": [3, None, 2**60 + 1],
+            "t": ["a,b", None, 'q"'],
+            "l": [[1], [], None],
+            "c": [0, 1, -1],
+        },
+        Features(
+            i=Value("int64"),
+            t=Value("string"),
+            l=List(Value("int32")),
+            c=ClassLabel(names=["no", "yes"]),
+        ),
+    )
+
+
+def test_to_pandas_and_polars(mixed):
+    shuffled = mixed.select([2, 0, 1])
+    frame = shuffled.to_pandas()
+    assert isinstance(frame, pandas.DataFrame) and list(frame.columns) == ["i", "t", "l", "c"]
+    assert frame["i"].tolist() == [2**60 + 1, 3, None], "whole numbers stay exact beside None"
+    assert frame["t"].tolist()[:2] == ['q"', "a,b"] and frame["c"].tolist() == [-1, 0, 1]
+    frame = shuffled.to_polars()
+    assert isinstance(frame, polars.DataFrame)
+    assert frame["i"].to_list() == [2**60 + 1, 3, None] and frame["l"].to_list() == [None, [1], []]
+
+
+def test_to_files_and_back(mixed, tmp_path):
+    chosen = mixed.select([2, 0])
+    chosen.to_parquet(tmp_path / "x.parquet")
+    again = load_dataset(str(tmp_path / "x.parquet"), split="train")
+    assert again[:] == chosen[:] and again.features == chosen.features
+    chosen.to_json(tmp_path / "x.jsonl")
+    assert load_dataset(str(tmp_path / "x.jsonl"), split="train")[:] == chosen[:]
+    chosen.to_json(tmp_path / "y.json", lines=False)
+    assert load_dataset(str(tmp_path / "y.json"), split="train")[:] == chosen[:]
+    flat = chosen.remove_columns("l")
+    flat.to_csv(tmp_path / "x.csv")
+    assert load_dataset(str(tmp_path / "x.csv"), split="train")[:] == flat[:]
+    flat.to_csv(tmp_path / "x.tsv", sep="\t")
+    assert load_dataset(str(tmp_path / "x.tsv"), split="train")[:] == flat[:]
+    with pytest.raises(DataError, match="csv has no place for lists"):
+        chosen.to_csv(tmp_path / "y.csv")
