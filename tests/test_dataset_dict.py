@@ -309,3 +309,15 @@ def test_shards_and_replacing(tmp_path):
     with pytest.raises(ConfigError, match="not a size"):
         ds.save_to_disk(tmp_path / "new", max_shard_size="big")
     assert not (tmp_path / "new").exists()
+
+
+def test_splits_by_name():
+    splits = DatasetDict(a=Dataset.from_dict({"i": [1]}), b=Dataset.from_dict({"i": [2]}))
+    named = splits.map(lambda row, split: {"split": split}, with_split=True)
+    assert named["a"][:] == {"i": [1], "split": ["a"]} and named["b"]["split"] == ["b"]
+    counted = splits.map(lambda row, i, split: {"n": f"{split}{i}"}, True, with_split=True)
+    assert counted["b"]["n"] == ["b0"]
+    ten = Dataset.from_dict({"i": range(10)})
+    both = DatasetDict(a=ten, b=ten).shuffle(seeds={"a": 1, "b": 2})
+    assert both["a"][:] == ten.shuffle(1)[:] and both["b"][:] == ten.shuffle(2)[:]
+    assert both.num_columns == {"a": 1, "b": 1} and both.shape == {"a": (10, 1), "b": (10, 1)}

@@ -73,10 +73,9 @@ def lock(fingerprint: str, wait: bool = True) -> Iterator[bool]:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+b", buffering=0)
         except OSError as error:
-            raise ConfigError(
-                f"the cache folder {cache_root()} cannot be written: {error}",
-                do="set MINIFT_CACHE to a folder that you can write",
-            ) from None
+            what = f"the cache folder {cache_root()} cannot be written: {error}"
+            do = "set MINIFT_CACHE to a folder that you can write"
+            raise ConfigError(what, do=do) from None
         with file:
             links = os.fstat(file.fileno()).st_nlink  # always 0 on some file systems
             ours = acquire(file, wait)

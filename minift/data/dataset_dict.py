@@ -24,6 +24,15 @@ def for_each(name: str) -> Any:
     return do
 
 
+def of_each(name: str) -> Any:
+    """A property of `Dataset`, by split."""
+    return property(lambda self: {key: getattr(ds, name) for key, ds in self.items()})
+
+
+def call_with(function: Any, split: str, *args: Any, **options: Any) -> Any:
+    return function(*args, split, **options)
+
+
 class DatasetDict(dict[str, Dataset]):
     """{"train": Dataset, "validation": Dataset, ...}"""
 
@@ -34,21 +43,11 @@ class DatasetDict(dict[str, Dataset]):
             f"Invalid key: {key!r}. Please first select a split. Available splits: {sorted(self)}"
         )
 
-    @property
-    def num_rows(self) -> dict[str, int]:
-        return {name: ds.num_rows for name, ds in self.items()}
-
-    @property
-    def column_names(self) -> dict[str, list[str]]:
-        return {name: ds.column_names for name, ds in self.items()}
-
-    @property
-    def shape(self) -> dict[str, tuple[int, int]]:
-        return {name: ds.shape for name, ds in self.items()}
-
-    map = for_each("map")
+    num_rows = of_each("num_rows")
+    num_columns = of_each("num_columns")
+    column_names = of_each("column_names")
+    shape = of_each("shape")
     filter = for_each("filter")
-    shuffle = for_each("shuffle")
     sort = for_each("sort")
     select_columns = for_each("select_columns")
     remove_columns = for_each("remove_columns")
@@ -64,6 +63,17 @@ class DatasetDict(dict[str, Dataset]):
     set_transform = for_each("set_transform")
     reset_format = for_each("reset_format")
     unique = for_each("unique")
+
+    def map(self, function: Any = None, *args: Any, with_split: bool = False, **more: Any) -> Any:
+        """`Dataset.map` for each; `with_split` passes the split's name as a last argument."""
+        named = {name: functools.partial(call_with, function, name) for name in self}
+        calls = named if with_split else dict.fromkeys(self, function)
+        return DatasetDict({name: ds.map(calls[name], *args, **more) for name, ds in self.items()})
+
+    def shuffle(self, seed: Any = None, seeds: Any = None, **options: Any) -> "DatasetDict":
+        """Each in a random order; one seed for all, or `seeds` by split."""
+        seeds = seeds or dict.fromkeys(self, seed)
+        return DatasetDict({k: ds.shuffle(seeds[k], **options) for k, ds in self.items()})
 
     def save_to_disk(
         self,

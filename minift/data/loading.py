@@ -157,10 +157,8 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
     known = file_formats()[kind].options
     for option in options:
         if option not in known:
-            raise ArgumentError(
-                f"the option {option!r} means nothing for {kind} files",
-                expected=nearest(option, known),
-            )
+            said = f"the option {option!r} means nothing for {kind} files"
+            raise ArgumentError(said, expected=nearest(option, known))
 
 
 def chosen(split: Any, known: Mapping[str, Any], load: Callable[[str], Dataset]) -> Any:

@@ -136,9 +136,8 @@ def result_key(
     try:
         return explained("map", MAP_VERSION, said)
     except Unhashable as error:
-        warnings.warn(
-            f"{error}\n  the result of map({plan.name}) is not kept in the cache", stacklevel=4
-        )
+        what = f"{error}\n  the result of map({plan.name}) is not kept in the cache"
+        warnings.warn(what, stacklevel=4)
         return None, {}
 
 
