@@ -5,7 +5,7 @@ rows, and they are stored as that number: how many zeros a row begins with, null
 for nothing but zeros, so that the usual mask takes no space and the usual type ids one byte a row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,14 @@ class Ragged(Sequence[list[Any]]):
         try:
             lengths = np.fromiter(map(len, rows), np.int32, len(rows))
             filled = [row for row in rows if len(row)]  # numpy takes [] for floats
-            return cls(np.concatenate(filled) if filled else np.empty(0, np.int64), lengths)
+            values = np.concatenate(filled) if filled else np.empty(0, np.int64)
+            if values.dtype.kind not in "iufb":
+                raise TypeError
+            return cls(values, lengths)
         except (TypeError, ValueError):
-            odd = next((row for row in rows if np.ndim(row) != 1), None)
-            raise DataError(
-                f"the column {name!r} holds something else than lists of numbers",
-                got=f"{odd!r:.60}",
-            ) from None
+            odd = next((row for row in rows if np.ndim(row) != 1), next(iter(rows), None))
+            what = f"the column {name!r} holds something else than lists of numbers"
+            raise DataError(what, got=f"{odd!r:.60}") from None
 
     def to_arrow(self) -> pa.ListArray:
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
@@ -46,6 +47,9 @@ class Ragged(Sequence[list[Any]]):
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return iter(self[:])
 
     def __getitem__(self, key: Any) -> Any:
         values, ends = self.values.tolist(), np.cumsum(self.lengths).tolist()
@@ -126,9 +130,10 @@ def pad_columns(
     """
     block: dict[str, np.ndarray] = {}
     rows = {n: as_ragged(n, values) for n, values in columns.items() if n in fills}
-    lengths = next(iter(rows.values())).lengths if rows else np.empty(0)
+    first = next(iter(rows), "")
+    lengths = rows[first].lengths if rows else np.empty(0)
     if length < lengths.max(initial=0):
-        raise DataError(f"{length} places are too few for the rows of {next(iter(rows))!r}")
+        raise DataError(f"{length} places are too few for the rows of {first!r}")
     # The place of each value in its row: (T,), or (B, T) where rows end together.
     place: Any = np.arange(length, dtype=np.int32)
     place = place - (length - lengths[:, None]) if left else place
@@ -138,9 +143,7 @@ def pad_columns(
             block[name] = stack(name, values)
         elif not np.array_equal(rows[name].lengths, lengths):
             # A short mask would hide tokens silently.
-            raise DataError(
-                f"the rows of {name!r} are not as long as those of {next(iter(rows))!r}"
-            )
+            raise DataError(f"the rows of {name!r} are not as long as those of {first!r}")
         else:
             block[name] = fill(rows[name], place, inside, fills[name])
     return block

@@ -26,3 +26,15 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MINIFT_CACHE", str(folder))
     yield folder
     plugins.set_default_manager(None)
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """The number of calls of `tiny.count`, in whatever process.
+
+    The path is no part of a function's meaning, so it travels in the environment.
+    """
+    path = tmp_path / "calls"
+    path.touch()
+    monkeypatch.setenv("TEST_CALLS", str(path))
+    return lambda: len(path.read_text().splitlines())

@@ -238,3 +238,8 @@ def test_how_runs_are_stored():
     assert stored([3, 2], [3, 2]) == ("int8", [-1, -1]), "type ids of one text take a byte"
     assert stored([1, 2], [3, 2]) == ("int8", [1, -1])
     assert stored([200, 0], [300, 2])[0] == "int16"
+
+
+def test_lists_of_text_are_named():
+    with pytest.raises(DataError, match="'ids' holds something else"):
+        padded([["a", "b"]], 4)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tiny import count
 
 from minift import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from minift.data import cache, mapping, storage
@@ -22,23 +23,6 @@ from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 @pytest.fixture
 def ds():
     return Dataset.from_dict({"a": [0, 1, 2], "b": ["x", "y", "z"]})
-
-
-@pytest.fixture
-def calls(tmp_path, monkeypatch):
-    """A file that a function can write a line to at each call, and the number of lines.
-
-    The path is no part of a function's meaning, so it travels in the environment.
-    """
-    path = tmp_path / "calls"
-    path.touch()
-    monkeypatch.setenv("TEST_CALLS", str(path))
-    return lambda: len(path.read_text().splitlines())
-
-
-def count():
-    with open(os.environ["TEST_CALLS"], "a") as file:
-        file.write("called\n")
 
 
 def plus_one(row):

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny import count
 from torch.utils.data import DataLoader
 
 from minift import (
@@ -54,20 +55,6 @@ def labelled():
     rows = {"text": ["a", "b", "c", "d"], "label": [0, 1, 1, 0], "n": [1, 2, 3, 4]}
     rows |= {"tags": [[0], [], [1, 1], [0, 1]], "meta": [{"lang": "en", "len": 1}] * 4}
     return Dataset.from_dict(rows, Features(features))
-
-
-@pytest.fixture
-def calls(tmp_path, monkeypatch):
-    """The number of calls of `count`, in whatever process."""
-    path = tmp_path / "calls"
-    path.touch()
-    monkeypatch.setenv("TEST_CALLS", str(path))
-    return lambda: len(path.read_text().splitlines())
-
-
-def count():
-    with open(os.environ["TEST_CALLS"], "a") as file:
-        file.write("called\n")
 
 
 def double(row):

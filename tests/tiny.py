@@ -4,6 +4,7 @@ The task can be learned: label 1 if the second sentence repeats a word of the fi
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,9 @@ def write_csv(path: Path, rows: dict[str, list]) -> Path:
     lines += [",".join(map(str, row)) for row in zip(*rows.values(), strict=True)]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def count():
+    """One call more for the fixture `calls`."""
+    with open(os.environ["TEST_CALLS"], "a") as file:
+        file.write("called\n")

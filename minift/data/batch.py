@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minift.data.formats import rows_of, to_list
-from minift.data.rows import as_rows, resolve_key
+from minift.data.rows import as_rows, resolve_key, take
 from minift.errors import DataError
 from minift.padding import Ragged, as_ragged, pad_columns
 
@@ -73,14 +73,12 @@ class RowBatch(Sequence[dict[str, Any]]):
         for name in dataset.column_names if shown is None else shown:
             view = dataset.view(name)
             if view is None:
-                columns[name] = to_list(dataset._table.column(name).take(self.table_rows))
+                table = take(dataset._table.select([name]), self.table_rows)
+                columns[name] = to_list(table.column(name))
+            elif isinstance(view, np.ndarray):
+                columns[name] = view[self.table_rows]
             else:
-                picked = (
-                    view[self.table_rows]
-                    if isinstance(view, np.ndarray)
-                    else view.rows(self.table_rows)
-                )
-                columns[name] = picked
+                columns[name] = view.rows(self.table_rows)
         return columns
 
 
