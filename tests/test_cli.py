@@ -306,6 +306,31 @@ def test_logging_steps_takes_a_word_or_a_number(value):
     assert args.logging_steps == (value if value == "auto" else float(value))
 
 
+def test_the_commands_to_begin_with_stand_first_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = capsys.readouterr().out.partition("positional arguments:\n  COMMAND\n")[2]
+    assert [line.split()[0] for line in listed.splitlines()[:3]] == ["train", "eval", "predict"]
+
+
+def test_without_their_plugin_there_are_no_such_commands(model, data, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--model", model, "--dataset", str(data), "-p", "no:commands"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "invalid choice: 'train'" in said and "plugins" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train", "--mod", "x"], ["eval", "x", "--spl", "y"], ["predict", "x", "--dev", "cpu"]],
+)
+def test_flags_are_not_abbreviated(capsys, words):
+    """A flag that a plugin or a later version adds must not change what a script means."""
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
 def test_a_plugin_file_that_does_not_load(tmp_path, capsys):
     for text, expected in (("def (:", "SyntaxError"), ("x = 1", "implements no hook")):
         (tmp_path / "mine.py").write_text(text)

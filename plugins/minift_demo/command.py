@@ -31,8 +31,9 @@ class Demo:
 
     @staticmethod
     def run(args: Namespace) -> int:
+        from minift_commands.inputs import Inputs, build_trainer, train_and_save
+
         from minift import TrainingArguments
-        from minift.inputs import Inputs, build_trainer, train_and_save
         from minift_demo import MODEL, TASK
 
         inputs = Inputs.from_args(Namespace(dataset=TASK, task=TASK))

@@ -1,4 +1,4 @@
-"""From files to the inputs of a model: what `train`, `eval` and plugins' commands share.
+"""From files to the inputs of a model, to a Trainer: what this plugin's commands and others share.
 
 Which columns hold text and which the label is taken from the options, from a task that a plugin
 knows, from a finished run's run.json, or from names that leave no doubt, in this order. Labels
@@ -7,6 +7,8 @@ become class numbers in the column `labels`; texts become token ids by a cached 
 
 import argparse
 import dataclasses
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,17 @@ def tokenize(*texts: Any, tokenizer: Any, max_length: int | None) -> Any:
 
 def split_words(text: str | None) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()] if text else []
+
+
+def run_record(folder: str) -> dict[str, Any]:
+    """What run.json says of the inputs; {} for a model that came without."""
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        return {}
+    said = json.loads(path.read_text())
+    if said.get("status") != "finished":
+        print(f"note: the run in {folder} is recorded as {said.get('status')}", file=sys.stderr)
+    return said.get("inputs") or {}
 
 
 def find_task(name: str | None) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""`minift train`: from files, or a dataset by name, to a saved model."""
+
+import dataclasses
+from argparse import ArgumentParser, Namespace
+
+from minift.errors import ArgumentError
+from minift.training.arguments import TrainingArguments
+from minift_commands.options import add_data_options, add_training_options, apply_config
+
+
+class Train:
+    """The command, as `minift_commands` wants it."""
+
+    help = "fine-tune a model on labelled texts or pairs"
+
+    @staticmethod
+    def configure(parser: ArgumentParser) -> None:
+        parser.allow_abbrev = False
+        text = "a TOML file with any of these options"
+        parser.add_argument("--config", metavar="FILE", help=text)
+        text = "folder with config.json, model.safetensors, tokenizer.json"
+        parser.add_argument("--model", help=text)
+        add_data_options(parser)
+        add_training_options(parser)
+
+    @staticmethod
+    def run(args: Namespace) -> int:
+        """Load, tokenize, train, evaluate, save."""
+        from minift_commands.inputs import Inputs, build_trainer, train_and_save
+
+        apply_config(args)
+        if not args.model:
+            raise ArgumentError("minift train needs --model", do="pass a folder with a model")
+        settings = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainingArguments)}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        training_args = TrainingArguments(**settings)
+        inputs = Inputs.from_args(args)
+        trainer = build_trainer(args.model, inputs, training_args)
+        metrics = train_and_save(trainer)
+        times = ("epoch", "runtime", "per_second")
+        shown = [name for name in metrics if not name.endswith(times)]
+        if shown:
+            print("  ".join(f"{name} {metrics[name]:.4f}" for name in shown))
+        elif metrics:
+            print("the validation data has no labels, so nothing is scored")
+        print(f"saved to {trainer.args.output_dir}")
+        return 0
