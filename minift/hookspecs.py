@@ -1,10 +1,11 @@
 """The map of the program: one whole run in pseudo-code, each hook where it fires, then the hooks.
 
-    minift_commands            a plugin's own command ends here: `minift demo`
+    minift_commands            a word becomes a command: `minift train` goes on as below
     minift_find_dataset        a path or a name becomes files
     minift_file_formats        files become tables
     load the files, tokenize them with a cached map
     minift_find_checkpoint     a name that is no local path becomes a folder with weights
+    minift_model_families      config.json's model_type becomes classes
     load the weights, replace the head
     minift_tasks               --task NAME: columns, label names and metric of a known task
     minift_metrics             metric names become functions
@@ -68,6 +69,17 @@ def minift_tasks():
 
     Returns:
         {name: dict with "columns" (one or two text columns), "label", "names" and "metric"}.
+    """
+
+
+@hookspec
+def minift_model_families():
+    """Kinds of models beside minift's own.
+
+    Returns:
+        {model_type in config.json: function without arguments that returns a
+        `minift.models.auto.Family`}. The function is called when a model is loaded, and may import
+        what it likes; the plugin itself must not import anything heavy.
     """
 
 

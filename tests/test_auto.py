@@ -11,7 +11,8 @@ from minift import AutoConfig, AutoModel, AutoModelForSequenceClassification, se
 from minift.errors import ConfigError, MissingFileError, ModelError
 from minift.models import auto, weights
 from minift.models.auto import new_tensors
-from minift.models.encoder import EncoderConfig
+from minift.models.config import EncoderConfig
+from minift.models.pretrained import PretrainedModel
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 IDS = torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]])
@@ -229,14 +230,19 @@ def test_a_new_head_is_reported(folder, capsys):
     assert capsys.readouterr().err == ""  # nothing new, nothing to say
 
 
+def drawer(**changes):
+    """A model of nothing but its configuration, which draws what it is told."""
+    return PretrainedModel(EncoderConfig(**changes))
+
+
 def test_a_new_head_has_the_statistics_of_its_family():
     """Five standard errors: N(0, 0.02) weights and zero biases."""
     n = 200_000
-    made = new_tensors({"a.weight": (n // 100, 100), "a.bias": (n,)}, EncoderConfig(), seed=3)
+    made = new_tensors({"a.weight": (n // 100, 100), "a.bias": (n,)}, drawer(), seed=3)
     assert abs(float(made["a.weight"].mean())) < 5 * 0.02 / n**0.5
     assert abs(float(made["a.weight"].std()) - 0.02) < 5 * 0.02 / (2 * n) ** 0.5
     assert (made["a.bias"] == 0).all()
-    wide = new_tensors({"a.weight": (n,)}, EncoderConfig(initializer_range=0.5), seed=3)
+    wide = new_tensors({"a.weight": (n,)}, drawer(initializer_range=0.5), seed=3)
     assert abs(float(wide["a.weight"].std()) - 0.5) < 0.01
 
 
@@ -270,21 +276,21 @@ def test_without_a_seed_the_head_follows_set_seed(folder):
 def test_two_new_tensors_share_no_numbers():
     """Names that end alike once got the same stream: the classifier was a part of the pooler."""
     shapes = {"classifier.weight": (4, 32), "bert.pooler.dense.weight": (32, 32)}
-    made = new_tensors(shapes, EncoderConfig(), seed=1)
+    made = new_tensors(shapes, drawer(), seed=1)
     first, second = made["classifier.weight"], made["bert.pooler.dense.weight"][:4]
     assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < 0.4
 
 
 def test_a_new_tensor_does_not_depend_on_what_else_is_new():
-    together = new_tensors({"a.weight": (3, 4), "b.weight": (3, 4)}, EncoderConfig(), seed=1)
-    alone = new_tensors({"b.weight": (3, 4)}, EncoderConfig(), seed=1)
+    together = new_tensors({"a.weight": (3, 4), "b.weight": (3, 4)}, drawer(), seed=1)
+    alone = new_tensors({"b.weight": (3, 4)}, drawer(), seed=1)
     assert torch.equal(together["b.weight"], alone["b.weight"])
 
 
 def test_every_family_names_its_head():
     """What a file may lack must be parameters that exist."""
-    for kinds in auto.FAMILIES.values():
-        for kind in kinds:
+    for family in auto.FAMILIES.values():
+        for kind in (family.encoder, family.classifier):
             with torch.device("meta"):
-                names = kind(EncoderConfig.from_dict(CONFIG)).state_dict()
-            assert all(any(name.startswith(part) for name in names) for part in kind.head)
+                names = kind(family.config.from_dict(CONFIG)).state_dict()
+            assert all(any(name.startswith(part) for name in names) for part in kind.may_be_new)

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from minift.errors import ConfigError, DataError, ModelError
 from minift.models.bert import BertForSequenceClassification, BertModel
-from minift.models.encoder import (
-    EncoderConfig,
+from minift.models.config import EncoderConfig
+from minift.models.encoder import dropout
+from minift.models.packing import Packing
+from minift.models.pretrained import (
     EncoderOutput,
-    Rows,
     SequenceClassifierOutput,
     classifier_loss,
-    dropout,
     infer_problem_type,
 )
 
@@ -64,12 +64,7 @@ def padded(monkeypatch):
     """Call it to compute on whole blocks from there on, as where masks cannot be looked at."""
 
     def start():
-        def blocks(mask):
-            B, T = mask.shape
-            bias = torch.zeros(B, 1, 1, T).masked_fill(mask[:, None, None] == 0, -3e38)
-            return Rows((B, T), None, torch.arange(B) * T, bias)
-
-        monkeypatch.setattr(Rows, "of", blocks)
+        monkeypatch.setattr(Packing, "of", Packing.whole)
 
     return start
 
@@ -190,9 +185,7 @@ def test_any_mask(rows, seed):
     ids = ids_of(mask.shape, seed)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         got = model(ids, mask).logits
-        bias = torch.where(mask[:, None, None] == 0, -3e38, 0.0)
-        B, T = mask.shape
-        patch.setattr(Rows, "of", lambda mask: Rows((B, T), None, torch.arange(B) * T, bias))
+        patch.setattr(Packing, "of", Packing.whole)
         torch.testing.assert_close(got, model(ids, mask).logits, rtol=0, atol=2e-6)
 
 
@@ -242,8 +235,8 @@ def test_the_shortened_last_layer_equals_the_whole_one(kind, layers):
 
     def compute(first_only):
         base.zero_grad()
-        x, rows = base.encode(ids, mask, None, first_only)
-        first = x if first_only else x[rows.first]
+        x, packing = base.encode(ids, mask, None, None, first_only)
+        first = x if first_only else x[packing.first][packing.back]
         base.pool(first).square().sum().backward()
         grads = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
                  for n, p in base.named_parameters()}  # fmt: skip
@@ -348,24 +341,29 @@ def test_the_gradient_of_dropout_is_its_mask(shape):
     assert set(x.grad.flatten().tolist()) <= {0.0, 2.0}
 
 
+def dropouts(model):
+    """[(module, the attribute that holds a probability)]"""
+    names = ("p", "p_attention", "p_out")
+    return [(m, name) for m in model.modules() for name in names if hasattr(m, name)]
+
+
 def test_training_uses_every_dropout():
     """Each by itself makes two passes differ: embeddings, attention, both halves of each layer."""
     model, ids = make().train(), ids_of((2, 8))
-    places = {name: module for name, module in model.named_modules() if hasattr(module, "p")}
+    places = dropouts(model)
     assert len(places) == 1 + 1 + 3 * SMALL["num_hidden_layers"]
     for on in (*places, None):
-        for name, module in places.items():
-            module.p = 0.5 if name == on else 0.0
+        for module, name in places:
+            setattr(module, name, 0.5 if (module, name) == on else 0.0)
         assert torch.equal(model(ids).logits, model(ids).logits) == (on is None), on
 
 
 def test_each_probability_goes_to_its_places():
     names = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2}
     model = make(**names, classifier_dropout=0.3)
-    found = {name: module.p for name, module in model.named_modules() if hasattr(module, "p")}
-    assert found.pop("") == 0.3
-    for name, p in found.items():
-        assert p == (0.2 if name.endswith("attention.self") else 0.1), name
+    assert model.p == 0.3
+    for module, name in dropouts(model.bert):
+        assert getattr(module, name) == (0.2 if name == "p_attention" else 0.1)
 
 
 def test_the_head_drops_as_the_hidden_layers_unless_told_otherwise():

@@ -29,7 +29,7 @@ def make_model(folder: Path, **changes) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     from minift.models.bert import BertForSequenceClassification
-    from minift.models.encoder import EncoderConfig
+    from minift.models.config import EncoderConfig
 
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {

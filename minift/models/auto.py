@@ -1,23 +1,68 @@
 """`AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification`: a folder to a model."""
 
 import sys
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from minift import rng
 from minift.errors import ConfigError, MissingFileError, ModelError, nearest
-from minift.models import weights
-from minift.models.bert import BertForSequenceClassification, BertModel
-from minift.models.encoder import EncoderConfig, PretrainedModel, label_names
-from minift.plugins import find_checkpoint
+from minift.models import bert, distilbert, electra, roberta, weights
+from minift.models.config import EncoderConfig, label_names
+from minift.models.pretrained import PretrainedModel
+from minift.plugins import default_manager, find_checkpoint, registry
 from minift.tokenizer import read_json
 
-# {model_type in config.json: (the encoder, the sequence classifier)}
-FAMILIES: dict[str, tuple[type[PretrainedModel], type[PretrainedModel]]] = {
-    "bert": (BertModel, BertForSequenceClassification),
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model: what reads its config.json, its encoder, its sequence classifier."""
+
+    config: type[EncoderConfig]
+    encoder: type[PretrainedModel]
+    classifier: type[PretrainedModel]
+
+
+# {model_type in config.json: the family}; plugins add others through `minift_model_families`.
+FAMILIES = {
+    "bert": Family(EncoderConfig, bert.BertModel, bert.BertForSequenceClassification),
+    "distilbert": Family(
+        distilbert.DistilBertConfig,
+        distilbert.DistilBertModel,
+        distilbert.DistilBertForSequenceClassification,
+    ),
+    "electra": Family(
+        electra.ElectraConfig, electra.ElectraModel, electra.ElectraForSequenceClassification
+    ),
+    "roberta": Family(
+        roberta.RobertaConfig, roberta.RobertaModel, roberta.RobertaForSequenceClassification
+    ),
 }
+
+
+def find_family(model_type: str | None, path: Path) -> Family:
+    """The family of a model_type, minift's own or a plugin's.
+
+    Raises:
+        ModelError: nobody knows it; lists those that are known.
+    """
+    from_plugins = registry(default_manager(), "minift_model_families")
+    for name, found in from_plugins.items():
+        if name in FAMILIES:
+            raise ModelError(f"the plugin {found.plugin} brings {name!r}, which minift has itself")
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    if model_type in from_plugins:
+        return from_plugins[model_type].value()
+    known = [*FAMILIES, *from_plugins]
+    raise ModelError(
+        f"{path}: models of type {model_type!r} are not known",
+        expected=nearest(str(model_type), known),
+        do="install a plugin that brings this family (hook minift_model_families)",
+    )
 
 
 class AutoConfig:
@@ -30,7 +75,7 @@ class AutoConfig:
         Raises:
             ModelError: the model_type is none that minift knows.
         """
-        return read_config(find_checkpoint(str(name_or_path), revision))
+        return read_config(find_checkpoint(str(name_or_path), revision))[0]
 
 
 class AutoModel:
@@ -39,8 +84,8 @@ class AutoModel:
     @staticmethod
     def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> PretrainedModel:
         folder = find_checkpoint(str(name_or_path), revision)
-        config = read_config(folder)
-        return load(folder, config, FAMILIES[config.model_type][0], seed=None)
+        config, family = read_config(folder)
+        return load(folder, config, family.encoder, seed=None)
 
 
 class AutoModelForSequenceClassification:
@@ -73,7 +118,7 @@ class AutoModelForSequenceClassification:
             seed: of the new head; by default what `set_seed` or torch.manual_seed last set.
         """
         folder = find_checkpoint(str(name_or_path), revision)
-        config = read_config(folder)
+        config, family = read_config(folder)
         names = dict(id2label or {})
         if label2id and not names:
             names = {number: name for name, number in label2id.items()}
@@ -88,11 +133,11 @@ class AutoModelForSequenceClassification:
         if names:
             config.id2label = label_names(names)
         config.problem_type = problem_type or config.problem_type
-        return load(folder, config, FAMILIES[config.model_type][1], seed)
+        return load(folder, config, family.classifier, seed)
 
 
-def read_config(folder: Path) -> EncoderConfig:
-    """config.json, or an error that says which model types there are."""
+def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
+    """config.json, and the family that it belongs to."""
     path = folder / "config.json"
     if not path.is_file():
         raise MissingFileError(
@@ -101,12 +146,14 @@ def read_config(folder: Path) -> EncoderConfig:
             expected="config.json, model.safetensors and tokenizer.json",
         )
     said = read_json(path)
-    kind = said.get("model_type")
-    if kind not in FAMILIES:
-        raise ModelError(
-            f"{path}: models of type {kind!r} are not known", expected=nearest(str(kind), FAMILIES)
+    family = find_family(said.get("model_type"), path)
+    if said.pop("auto_map", None):
+        warnings.warn(
+            f"{path} names Python code of its own (auto_map), which is never run: minift's "
+            f"{said['model_type']} is used",
+            stacklevel=4,
         )
-    return EncoderConfig.from_dict(said)
+    return family.config.from_dict(said), family
 
 
 def load(
@@ -117,12 +164,12 @@ def load(
         model = kind(config)
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     found = weights.read_shapes(folder)
-    names, report = weights.match(found, shapes, kind.base_prefix, kind.head, str(folder))
+    names, report = weights.match(found, shapes, kind.base_prefix, kind.may_be_new, str(folder))
     tensors = weights.read_tensors(folder, names)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{folder}: {name} holds numbers that are not finite")
-    tensors |= new_tensors({name: shapes[name] for name in report.new}, config, seed)
+    tensors |= new_tensors({name: shapes[name] for name in report.new}, model, seed)
     model.load_state_dict(tensors, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -133,9 +180,9 @@ def load(
 
 
 def new_tensors(
-    shapes: Mapping[str, tuple[int, ...]], config: EncoderConfig, seed: int | None
+    shapes: Mapping[str, tuple[int, ...]], model: PretrainedModel, seed: int | None
 ) -> dict[str, torch.Tensor]:
-    """A new head: weights from N(0, initializer_range), biases 0, as the family was first trained.
+    """A new head, drawn as the family was first trained (`PretrainedModel.draw`).
 
     The streams are the head's own, so it moves nobody else's random numbers; each tensor has one
     by its name, so that none depends on which others are new.
@@ -144,7 +191,5 @@ def new_tensors(
     tensors = {}
     for name, shape in shapes.items():
         tensors[name] = torch.zeros(shape)
-        if not name.endswith("bias"):
-            generator = rng.torch_generator(base, f"head {name}")
-            tensors[name].normal_(0.0, config.initializer_range, generator=generator)
+        model.draw(name, tensors[name], rng.torch_generator(base, f"head {name}"))
     return tensors

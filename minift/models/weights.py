@@ -20,7 +20,10 @@ from minift.errors import MissingFileError, ModelError
 from minift.tokenizer import read_json
 
 # In files, but not parameters of an encoder: a buffer of 0..511, and heads of other tasks.
-LEFT_OVER_QUIETLY = ("position_ids", "cls.", "lm_head.", "vocab_", "qa_outputs.")
+LEFT_OVER_QUIETLY = (
+    *("position_ids", "rotary_emb.", "pooler.", "cls.", "lm_head.", "vocab_", "qa_outputs."),
+    *("mask_predictions.", "discriminator_predictions.", "generator_", "decoder."),
+)
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from minift.batching import batches, loader
+from minift.batching import batches
 from minift.data.column import is_flat
 from minift.data.dataset import Dataset
 from minift.evaluate import find_metric
@@ -73,12 +73,11 @@ def evaluate(
     if "input_ids" in dataset.features and is_flat(dataset._table.schema.field("input_ids").type):
         order = np.argsort(-dataset.lengths("input_ids"), kind="stable")
     plan = batches(order, run.args.per_device_eval_batch_size)
-    stream = loader(dataset, plan, run.collate, run.args.dataloader_num_workers)
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
     total, count = 0.0, 0.0
     with torch.inference_mode(), run.device.autocast(precision or run.precision):
-        for rows, batch in zip(plan, run.device.batches(stream), strict=True):
+        for rows, batch in zip(plan, run.batches(dataset, plan), strict=True):
             outputs = run.forward(batch)
             logits = put(logits, outputs.logits.float(), rows, len(dataset))
             if "labels" in batch:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from minift import rng
-from minift.batching import batches, loader, row_order
+from minift.batching import batches, row_order
 from minift.errors import ConfigError, TrainingError
 from minift.training.callbacks import best_metric_of
 from minift.training.evaluation import evaluate, loss_of
@@ -39,14 +39,13 @@ def train(run: Run) -> None:
         epoch, done = divmod(state.global_step, per_epoch)
         groups = epoch_plan(run, epoch)[done:]  # O(1) seek: an epoch's plan is a function
         plan = [rows for group in groups for rows in group]  # the same, batch by batch
-        stream = loader(run.train_dataset, plan, run.collate, args.dataloader_num_workers)
-        on_device = device.batches(stream)
+        stream = run.batches(run.train_dataset, plan)
 
         for group in groups:
             device.seed(rng.derive(args.seed, "dropout", state.global_step))
             step_loss, step_count = 0.0, 0
             for i, _ in enumerate(group):
-                batch = next(on_device)
+                batch = next(stream)
                 with device.autocast(run.precision):
                     outputs = run.forward(batch)
                     loss_sum, count = loss_of(run, outputs, batch)

@@ -10,16 +10,20 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from minift.batching import loader
 from minift.data.dataset import Dataset
 from minift.data.storage import write_text
 from minift.device import Device
 from minift.errors import ConfigError
+from minift.models.packing import Packing
 from minift.plugins import Manager, observe
 from minift.training.arguments import TrainingArguments
 
@@ -87,6 +91,20 @@ class Run:
     def tell(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook."""
         observe(self.manager, hook, self.say, run=self, **arguments)
+
+    def batches(self, dataset: Dataset, plan: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
+        """Collated batches of the rows that the plan names, on the device.
+
+        Where the real tokens are is worked out here, while the mask is still in host memory.
+        """
+        stream = loader(dataset, plan, self.collate, self.args.dataloader_num_workers)
+        return self.device.batches(map(self.with_packing, stream))
+
+    def with_packing(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with its `Packing`, for a model that takes one."""
+        if "packing" in (self.takes or ()) and "attention_mask" in batch:
+            batch["packing"] = Packing.of(batch["attention_mask"])
+        return batch
 
     def forward(self, batch: dict[str, Any]) -> Any:
         """The model's outputs; it is given only what it takes."""

@@ -18,6 +18,7 @@ from minift.data.dataset import Dataset
 from minift.data.features import ClassLabel
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
+from minift.models.pretrained import PretrainedModel
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
@@ -71,6 +72,7 @@ class Trainer:
     ) -> None:
         self.args = args or TrainingArguments()
         self.model = model
+        self._own_loss = loss is None and isinstance(model, PretrainedModel)
         self.processing_class = processing_class or tokenizer
         if data_collator is None:
             if self.processing_class is None:
@@ -244,6 +246,8 @@ class Trainer:
             )
         if label is not None:
             labelled = check_labels(dataset, label, self.model, name, must_have_labels)
+            if labelled and self._own_loss:
+                decide_problem(dataset, label, self.model.config, name)
             fed = [n for n in fed if n not in LABEL_NAMES] + ([label] if labelled else [])
         self._riding = [n for n in dataset.features if n not in fed]
         return dataset.select_columns(fed)
@@ -303,3 +307,34 @@ def check_labels(dataset: Dataset, label: str, model: Any, name: str, training: 
             "classes with --label-names), or correct the labels",
         )
     return True
+
+
+def decide_problem(dataset: Dataset, label: str, config: Any, name: str) -> None:
+    """What kind of problem the labels pose, from their type: decided once, before training.
+
+    Lists are several labels a row, other numbers with a fraction are to be predicted, integers are
+    classes. A configuration that says otherwise is an error.
+    """
+    column = dataset.table(columns=[label]).column(label)
+    lists, numbers = pa.types.is_nested(column.type), pa.types.is_floating(column.type)
+    width = pc.unique(pc.list_value_length(column)).to_pylist() if lists else [1]
+    fits = ["single_label_classification"]
+    if lists:
+        fits = ["multi_label_classification", "regression"]
+    elif numbers:
+        fits = ["regression"]
+    if (lists or numbers) and width != [config.num_labels]:
+        raise DataError(
+            f"the labels in {name} do not fit the outputs of the model",
+            got=f"{column.type} with {', '.join(map(str, width[:5]))} numbers a row, "
+            f"num_labels={config.num_labels}",
+            expected="as many numbers a row as num_labels; or class numbers, which are integers",
+            do="pass num_labels= when the model is loaded, or cast the labels",
+        )
+    config.problem_type = config.problem_type or fits[0]
+    if config.problem_type not in fits:
+        raise ConfigError(
+            f"the labels in {name} are not those of {config.problem_type}",
+            got=f"{column.type}",
+            do=f"load the model with problem_type={fits[0]!r}, or cast the labels",
+        )

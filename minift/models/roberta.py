@@ -1,0 +1,67 @@
+"""RoBERTa (Liu et al. 2019, arXiv 1907.11692): BERT's encoder, trained better.
+
+It knows no pairs, only one type of token; its positions count from behind the padding token's
+number; its classifier has a hidden layer of its own instead of a pooler.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minift.models.config import EncoderConfig
+from minift.models.encoder import ClassificationHead, EncoderModel, SequenceClassifier, place
+
+
+@dataclass
+class RobertaConfig(EncoderConfig):
+    """config.json of a RoBERTa; the library that trained it put padding at 1."""
+
+    model_type: str = "roberta"
+    vocab_size: int = 50265
+    pad_token_id: int = 1
+
+    @property
+    def longest_row(self) -> int:
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+
+class RobertaEncoder(EncoderModel):
+    """Token ids to hidden states, without the pooler that classifiers do not read."""
+
+    base_prefix = "roberta."
+    padded_positions = True
+
+    def positions(self, input_ids: Tensor) -> Tensor:
+        """A row's tokens are numbered from pad + 1; padding has the number pad."""
+        pad = self.config.pad_token_id
+        real = (input_ids != pad).long()  # (B, T)
+        return real.cumsum(1) * real + pad
+
+
+class RobertaModel(RobertaEncoder):
+    """The same with the pooler, as AutoModel gives it."""
+
+    may_be_new = ("pooler.",)
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        place(self, "pooler.dense", nn.Linear(config.hidden_size, config.hidden_size))
+
+    def pool(self, first: Tensor) -> Tensor:
+        return torch.tanh(self.get_submodule("pooler.dense")(first))  # (B, H)
+
+
+class RobertaForSequenceClassification(SequenceClassifier):
+    """A hidden layer with tanh, then the classes."""
+
+    base_prefix = "roberta."
+    may_be_new = ("classifier.",)
+    encoder = RobertaEncoder
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.classifier = ClassificationHead(config, "tanh", self.p)
+
+    def classify(self, first: Tensor) -> Tensor:
+        return self.classifier(first)

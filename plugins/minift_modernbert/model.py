@@ -1,0 +1,357 @@
+"""ModernBERT (Warner et al. 2024, arXiv 2412.13663): what eight years taught about encoders.
+
+Beside BERT's layer (minift/models/encoder.py; the axes have their names there):
+
+- norms stand before each half of a layer, not behind it, so the sum x runs through unhindered;
+- no table of positions: queries and keys are turned by an angle that grows with the position, so
+  that their product depends on the distance alone (RoPE, Su et al. 2021, arXiv 2104.09864);
+- two layers of three look no farther than 64 tokens to either side;
+- the feed-forward network multiplies by a gate (GeGLU, Shazeer 2020, arXiv 2002.05202);
+- linear layers and norms have no bias.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minift.errors import ModelError
+from minift.models.config import ACTIVATIONS, EncoderConfig
+from minift.models.encoder import attention, dropout
+from minift.models.packing import Packing
+from minift.models.pretrained import (
+    EncoderOutput,
+    PretrainedModel,
+    SequenceClassifierOutput,
+    check_inputs,
+    classifier_output,
+)
+
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+THETA = {LOCAL: 10_000.0, GLOBAL: 160_000.0}
+
+
+@dataclass
+class ModernBertConfig(EncoderConfig):
+    """config.json of a ModernBERT.
+
+    Attributes:
+        layer_types: GLOBAL or LOCAL for each layer.
+        rope_parameters: {GLOBAL or LOCAL: {"rope_theta": the base of its angles}}.
+        local_attention: width of the window, both sides together.
+        classifier_pooling: "cls" reads each row's first position, "mean" the mean of all.
+    """
+
+    OWN_NAMES: ClassVar[Mapping[str, str]] = {
+        "hidden_act": "hidden_activation",
+        "layer_norm_eps": "norm_eps",
+        "hidden_dropout_prob": "mlp_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+    }
+
+    model_type: str = "modernbert"
+    vocab_size: int = 50368
+    num_hidden_layers: int = 22
+    intermediate_size: int = 1152
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    embedding_dropout: float = 0.0
+    classifier_dropout: float | None = 0.0
+    max_position_embeddings: int = 8192
+    type_vocab_size: int = 0
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int = 50283
+    initializer_cutoff_factor: float = 2.0
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    classifier_bias: bool = False
+    classifier_activation: str = "gelu"
+    classifier_pooling: str = "cls"
+    local_attention: int = 128
+    layer_types: list[str] = field(default_factory=list)
+    rope_parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Self:
+        """Files have layer types and angles written out, or, older ones, as three numbers."""
+        config = super().from_dict({k: v for k, v in said.items() if v is not None})
+        every = said.get("global_attn_every_n_layers", 3)
+        usual = [LOCAL if i % every else GLOBAL for i in range(config.num_hidden_layers)]
+        config.layer_types = config.layer_types or usual
+        older = {LOCAL: "local_rope_theta", GLOBAL: "global_rope_theta"}
+        for kind, name in older.items():
+            rope = dict(config.rope_parameters.get(kind) or {})
+            if said.get("rope_scaling") or rope.get("rope_type", "default") != "default":
+                raise ModelError(
+                    "ModernBERT with scaled rotary positions is not supported",
+                    got=said.get("rope_scaling") or rope["rope_type"],
+                    expected="default",
+                )
+            theta = rope.get("rope_theta") or said.get(name) or THETA[kind]
+            config.rope_parameters[kind] = {**rope, "rope_type": "default", "rope_theta": theta}
+        if config.classifier_pooling not in ("cls", "mean"):
+            raise ModelError(
+                "unknown classifier_pooling", got=config.classifier_pooling, expected="cls or mean"
+            )
+        return config
+
+
+# ------------------------------------------------------------------------------------ the encoder
+
+
+def angles(positions: Tensor, theta: float, D: int) -> tuple[Tensor, Tensor]:
+    """Positions (P,) to cosines and sines (P, 1, 1, D): pair i of D / 2 turns by theta^(-2i/D)."""
+    speeds = 1.0 / theta ** (torch.arange(0, D, 2, device=positions.device).float() / D)  # (D/2,)
+    turns = positions[:, None].float() * speeds  # (P, D/2)
+    both = torch.cat([turns, turns], -1)[:, None, None]  # the two of a pair stand D/2 apart
+    return both.cos(), both.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of numbers in (P, k, N, D) by its angle."""
+    left, right = x.float().chunk(2, -1)
+    return (x.float() * cos + torch.cat([-right, left], -1) * sin).to(x.dtype)
+
+
+def window_biases(packing: Packing, positions: Tensor, window: int) -> list[Tensor | None]:
+    """(b, 1, t, t) a block: the packing's own bias, and nothing farther than `window` is seen."""
+    biases = packing.biases()
+    if packing.shape[1] - 1 <= window:
+        return biases
+    lowest = torch.finfo(torch.float32).min
+    local: list[Tensor | None] = []
+    for block, bias in zip(packing.blocks, biases, strict=True):
+        at = positions[block.token]  # (b, t)
+        far = (at[:, None, :, None] - at[:, None, None, :]).abs() > window  # (b, 1, t, t)
+        seen = torch.zeros(far.shape, device=far.device) if bias is None else bias.expand(far.shape)
+        local.append(seen.masked_fill(far, lowest))
+    return local
+
+
+class Attention(nn.Module):
+    """softmax(Q K^T / sqrt(D)) V with turned queries and keys."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__()
+        H = config.hidden_size
+        self.N, self.p = config.num_attention_heads, config.attention_probs_dropout_prob
+        self.Wqkv = nn.Linear(H, 3 * H, bias=config.attention_bias)
+        self.Wo = nn.Linear(H, H, bias=config.attention_bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        packing: Packing,
+        turn: tuple[Tensor, Tensor],
+        biases: Sequence[Tensor | None],
+        first_only: bool,
+    ) -> Tensor:
+        """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
+        p = self.p if self.training else 0.0
+        if first_only:
+            states, query = self.keys_and_first(x, packing, turn)
+            biases = [None if bias is None else bias[:, :, :1] for bias in biases]
+            context = attention(states, packing, self.N, p, query, biases)  # (B, H)
+        else:
+            states = self.Wqkv(x).view(len(x), 3, self.N, -1)  # (P, 3, N, D)
+            states = torch.cat([rotate(states[:, :2], *turn), states[:, 2:]], 1).flatten(1)
+            context = attention(states, packing, self.N, p, biases=biases)  # (P, H)
+        return dropout(self.Wo(context), self.p, self.training)
+
+    def keys_and_first(
+        self, x: Tensor, packing: Packing, turn: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens, (P, 2H), and the first positions' queries, (B, H)."""
+        H, first = x.shape[1], packing.first
+        weight, bias = self.Wqkv.weight, self.Wqkv.bias
+        of_q, of_kv = (None, None) if bias is None else (bias[:H], bias[H:])
+        states = F.linear(x, weight[H:], of_kv).view(len(x), 2, self.N, -1)  # (P, 2, N, D)
+        states = torch.cat([rotate(states[:, :1], *turn), states[:, 1:]], 1)
+        query = F.linear(x[first], weight[:H], of_q).view(len(first), 1, self.N, -1)
+        return states.flatten(1), rotate(query, turn[0][first], turn[1][first]).flatten(1)
+
+
+class GatedMLP(nn.Module):
+    """One half of what `Wi` gives, activated, times the other half."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__()
+        H, inner = config.hidden_size, config.intermediate_size
+        self.Wi = nn.Linear(H, 2 * inner, bias=config.mlp_bias)
+        self.Wo = nn.Linear(inner, H, bias=config.mlp_bias)
+        self.p, self.activation = config.hidden_dropout_prob, ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner, gate = self.Wi(x).chunk(2, -1)  # (P, inner) each
+        return self.Wo(dropout(self.activation(inner) * gate, self.p, self.training))
+
+
+class Layer(nn.Module):
+    """Attention, then the gated network, each with its norm before it."""
+
+    def __init__(self, config: ModernBertConfig, number: int) -> None:
+        super().__init__()
+        # The first layer's input comes straight from a norm.
+        self.attn_norm = norm(config) if number else nn.Identity()
+        self.attn = Attention(config)
+        self.mlp_norm = norm(config)
+        self.mlp = GatedMLP(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        packing: Packing,
+        turn: tuple[Tensor, Tensor],
+        biases: Sequence[Tensor | None],
+        first_only: bool,
+    ) -> Tensor:
+        """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
+        before = x[packing.first] if first_only else x
+        x = before + self.attn(self.attn_norm(x), packing, turn, biases, first_only)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+def norm(config: ModernBertConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.norm_bias)
+
+
+class Embeddings(nn.Module):
+    """Token embeddings, normalised: (B, T) ids to (P, H)."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__()
+        self.tok_embeddings = nn.Embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
+        self.norm = norm(config)
+        self.p = config.embedding_dropout
+
+    def forward(self, input_ids: Tensor, packing: Packing) -> Tensor:
+        x = self.norm(self.tok_embeddings(packing.pack(input_ids)))  # (P, H)
+        return dropout(x, self.p, self.training)
+
+
+class ModernBertModel(PretrainedModel):
+    """Token ids to hidden states."""
+
+    base_prefix = "model."
+    config: ModernBertConfig
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
+        self.final_norm = norm(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> EncoderOutput:
+        x, packing = self.encode(input_ids, attention_mask, packing)
+        return EncoderOutput(packing.unpack(x))
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        packing: Packing | None,
+        first_only: bool = False,
+    ) -> tuple[Tensor, Packing]:
+        """Hidden states (P, H) of the real tokens, or (B, H) of each row's first position."""
+        config = self.config
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        check_inputs(config, input_ids, attention_mask, None)
+        if packing is None:
+            packing = Packing.of(attention_mask)
+        positions = packing.index % packing.shape[1]  # (P,)
+        D = config.hidden_size // config.num_attention_heads
+        ropes = config.rope_parameters
+        turns = {kind: angles(positions, ropes[kind]["rope_theta"], D) for kind in (LOCAL, GLOBAL)}
+        local = window_biases(packing, positions, config.local_attention // 2)
+        biases = {LOCAL: local, GLOBAL: packing.biases()}
+        x = self.embeddings(input_ids, packing)  # (P, H)
+        for i, (layer, kind) in enumerate(zip(self.layers, config.layer_types, strict=True)):
+            last = first_only and i == len(self.layers) - 1
+            x = layer(x, packing, turns[kind], biases[kind], last)
+        x = self.final_norm(x)
+        return (x[packing.back] if first_only else x), packing
+
+
+# --------------------------------------------------------------------------------- the classifier
+
+
+class Head(nn.Module):
+    """Dense, activation, norm."""
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.classifier_bias)
+        self.norm = norm(config)
+        self.activation = ACTIVATIONS[config.classifier_activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.activation(self.dense(x)))
+
+
+class ModernBertForSequenceClassification(PretrainedModel):
+    """The first position, or the mean of all, through a hidden layer to the classes."""
+
+    base_prefix = "model."
+    may_be_new = ("head.", "classifier.")
+    config: ModernBertConfig
+
+    def __init__(self, config: ModernBertConfig) -> None:
+        super().__init__(config)
+        self.model = ModernBertModel(config)
+        self.head = Head(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> SequenceClassifierOutput:
+        """
+        Args:
+            input_ids, attention_mask: (B, T), as a collator makes them.
+            labels: see `minift.models.pretrained.classifier_loss`.
+            packing: `Packing.of(attention_mask)`, if somebody has made it on the host already.
+        """
+        config = self.config
+        cls = config.classifier_pooling == "cls"
+        x, packing = self.model.encode(input_ids, attention_mask, packing, first_only=cls)
+        if not cls:
+            x = mean(x, packing, attention_mask)
+        x = dropout(self.head(x), config.classifier_dropout or 0.0, self.training)
+        return classifier_output(config, self.classifier(x), labels)
+
+    def draw(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
+        """Truncated normals, narrower the deeper the model; norms begin as ones."""
+        config = self.config
+        if "norm" in name and name.endswith("weight"):
+            tensor.fill_(1.0)
+        elif name.endswith("weight"):
+            std = config.initializer_range / math.sqrt(2.0 * config.num_hidden_layers)
+            if name.startswith("classifier."):
+                std = config.hidden_size**-0.5
+            edge = config.initializer_cutoff_factor * std
+            nn.init.trunc_normal_(tensor, 0.0, std, -edge, edge, generator=generator)
+
+
+def mean(x: Tensor, packing: Packing, attention_mask: Tensor | None) -> Tensor:
+    """The mean of each row's real tokens: (P, H) to (B, H)."""
+    B, T = packing.shape
+    weight = x.new_ones(len(x)) if attention_mask is None else packing.pack(attention_mask).to(x)
+    row = packing.index // T  # (P,)
+    total = x.new_zeros(B, x.shape[1]).index_add(0, row, x * weight[:, None])
+    return total / x.new_zeros(B).index_add(0, row, weight)[:, None]
