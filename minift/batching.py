@@ -14,7 +14,7 @@ from minift import rng
 from minift.data.batch import RowBatch
 from minift.data.dataset import Dataset
 from minift.errors import ConfigError
-from minift.tokenizer import Tokenizer, as_columns, pad_tokens
+from minift.tokenizer import Tokenizer
 
 
 @dataclass
@@ -44,15 +44,12 @@ class DataCollatorWithPadding:
             `input_ids`, `attention_mask`, `token_type_ids`: int64 of shape (B, T); `labels`:
             int64 or float32 of shape (B,) or (B, num_labels).
         """
-        import torch
-
-        columns = as_columns(features.columns() if isinstance(features, RowBatch) else features)
-        block = pad_tokens(
-            self.tokenizer, columns, self.padding, self.max_length, self.pad_to_multiple_of
+        rows = features.columns() if isinstance(features, RowBatch) else features
+        kind = "np" if self.return_tensors == "np" else "pt"
+        padded = self.tokenizer.pad(
+            rows, self.padding, self.max_length, self.pad_to_multiple_of, kind
         )
-        if self.return_tensors == "np":
-            return block
-        return {name: torch.from_numpy(values) for name, values in block.items()}
+        return padded.data
 
 
 def row_order(

@@ -3,8 +3,9 @@
     minift_commands            a word becomes a command: `minift train` goes on as below
     minift_find_dataset        a path or a name becomes files
     minift_file_formats        files become tables
-    load the files, tokenize them with a cached map
     minift_find_checkpoint     a name that is no local path becomes a folder with weights
+    minift_build_tokenizer     only where it has no tokenizer.json: other files become a tokenizer
+    load the files, tokenize them with a cached map
     minift_model_families      config.json's model_type becomes classes
     load the weights, replace the head
     minift_tasks               --task NAME: columns, label names and metric of a known task
@@ -119,6 +120,18 @@ def minift_find_checkpoint(name, revision):
 
     Returns:
         The folder as a path, or None if this plugin does not know the name.
+    """
+
+
+@hookspec(firstresult=True)
+def minift_build_tokenizer(folder, said, config):
+    """Turn the vocabulary files of a folder that has no tokenizer.json into a tokenizer.
+
+    `said` is what tokenizer_config.json and special_tokens_map.json say, `config` what config.json
+    says; both are dicts, {} where there is no such file.
+
+    Returns:
+        A `tokenizers.Tokenizer`, or None if the files are none that this plugin knows.
     """
 
 

@@ -1,14 +1,16 @@
 """Text, or pairs of texts, to `input_ids`, `token_type_ids` and `attention_mask`.
 
-The splitting itself is done by the `tokenizers` library, from the model's own tokenizer.json. What
-is added here: the calling convention that everybody knows, padding to tensors, and a fingerprint
-that depends on the vocabulary and the rules but not on what was tokenized last.
+The splitting itself is done by the `tokenizers` library, from the model's own tokenizer.json, or
+from what a plugin makes of other files. What is added here: the calling convention that everybody
+knows, padding to tensors, and a fingerprint that depends on the vocabulary and the rules but not on
+what was tokenized last.
 """
 
 import hashlib
 import itertools
 import json
 import shutil
+import warnings
 from collections import UserDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,17 +21,17 @@ import numpy as np
 from minift.data.column import Column
 from minift.data.storage import write_text
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
-from minift.padding import Ragged, Runs, as_ragged, pad_columns
-from minift.plugins import find_checkpoint
+from minift.padding import Ragged, Runs, as_columns, as_ragged, as_runs, pad_columns
+from minift.plugins import default_manager, find_checkpoint
 
-# The roles of special tokens, and what BERT calls them: its own files leave that unsaid.
-SPECIAL = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
+# The roles of special tokens, and what the families call them: their own files may leave it unsaid.
+ROLES = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+BERT = dict(zip(ROLES, ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"), strict=True))
+ROBERTA = dict(zip(ROLES, ("<unk>", "</s>", "<pad>", "<s>", "<mask>"), strict=True))
+GENERAL = ("", "pretrained", "tokenizersbackend")  # the classes that any model's tokenizer may have
+UNTYPED = {"distilbert", "roberta", "modernbert"}
+SAVED = ("model_max_length", "padding_side", "truncation_side", "model_input_names", *ROLES)
+
 TRUNCATION = {
     True: "longest_first",
     "longest_first": "longest_first",
@@ -46,7 +48,7 @@ PADDING = {
     "do_not_pad": None,
 }
 FILLS = {"input_ids": 0, "token_type_ids": 0, "attention_mask": 0, "special_tokens_mask": 1}
-LABELS = ("labels", "label", "label_ids")
+AGAIN = "copy the file from the model again"
 
 
 class BatchEncoding(UserDict[str, Any]):
@@ -86,34 +88,26 @@ class Tokenizer:
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer as Backend
 
+        said, model = read_said(folder), read_json(folder / "config.json")
         self.folder = folder
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise MissingFileError(
-                f"{folder} has no tokenizer",
-                got=", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "an empty folder",
-                expected="tokenizer.json",
-            )
+        self._said = said
+        self._file = read_file(folder, said, model)  # kept for saving: the folder may go
         try:
-            self._text = path.read_text(encoding="utf-8")  # kept for saving: the folder may go
-            self._backend = Backend.from_str(self._text)
+            self._backend = Backend.from_buffer(self._file)
         except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{path} is not a readable tokenizer: {error}") from None
+            what = f"the tokenizer.json of {folder} cannot be read"
+            raise ModelError(what, got=error, expected="the file as saved", do=AGAIN) from None
         self._backend.no_truncation()  # the file records what its author last used
         self._backend.no_padding()
+        tokens = special_tokens(said, self._backend)
+        mark_special(self._backend, tokens)
         self._digest = hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
-        self._said = said = read_json(folder / "tokenizer_config.json")
-        model = read_json(folder / "config.json")
         self.model_max_length = model_max_length(said, model)
         self.padding_side = said.get("padding_side", "right")
         self.truncation_side = said.get("truncation_side", "right")
         self.model_input_names = input_names(said, model)
-        special = special_tokens({**read_json(folder / "special_tokens_map.json"), **said})
-        vocabulary = self._backend.token_to_id
-        special = [t if t and vocabulary(t) is not None else None for t in special]
-        self.unk_token, self.sep_token, self.pad_token = special[:3]
-        self.cls_token, self.mask_token = special[3:]
-        ids = [vocabulary(token) if token else None for token in special]
+        self.unk_token, self.sep_token, self.pad_token, self.cls_token, self.mask_token = tokens
+        ids = [self._backend.token_to_id(token) if token else None for token in tokens]
         self.unk_token_id, self.sep_token_id, self.pad_token_id = ids[:3]
         self.cls_token_id, self.mask_token_id = ids[3:]
 
@@ -172,12 +166,10 @@ class Tokenizer:
             truncation = max_length is not None and padded is None
         special = self._backend.num_special_tokens_to_add(text_pair is not None)
         self._truncate(truncation, max_length, special if add_special_tokens else 0)
-        texts = [text] if isinstance(text, str) else as_strings(text, "text")
+        texts = as_strings(text, "text")
         inputs: list[Any] = texts
         if text_pair is not None:
-            pairs = (
-                [text_pair] if isinstance(text_pair, str) else as_strings(text_pair, "text_pair")
-            )
+            pairs = as_strings(text_pair, "text_pair")
             if len(pairs) != len(texts) or isinstance(text_pair, str) != single:
                 raise ArgumentError(
                     "text and text_pair do not match", got=f"{len(texts)} and {len(pairs)} texts"
@@ -194,7 +186,7 @@ class Tokenizer:
         ids = np.fromiter(flat, np.int32, int(mask.lengths.sum()))
         columns: Any = {"input_ids": Ragged(ids, mask.lengths)}
         if "token_type_ids" in self.model_input_names:
-            columns["token_type_ids"] = type_ids(found, mask.lengths)
+            columns["token_type_ids"] = as_runs([bytes(one.type_ids) for one in found])
         columns["attention_mask"] = mask
         if padded or return_tensors:
             columns = self.pad(columns, padding, max_length, pad_to_multiple_of, return_tensors)
@@ -230,11 +222,26 @@ class Tokenizer:
             max_length: the length to pad to; the model's limit by default.
             pad_to_multiple_of: round the length up.
             return_tensors: "pt", "np", or None for lists.
+
+        Returns:
+            Token columns as blocks (B, T), the others as arrays (B, ...).
+
+        Raises:
+            DataError: a column holds text, which no tensor can, or its rows do not fit; names it.
         """
-        columns = as_columns(encoded)
-        if not return_tensors and one_of(PADDING, padding, "padding") is None:
+        columns = as_columns(encoded.data if isinstance(encoded, BatchEncoding) else encoded)
+        kind = one_of(PADDING, padding, "padding")
+        if kind is None and not return_tensors:
             return BatchEncoding(columns)
-        block = pad_tokens(self, columns, padding, max_length, pad_to_multiple_of)
+        ids = as_ragged("input_ids", columns.get("input_ids", ()))
+        columns["input_ids"] = ids
+        length = self._padded_length(ids.lengths, kind, max_length, pad_to_multiple_of)
+        if self.pad_token_id is None and np.any(ids.lengths != length):
+            raise ConfigError("the tokenizer has no padding token", do="set tokenizer.pad_token_id")
+        if "attention_mask" in self.model_input_names and len(ids):
+            columns.setdefault("attention_mask", Runs.ones(ids.lengths))
+        fills = {**FILLS, "input_ids": self.pad_token_id or 0}
+        block = pad_columns(columns, fills, length, left=self.padding_side == "left")
         if return_tensors == "pt":
             import torch
 
@@ -242,6 +249,25 @@ class Tokenizer:
         if return_tensors == "np":
             return BatchEncoding(block)
         return BatchEncoding({name: values.tolist() for name, values in block.items()})
+
+    def _padded_length(
+        self, lengths: np.ndarray, kind: str | None, max_length: int | None, multiple: int | None
+    ) -> int:
+        """T, the length that all rows of a batch get."""
+        length = int(lengths.max(initial=0))
+        if kind is None:
+            if np.any(lengths != length):
+                what = "rows of different lengths do not make a tensor"
+                raise DataError(what, got=lengths.tolist(), do="padding=True")
+            return length
+        if kind == "max_length":
+            limit = self.model_max_length if max_length is None else max_length
+            if length > limit:
+                what = "a row is longer than the length to pad to"
+                do = "tokenize with truncation=True"
+                raise DataError(what, got=length, expected=limit, do=do)
+            length = limit
+        return -(-length // multiple) * multiple if multiple else length
 
     # -- ids to text ------------------------------------------------------------------------------
 
@@ -276,13 +302,18 @@ class Tokenizer:
         """Write tokenizer.json as it was read, tokenizer_config.json, and a copy of the rest."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("special_tokens_map.json", "vocab.txt"):
+        for name in ("special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"):
             source, target = self.folder / name, folder / name
             if source.is_file() and source.resolve() != target.resolve():
                 shutil.copyfile(source, target)
-        write_text(folder / "tokenizer.json", self._text)
-        names = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
-        said = {**self._said, **{name: getattr(self, name) for name in names}}
+        write_text(folder / "tokenizer.json", self._file.decode())
+        said = dict(self._said)
+        for name, value in said.items():
+            if name.endswith("_token"):
+                said[name] = content(value)
+        for name in SAVED:
+            if getattr(self, name) is not None:
+                said[name] = getattr(self, name)
         write_text(folder / "tokenizer_config.json", json.dumps(said, indent=2))
 
 
@@ -302,16 +333,77 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from None
+        raise ModelError(f"{path} is not JSON", got=error, expected="an object", do=AGAIN) from None
     if not isinstance(said, dict):
-        raise ModelError(f"{path} holds no JSON object", got=f"{said!r:.60}")
+        raise ModelError(f"{path} is no object", got=f"{said!r:.60}", expected="{...}", do=AGAIN)
     return said
 
 
-def special_tokens(said: Mapping[str, Any]) -> list[str | None]:
-    """The token of each role in SPECIAL; a file has them bare or as an object."""
-    found = [said.get(name, usual) for name, usual in SPECIAL.items()]
-    return [token.get("content") if isinstance(token, Mapping) else token for token in found]
+def read_said(folder: Path) -> dict[str, Any]:
+    """What tokenizer_config.json and the older special_tokens_map.json say."""
+    said = read_json(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in said:  # else it says all itself
+        said.update(read_json(folder / "special_tokens_map.json"))
+    code = said.pop("auto_map", None)
+    if code:
+        warnings.warn(f"{folder}: auto_map {code} is ignored; the built-in tokenizer is used")
+    return said
+
+
+def read_file(folder: Path, said: dict[str, Any], model: dict[str, Any]) -> bytes:
+    """The bytes of tokenizer.json, or of the one that a plugin makes of other files."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return path.read_bytes()
+    build = default_manager().hook.minift_build_tokenizer
+    built = build(folder=folder, said=said, config=model)
+    if built is None:
+        raise MissingFileError(
+            f"{folder} has no tokenizer",
+            got=", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "an empty folder",
+            expected="tokenizer.json; or, for the plugin minift_vocabulary, vocab.txt of a BERT, "
+            "DistilBERT or ELECTRA, or vocab.json and merges.txt of a RoBERTa",
+            do="copy these files too, and see `minift plugins` for what can read them",
+        )
+    return built.to_str().encode()
+
+
+def content(token: Any) -> Any:
+    """The text of a special token, which files have bare or in an object."""
+    return token.get("content") if isinstance(token, Mapping) else token
+
+
+def family(said: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """The "bert" of a BertTokenizer; what config.json says where the class is one for any model.
+
+    The class goes first: a Japanese BERT has vocab.txt too, but a BertJapaneseTokenizer cuts it.
+    """
+    kind = str(said.get("tokenizer_class") or model.get("tokenizer_class") or "")
+    kind = kind.removesuffix("Fast").removesuffix("Tokenizer").lower()
+    return str(model.get("model_type", "")) if kind in GENERAL else kind
+
+
+def special_tokens(said: Mapping[str, Any], backend: Any) -> list[str | None]:
+    """The token of each of ROLES, None where the vocabulary lacks it.
+
+    What is unsaid is what frames an empty text, or a usual name: RoBERTa's first if the frame is.
+    """
+    frame = backend.encode("").tokens
+    ends = {"cls_token": frame[0], "sep_token": frame[-1]} if len(frame) > 1 else {}
+    usual = (ends, ROBERTA, BERT) if ROBERTA["cls_token"] in frame else (ends, BERT, ROBERTA)
+    vocabulary = backend.get_vocab()
+    tokens = []
+    for role in ROLES:
+        names = [content(said[role])] if role in said else [names.get(role) for names in usual]
+        known = [name for name in names if name in vocabulary]
+        tokens.append(known[0] if known else None)
+    return tokens
+
+
+def mark_special(backend: Any, tokens: Sequence[str | None]) -> None:
+    """Have these found whole in a text, and left out by `skip_special_tokens`."""
+    marked = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_special_tokens([token for token in tokens if token and token not in marked])
 
 
 def model_max_length(said: Mapping[str, Any], model: Mapping[str, Any]) -> int:
@@ -319,16 +411,23 @@ def model_max_length(said: Mapping[str, Any], model: Mapping[str, Any]) -> int:
     limit = said.get("model_max_length")
     if isinstance(limit, int | float) and limit < 10**9:
         return int(limit)
-    return int(model.get("max_position_embeddings", 512))
+    # RoBERTa counts positions from the padding token's id + 1, so that it uses fewer.
+    unused = model.get("pad_token_id", 1) + 1 if model.get("model_type") == "roberta" else 0
+    return int(model.get("max_position_embeddings", 512)) - unused
 
 
 def input_names(said: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    """`token_type_ids` only where the model has more than one type to look up."""
+    """`token_type_ids` only where the model has more than one type to look up.
+
+    RoBERTa may have room for two, but only ever learned one.
+    """
     if "model_input_names" in said:
         return list(said["model_input_names"])
-    kind = str(said.get("tokenizer_class", ""))
-    typed = model.get("type_vocab_size", 0) > 1 if model else kind.startswith(("Bert", "Electra"))
-    return ["input_ids", *(["token_type_ids"] if typed else []), "attention_mask"]
+    kinds = {family(said, model), model.get("model_type")}
+    types = model.get("type_vocab_size", 2 if kinds & {"bert", "electra"} else 0)
+    if types < 2 or kinds & UNTYPED:
+        return ["input_ids", "attention_mask"]
+    return ["input_ids", "token_type_ids", "attention_mask"]
 
 
 def one_of(known: Mapping[Any, str | None], said: Any, what: str) -> str | None:
@@ -339,116 +438,14 @@ def one_of(known: Mapping[Any, str | None], said: Any, what: str) -> str | None:
 
 
 def as_strings(texts: Any, name: str) -> list[str]:
-    """A list of strings from any sequence; a number or a None in it is named by its position."""
+    """A list of strings from one or many; a number or a None in it is named by its position."""
+    what = f"{name} must be a string or a sequence of strings"
+    if isinstance(texts, str):
+        return [texts]
     if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
-        raise DataError(
-            f"{name} must be a string or a sequence of strings", got=type(texts).__name__
-        )
+        raise DataError(what, got=type(texts).__name__)
     strings = list(texts)
     for i, text in enumerate(strings):
         if not isinstance(text, str):
-            raise DataError(
-                f"{name} must be a string or a sequence of strings",
-                got=f"{text!r:.60} ({type(text).__name__}) at position {i}",
-            )
+            raise DataError(what, got=f"{text!r:.60} ({type(text).__name__}) at position {i}")
     return strings
-
-
-def as_columns(encoded: Any) -> dict[str, Any]:
-    """A dict of columns from a dict of lists or a list of dicts; `label` becomes `labels`."""
-    if isinstance(encoded, BatchEncoding):
-        columns = dict(encoded.data)
-    elif isinstance(encoded, Mapping):
-        columns = dict(encoded)
-    else:
-        columns = {name: [row[name] for row in encoded] for name in same_keys(encoded)}
-    ids = columns.get("input_ids", ())
-    if not isinstance(ids, Ragged) and len(ids) and np.ndim(ids[0]) == 0:
-        columns = {name: [value] for name, value in columns.items()}  # a single row
-    said = [name for name in columns if name in LABELS]
-    if len(said) > 1:
-        raise DataError("which column holds the labels?", got=said, do="remove the others")
-    return {"labels" if k in LABELS else k: v for k, v in columns.items()}
-
-
-def same_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of all rows; a row that has others would lose a value, or lack one."""
-    names = list(rows[0]) if len(rows) else []
-    for i, row in enumerate(rows):
-        if set(row) != set(names):
-            raise DataError(
-                f"row {i} of the batch has other columns than row 0",
-                got=sorted(row),
-                expected=sorted(names),
-            )
-    return names
-
-
-def pad_tokens(
-    tokenizer: Tokenizer,
-    columns: Mapping[str, Any],
-    padding: bool | str,
-    max_length: int | None,
-    multiple: int | None,
-) -> dict[str, np.ndarray]:
-    """Token columns as blocks (B, T), the others as arrays (B, ...).
-
-    Args:
-        tokenizer: says the padding token and side, and the model's limit.
-        columns: {name: B sequences of numbers, or B numbers}.
-        padding: a key of PADDING.
-        max_length: T for "max_length".
-        multiple: round T up to a multiple of this.
-
-    Raises:
-        DataError: a column holds text, which no tensor can, or its rows do not fit; names it.
-    """
-    columns = dict(columns)
-    ids = as_ragged("input_ids", columns.get("input_ids", ()))
-    columns, lengths = {**columns, "input_ids": ids}, ids.lengths
-    target = padded_length(tokenizer, lengths, padding, max_length, multiple)
-    if tokenizer.pad_token_id is None and np.any(lengths != target):
-        raise ConfigError("the tokenizer has no padding token", do="set tokenizer.pad_token_id")
-    if "attention_mask" in tokenizer.model_input_names and len(ids):
-        columns.setdefault("attention_mask", Runs.ones(lengths))
-    fills = {**FILLS, "input_ids": tokenizer.pad_token_id or 0}
-    return pad_columns(columns, fills, target, left=tokenizer.padding_side == "left")
-
-
-def type_ids(found: Sequence[Any], lengths: np.ndarray) -> Any:
-    """0 for the first text and 1 for the second, as lists only if they are anything else."""
-    rows = [bytes(one.type_ids) for one in found]
-    zeros = [row.count(0) for row in rows]
-    if any(row[zero:].strip(b"\1") for row, zero in zip(rows, zeros, strict=True)):
-        return [list(row) for row in rows]
-    return Runs(lengths, np.asarray(zeros, np.int32))
-
-
-def padded_length(
-    tokenizer: Tokenizer,
-    lengths: np.ndarray,
-    padding: bool | str,
-    max_length: int | None,
-    multiple: int | None,
-) -> int:
-    """T, the length that all rows of a batch get."""
-    kind, target = one_of(PADDING, padding, "padding"), int(lengths.max(initial=0))
-    if kind is None:
-        if np.any(lengths != target):
-            raise DataError(
-                "rows of different lengths do not make a tensor",
-                got=lengths.tolist(),
-                do="padding=True",
-            )
-        return target
-    if kind == "max_length":
-        length = tokenizer.model_max_length if max_length is None else max_length
-        if target > length:
-            raise DataError(
-                "a row is longer than the length to pad to",
-                got=target,
-                expected=length,
-                do="tokenize with truncation=True",
-            )
-        target = length
-    return -(-target // multiple) * multiple if multiple else target

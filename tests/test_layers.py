@@ -30,7 +30,6 @@ ROWS = [
     ["data.apply", "data.joining", "data.saving"],
     ["data.mapping", "data.dataset_dict"],
     ["data.loading"],
-    ["vocabulary"],
     ["tokenizer"],
     ["batching"],
     ["models.weights", "models.config", "models.packing"],
