@@ -1,0 +1,122 @@
+"""What the cpu plugin knows of the machine, and that it changes nothing but speed."""
+
+import subprocess
+import sys
+
+import minift_cpu
+import pytest
+import torch
+from minift_cpu import CpuDevice, bf16_instructions, compare_products, onednn_products
+
+AVX512 = {"avx2", "avx512f", "avx512_bf16"}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Call it with a processor's words, and what comparing the products there would find."""
+
+    def become(words, faster=2.0, error=3e-7):
+        monkeypatch.setattr(minift_cpu, "processor", lambda: set(words))
+        monkeypatch.setattr(minift_cpu, "compare_products", lambda: (faster, error))
+        minift_cpu.onednn_is_better.cache_clear()
+
+    yield become
+    minift_cpu.onednn_is_better.cache_clear()
+
+
+def setting():
+    return torch.backends.mkldnn.matmul.fp32_precision
+
+
+@pytest.mark.parametrize(
+    ("words", "faster", "error", "chosen"),
+    [
+        (AVX512, 2.0, 3e-7, True),
+        (AVX512, 1.1, 3e-7, False),
+        (AVX512, 2.0, 3e-3, False),
+        (AVX512 | {"amx_tile", "amx_bf16"}, 2.0, 3e-7, False),
+        ({"avx2"}, 2.0, 3e-7, False),
+        (set(), 2.0, 3e-7, False),
+    ],
+    ids=["faster", "no faster", "not exact", "amx", "avx2", "no linux"],
+)
+def test_onednn_is_chosen_where_it_is_faster_and_exact(machine, words, faster, error, chosen):
+    machine(words, faster, error)
+    assert minift_cpu.onednn_is_better() == chosen
+
+
+def test_the_choice_is_made_and_printed_once(machine, capsys):
+    machine(AVX512)
+    device = CpuDevice()
+    for _ in range(3):
+        with device.autocast("fp32"):
+            pass
+    assert capsys.readouterr().err.count("fp32 products through oneDNN") == 1
+
+
+def test_the_switch_is_on_in_forward_and_backward_alone(machine):
+    machine(AVX512)
+    device, before, seen = CpuDevice(), setting(), []
+    x = torch.ones(2, 2, requires_grad=True)
+    x.register_hook(lambda grad: seen.append(setting()))
+    with device.autocast("fp32"):
+        seen.append(setting())
+        loss = (x @ x).sum()
+    assert setting() == before
+    device.backward(loss)
+    assert seen == ["bf16", "bf16"] and setting() == before
+
+
+def test_the_switch_is_put_back_after_an_error():
+    before = setting()
+    with pytest.raises(ZeroDivisionError), onednn_products():
+        _ = 1 / 0
+    assert setting() == before
+
+
+def test_where_onednn_is_not_chosen_nothing_is_switched(machine):
+    machine({"avx2"})
+    before = setting()
+    with CpuDevice().autocast("fp32"):
+        assert setting() == before
+
+
+def test_the_comparison_is_real():
+    """On any machine: a positive ratio, and an error that is that of a 32-bit number, or of 16."""
+    faster, error = compare_products()
+    assert faster > 0
+    assert 1e-9 < error < 1e-2
+    if not any(word.startswith("amx") for word in minift_cpu.processor()):
+        assert error < 1e-6
+
+
+def test_bf16_is_native_where_the_processor_says_so(machine):
+    machine({"avx2"})
+    assert not bf16_instructions() and CpuDevice().precisions()["bf16"] is not None
+    machine(AVX512)
+    assert bf16_instructions() == {"avx512_bf16"} and CpuDevice().precisions()["bf16"] is None
+
+
+FAULTS = """
+import resource, sys, torch
+from minift_cpu import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+torch.ones(12 * 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(12 * 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted on Linux")
+def test_freed_memory_is_kept():
+    """A block of 48 MB (the gradient of an embedding) taken ten times: nearly no page faults."""
+
+    def faults(word):
+        command = [sys.executable, "-c", FAULTS, word]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return int(done.stdout)
+
+    assert faults("kept") < faults("usual") / 5
