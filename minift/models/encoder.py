@@ -135,6 +135,11 @@ def attention(
     Returns:
         (P, H), or (B, H) for `first`.
     """
+    if states.is_cpu and states.itemsize < 4:
+        # A processor computes small products and softmax faster in fp32 than in halves.
+        few = None if first is None else first.float()
+        with torch.autocast(states.device.type, enabled=False):
+            return attention(states.float(), packing, N, p, few, biases)
     biases = packing.biases() if biases is None else biases
     spread = packing.spread(states, 3 if first is None else 2, N)
     queries = [None] * len(spread) if first is None else first.split([s.shape[1] for s in spread])
@@ -169,9 +174,10 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x * 0.0
     seed = int(torch.randint(2**63 - 1, ()))
     bits = np.random.SFC64(seed).random_raw((x.numel() + 3) // 4)
-    pieces = torch.from_numpy(bits.view(np.int16)[: x.numel()]).view(x.shape)
-    keep = (pieces >= dropped - 32768).to(x.dtype).mul_(65536 / (65536 - dropped))
-    return x * keep
+    keep = bits.view(np.uint16)[: x.numel()] >= dropped
+    scale = keep * np.float32(65536 / (65536 - dropped))  # numpy compares ten times as fast here
+    x = x.float() if x.itemsize < 4 else x  # a half would round the scale
+    return x * torch.from_numpy(scale).view(x.shape)
 
 
 # -------------------------------------------------------------------------------- the whole encoder

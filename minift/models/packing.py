@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 # What one block more costs, in cells of the attention matrix: some twenty small operations a layer.
-BLOCK_COST = 2000
+BLOCK_COST = 6000
 
 
 @dataclass
