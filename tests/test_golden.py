@@ -35,7 +35,7 @@ from recipe import (
     minilm_folder,
 )
 
-TINY = load_golden("bert_tiny.json")["configs"]
+TINY = load_golden("bert_tiny.json")["configs"] + load_golden("families_tiny.json")["configs"]
 TEXTS = load_golden("minilm_tokenizer.json")
 SCHEDULES = load_golden("schedules.json")
 ADAMW = load_golden("adamw.json")
@@ -78,8 +78,13 @@ def minilm():
 
 
 @pytest.mark.parametrize("case", TINY, ids=named)
-def test_tiny_bert(case, tmp_path):
-    """Logits, losses and gradients: every kind of padding, sharp attention, odd sizes."""
+def test_tiny_model(case, tmp_path):
+    """Logits, losses and gradients: every kind of padding, sharp attention, odd sizes.
+
+    Sharp weights (see recipe.make_weights) multiply rounding: there transformers in fp32 is itself
+    3e-6 away from transformers in fp64.
+    """
+    tolerance = 1e-6 if case["scale"] <= 0.1 else 1e-5
     (tmp_path / "config.json").write_text(json.dumps(case["config"]))
     made = make_weights(case["shapes"], case["seed"], case["scale"])
     save_file({k: torch.from_numpy(v) for k, v in made.items()}, tmp_path / "model.safetensors")
@@ -88,8 +93,8 @@ def test_tiny_bert(case, tmp_path):
     for batch in case["batches"]:
         model.zero_grad()
         outputs = model(**{name: torch.tensor(rows) for name, rows in batch["inputs"].items()})
-        assert worst(outputs.logits.detach(), batch["logits"]) <= 1e-5, batch["name"]
-        assert worst(outputs.loss.detach(), batch["loss"]) <= 1e-5, batch["name"]
+        assert worst(outputs.logits.detach(), batch["logits"]) <= tolerance, batch["name"]
+        assert worst(outputs.loss.detach(), batch["loss"]) <= tolerance, batch["name"]
         if "gradients" in batch:
             outputs.loss.backward()
             check_gradients(model, batch["gradients"])
@@ -105,7 +110,8 @@ def check_gradients(model, golden):
 
 
 def test_the_gradients_are_not_forgotten():
-    assert sum("gradients" in batch for case in TINY for batch in case["batches"]) == 2
+    found = [c["config"]["model_type"] for c in TINY for b in c["batches"] if "gradients" in b]
+    assert sorted(found) == ["bert", "bert", "distilbert", "electra", "modernbert", "roberta"]
 
 
 @pytest.mark.parametrize("batch", load_golden("minilm_logits.json")["batches"], ids=named)
@@ -124,10 +130,10 @@ def test_minilm_from_text_to_loss(minilm, batch):
         model.classifier.bias.copy_(torch.from_numpy(bias))
         outputs = model(**encoded, labels=torch.tensor(batch["labels"]))
         base = AutoModel.from_pretrained(minilm)(**encoded)
-    assert worst(outputs.logits, batch["logits"]) <= 1e-5
-    assert worst(outputs.loss, batch["loss"]) <= 1e-5
-    assert worst(base.last_hidden_state[:, 0, :4], batch["last_hidden_state_first_4"]) <= 1e-5
-    assert worst(base.pooler_output[:, :4], batch["pooler_output_first_4"]) <= 1e-5
+    assert worst(outputs.logits, batch["logits"]) <= 1e-6
+    assert worst(outputs.loss, batch["loss"]) <= 1e-6
+    assert worst(base.last_hidden_state[:, 0, :4], batch["last_hidden_state_first_4"]) <= 1e-6
+    assert worst(base.pooler_output[:, :4], batch["pooler_output_first_4"]) <= 1e-6
 
 
 # ---------------------------------------------------------------------------------------- tokenizer

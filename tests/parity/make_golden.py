@@ -32,7 +32,15 @@ import scipy.stats
 import sklearn.metrics
 import torch
 import transformers
-from recipe import GOLDEN, make_batches, make_gradients, make_head, make_weights, minilm_folder
+from recipe import (
+    GOLDEN,
+    beyond_the_window,
+    make_batches,
+    make_gradients,
+    make_head,
+    make_weights,
+    minilm_folder,
+)
 
 PEERS = ("transformers", "tokenizers", "torch", "numpy", "scikit-learn", "scipy")
 
@@ -76,20 +84,25 @@ def tiny_config(plan: dict[str, Any]) -> transformers.BertConfig:
 
 def bert_tiny() -> dict[str, Any]:
     """Logits, losses and some gradients of tiny BERT classifiers with weights from a recipe."""
-    return {"configs": [tiny_case(plan) for plan in TINY]}
+    return {"configs": [tiny_case(plan, tiny_config(plan), full=64) for plan in TINY]}
 
 
-def tiny_case(plan: dict[str, Any]) -> dict[str, Any]:
-    """One entry of TINY: its config.json, its parameters' shapes, its batches with answers."""
-    config = tiny_config(plan)
+def tiny_case(plan: dict[str, Any], config: Any, full: int) -> dict[str, Any]:
+    """One entry: its config.json, its parameters' shapes, its batches with answers."""
     saved_config = json.loads(config.to_json_string(use_diff=False))  # before forward() edits it
-    model = transformers.BertForSequenceClassification(config).eval()
+    auto = transformers.AutoModelForSequenceClassification
+    model = auto.from_config(config, attn_implementation="eager").eval()
     state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
     shapes = {name: list(value.shape) for name, value in state.items()}
     weights = make_weights(shapes, plan["seed"], plan["scale"])
     model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
 
-    batches = make_batches(config.vocab_size, 64, config.num_labels, seed=100 + plan["seed"])
+    typed = config.model_type in ("bert", "electra")
+    sizes = config.vocab_size, full, config.num_labels, 100 + plan["seed"]
+    batches = make_batches(*sizes, config.pad_token_id, typed)
+    if getattr(config, "classifier_pooling", None) == "cls":
+        window = config.local_attention
+        batches = [batch for batch in batches if not beyond_the_window(batch["inputs"], window)]
     for batch in batches:
         inputs = {name: torch.tensor(rows) for name, rows in batch["inputs"].items()}
         model.zero_grad()
@@ -113,6 +126,80 @@ def tiny_case(plan: dict[str, Any]) -> dict[str, Any]:
         "shapes": dict(sorted(shapes.items())),
         "batches": batches,
     }
+
+
+# ------------------------------------------------------------------------------------------------
+# families_tiny.json
+# ------------------------------------------------------------------------------------------------
+
+TINY_SIZES = {
+    "vocab_size": 83,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 29,
+    "max_position_embeddings": 32,
+}
+TINY_FAMILIES: dict[str, dict[str, Any]] = {
+    "distilbert": {
+        **{"vocab_size": 83, "dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 29},
+        "max_position_embeddings": 32,
+    },
+    "electra": TINY_SIZES | {"embedding_size": 10},
+    "roberta": TINY_SIZES
+    | {"pad_token_id": 1, "max_position_embeddings": 34, "type_vocab_size": 1}
+    | {"layer_norm_eps": 1e-5},
+    "modernbert": TINY_SIZES
+    | {"num_hidden_layers": 4, "pad_token_id": 0, "local_attention": 12}
+    | {"norm_eps": 1e-4, "max_position_embeddings": 32},
+}
+# As the files of 2024 say what is now `layer_types` and `rope_parameters`.
+OLDER_SPELLING = {
+    "global_attn_every_n_layers": 2,
+    "global_rope_theta": 5e3,
+    "local_rope_theta": 50.0,
+}
+FAMILY_CASES: list[dict[str, Any]] = [
+    {"name": "distilbert", "gradients_of": "right_padded_pairs"},
+    {"name": "distilbert_sharp", "scale": 0.3, "num_labels": 3},
+    {"name": "electra", "gradients_of": "left_padded_pairs"},
+    {"name": "electra_sharp", "scale": 0.3, "num_labels": 1, "embedding_size": 24},
+    {"name": "roberta", "gradients_of": "holes_at_head"},
+    {"name": "roberta_sharp", "scale": 0.3, "num_labels": 3},
+    {"name": "modernbert", "gradients_of": "full_length", "local_attention": 6},
+    {
+        "name": "modernbert_mean",
+        "scale": 0.3,
+        "num_labels": 3,
+        "classifier_pooling": "mean",
+        "local_attention": 4,
+        **{f"{part}_bias": True for part in ("attention", "mlp", "norm", "classifier")},
+    },
+    {"name": "modernbert_older_spelling", "scale": 0.3, **OLDER_SPELLING},
+]
+
+
+def families_tiny() -> dict[str, Any]:
+    """The same of the other families; those of them that have a window are longer than it."""
+    return {
+        "about": "modernbert with classifier_pooling cls lacks the batches in which a row's first "
+        "position is padding with no real token in its local window: see recipe.beyond_the_window",
+        "configs": [family_case(plan, 10 + i) for i, plan in enumerate(FAMILY_CASES)],
+    }
+
+
+def family_case(plan: dict[str, Any], seed: int) -> dict[str, Any]:
+    """One entry of FAMILY_CASES; what it says beside its own words is for the config."""
+    words = ("name", "scale", "gradients_of")
+    family = plan["name"].split("_")[0]
+    said = TINY_FAMILIES[family] | {k: v for k, v in plan.items() if k not in words}
+    config = transformers.AutoConfig.for_model(family, **said)
+    case = tiny_case({"scale": 0.08, **plan, "seed": seed}, config, full=32)
+    if plan.keys() >= OLDER_SPELLING.keys():
+        for name in ("layer_types", "rope_parameters"):
+            del case["config"][name]
+        case["config"] |= OLDER_SPELLING
+    return case
 
 
 # ------------------------------------------------------------------------------------------------
@@ -529,6 +616,7 @@ def correlations(rng: np.random.Generator) -> list[dict[str, Any]]:
 
 FILES: dict[str, Callable[[], dict[str, Any]]] = {
     "bert_tiny": bert_tiny,
+    "families_tiny": families_tiny,
     "minilm_logits": minilm_logits,
     "minilm_tokenizer": minilm_tokenizer,
     "schedules": schedules,
