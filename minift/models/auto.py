@@ -60,7 +60,7 @@ def find_family(model_type: str | None, path: Path) -> Family:
     known = [*FAMILIES, *from_plugins]
     raise ModelError(
         f"{path}: models of type {model_type!r} are not known",
-        expected=sorted(known),
+        expected=", ".join(sorted(known)),
         do="install a plugin that brings this family (hook minift_model_families)",
     )
 

@@ -13,6 +13,10 @@ import torch.nn.functional as F
 
 from minift.errors import ConfigError, ModelError
 
+SIZES = (
+    *("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size"),
+    "max_position_embeddings",
+)
 ACTIVATIONS = {
     "gelu": F.gelu,  # the exact one, with erf
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
@@ -49,6 +53,14 @@ class EncoderConfig:
     rest: dict[str, Any] = field(default_factory=dict)  # the file's other entries, kept for saving
 
     def __post_init__(self) -> None:
+        for name in SIZES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                what = f"{self.OWN_NAMES.get(name, name)} of the model does not fit"
+                raise ModelError(what, got=value, expected="a whole number of at least 1")
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            what = "pad_token_id of the model is beyond its vocabulary"
+            raise ModelError(what, got=self.pad_token_id, expected=f"0 to {self.vocab_size - 1}")
         if self.hidden_size % self.num_attention_heads:
             raise ModelError(
                 "the hidden size is not a multiple of the number of attention heads",
@@ -78,8 +90,8 @@ class EncoderConfig:
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> Self:
         """From the content of config.json; what it does not say has the family's value."""
-        ours = {own: name for name, own in cls.OWN_NAMES.items()}
-        said = {ours.get(name, name): value for name, value in said.items()}
+        own = {name: said[own] for name, own in cls.OWN_NAMES.items() if own in said}
+        said = {k: v for k, v in said.items() if k not in cls.OWN_NAMES.values()} | own
         for name in ("is_decoder", "add_cross_attention"):
             if said.get(name):
                 raise ModelError(f"config.json says {name}: true, which is not an encoder")
@@ -90,12 +102,13 @@ class EncoderConfig:
                 expected="absolute",
             )
         said.pop("label2id", None)
-        count = said.pop("num_labels", 2)
+        count = said.pop("num_labels", None) or 2
         names = said.pop("id2label", None) or {i: f"LABEL_{i}" for i in range(count)}
         said["id2label"] = label_names(names)
         known = {f.name for f in fields(cls)} - {"rest"}
         rest = {name: value for name, value in said.items() if name not in known}
-        return cls(**{name: value for name, value in said.items() if name in known}, rest=rest)
+        fits = {name: said[name] for name in known if said.get(name) is not None}
+        return cls(**fits, rest=rest)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json, with the names that the family's files have."""
@@ -110,11 +123,10 @@ def label_names(names: Mapping[Any, str]) -> dict[int, str]:
     Raises:
         ConfigError: the numbers are not 0, 1, 2, ...: there would be a logit without a name.
     """
-    found = {int(number): str(name) for number, name in names.items()}
-    if sorted(found) != list(range(len(found))):
+    if {str(number) for number in names} != {str(i) for i in range(len(names))}:
         raise ConfigError(
-            "class numbers must count from 0 without gaps",
-            got=sorted(found),
-            expected=list(range(len(found))),
+            "class numbers (id2label) must count from 0 without gaps",
+            got=list(names),
+            expected=list(range(len(names))),
         )
-    return dict(sorted(found.items()))
+    return dict(sorted((int(number), str(name)) for number, name in names.items()))

@@ -32,7 +32,9 @@ class DistilBertConfig(EncoderConfig):
 
     model_type: str = "distilbert"
     num_hidden_layers: int = 6
-    type_vocab_size: int = 0
+    # Not in its files: it has no types, and its norms are always BERT's.
+    type_vocab_size: ClassVar[int] = 0  # type: ignore[misc]
+    layer_norm_eps: ClassVar[float] = 1e-12  # type: ignore[misc]
     classifier_dropout: float | None = 0.2
 
 

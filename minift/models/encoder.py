@@ -258,9 +258,8 @@ class EncoderModel(PretrainedModel):
         first_only: bool = False,
     ) -> tuple[Tensor, Packing]:
         """Hidden states (P, H) of the real tokens, or (B, H) of each row's first position."""
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        check_inputs(self.config, input_ids, attention_mask, token_type_ids)
+        checked = (input_ids, attention_mask, token_type_ids, packing)
+        attention_mask = check_inputs(self.config, *checked)
         if packing is None:
             packing = Packing.of(attention_mask)
         positions = self.positions(input_ids)  # (B, T)

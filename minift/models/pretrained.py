@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from minift.data.storage import write_text
 from minift.errors import ConfigError, DataError
 from minift.models.config import EncoderConfig
+from minift.models.packing import Packing
 from minift.models.weights import LoadReport, save_weights
 
 
@@ -98,18 +99,26 @@ class PretrainedModel(nn.Module):
 def check_inputs(
     config: EncoderConfig,
     input_ids: Tensor,
-    attention_mask: Tensor,
+    attention_mask: Tensor | None,
     token_type_ids: Tensor | None,
-) -> None:
-    """Shapes, and, where looking costs nothing, values.
+    packing: Packing | None,
+) -> Tensor:
+    """The mask, of ones if there is none, after a look at shapes and, where that is free, values.
 
     Packing flattens the blocks, so one of another shape would be read at the wrong places without
     any complaint from torch.
     """
+    if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
+        got = getattr(input_ids, "dtype", type(input_ids).__name__)
+        raise DataError("input_ids must be a tensor of whole numbers", got=got)
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
     blocks = {"input_ids": input_ids, "attention_mask": attention_mask}
     if token_type_ids is not None:
         blocks["token_type_ids"] = token_type_ids
     shapes = {name: tuple(block.shape) for name, block in blocks.items()}
+    if packing is not None:
+        shapes["packing"] = packing.shape
     if input_ids.dim() != 2 or len(set(shapes.values())) > 1:
         raise DataError(
             "a batch must be blocks of one shape",
@@ -126,7 +135,7 @@ def check_inputs(
             do="tokenize with truncation=True",
         )
     if not input_ids.is_cpu:
-        return
+        return attention_mask
     sizes = {"input_ids": config.vocab_size, "token_type_ids": config.type_vocab_size}
     for name, size in sizes.items():
         if name not in blocks or not size:  # DistilBERT knows no types and looks at none
@@ -139,6 +148,7 @@ def check_inputs(
                 expected=f"0 to {size - 1}",
                 do="use the tokenizer that belongs to the model",
             )
+    return attention_mask
 
 
 def classifier_loss(logits: Tensor, labels: Tensor, problem_type: str) -> tuple[Tensor, Tensor]:
@@ -198,6 +208,8 @@ def classifier_output(
     logits = logits.float()
     if labels is None:
         return SequenceClassifierOutput(logits)
+    if not isinstance(labels, Tensor):
+        raise DataError("labels must be a tensor of numbers", got=type(labels).__name__)
     if config.problem_type is None:
         config.problem_type = infer_problem_type(logits.shape[-1], labels.is_floating_point())
     check_targets(logits, labels, config.problem_type)

@@ -24,7 +24,6 @@ from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
 from minift.training import loop
 from minift.training.arguments import TrainingArguments
-from minift.training.callbacks import ProgressCallback
 from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics
 from minift.training.run import Run
 
@@ -90,7 +89,6 @@ class Trainer:
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
         precision, reason = choose_precision(self.args.wanted_precision(), device)
         self.args.resolved(precision)
-        progress = ProgressCallback(False if self.args.disable_tqdm else None)
         self.run = Run(
             args=self.args,
             model=device.prepare(model),
@@ -98,7 +96,7 @@ class Trainer:
             precision=precision,
             precision_reason=reason,
             collate=data_collator,
-            manager=run_manager(manager, [progress, *callbacks]),
+            manager=run_manager(manager, callbacks),
             train_dataset=self._prepared(train_dataset, "train_dataset", must_have_labels=True),
             eval_dataset=self._prepared(eval_dataset, "eval_dataset", must_have_labels=False),
             compute_metrics=compute_metrics,

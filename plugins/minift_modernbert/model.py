@@ -62,7 +62,7 @@ class ModernBertConfig(EncoderConfig):
     embedding_dropout: float = 0.0
     classifier_dropout: float | None = 0.0
     max_position_embeddings: int = 8192
-    type_vocab_size: int = 0
+    type_vocab_size: ClassVar[int] = 0  # type: ignore[misc]
     layer_norm_eps: float = 1e-5
     pad_token_id: int = 50283
     initializer_cutoff_factor: float = 2.0
@@ -94,6 +94,25 @@ class ModernBertConfig(EncoderConfig):
                 )
             theta = rope.get("rope_theta") or said.get(name) or THETA[kind]
             config.rope_parameters[kind] = {**rope, "rope_type": "default", "rope_theta": theta}
+        if unknown := set(config.layer_types) - {LOCAL, GLOBAL}:
+            raise ModelError("unknown layer_types", got=sorted(unknown), expected=[LOCAL, GLOBAL])
+        if len(config.layer_types) != config.num_hidden_layers:
+            raise ModelError(
+                "layer_types does not name every layer",
+                got=len(config.layer_types),
+                expected=config.num_hidden_layers,
+            )
+        if config.classifier_activation not in ACTIVATIONS:
+            raise ModelError(
+                "unknown classifier_activation",
+                got=config.classifier_activation,
+                expected=list(ACTIVATIONS),
+            )
+        if config.hidden_size // config.num_attention_heads % 2:
+            raise ModelError(
+                "rotary positions need heads of an even size",
+                got=config.hidden_size // config.num_attention_heads,
+            )
         if config.classifier_pooling not in ("cls", "mean"):
             raise ModelError(
                 "unknown classifier_pooling", got=config.classifier_pooling, expected="cls or mean"
@@ -252,8 +271,10 @@ class ModernBertModel(PretrainedModel):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         packing: Packing | None = None,
     ) -> EncoderOutput:
+        """`token_type_ids` may be there, as for other families; this one looks at none."""
         x, packing = self.encode(input_ids, attention_mask, packing)
         return EncoderOutput(packing.unpack(x))
 
@@ -266,9 +287,7 @@ class ModernBertModel(PretrainedModel):
     ) -> tuple[Tensor, Packing]:
         """Hidden states (P, H) of the real tokens, or (B, H) of each row's first position."""
         config = self.config
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        check_inputs(config, input_ids, attention_mask, None)
+        attention_mask = check_inputs(config, input_ids, attention_mask, None, packing)
         if packing is None:
             packing = Packing.of(attention_mask)
         positions = packing.index % packing.shape[1]  # (P,)
@@ -318,12 +337,14 @@ class ModernBertForSequenceClassification(PretrainedModel):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         packing: Packing | None = None,
     ) -> SequenceClassifierOutput:
         """
         Args:
             input_ids, attention_mask: (B, T), as a collator makes them.
+            token_type_ids: may be there, as for other families; this one looks at none.
             labels: see `minift.models.pretrained.classifier_loss`.
             packing: `Packing.of(attention_mask)`, if somebody has made it on the host already.
         """
