@@ -371,6 +371,49 @@ def test_the_head_drops_as_the_hidden_layers_unless_told_otherwise():
     assert make(hidden_dropout_prob=0.3, classifier_dropout=0.0).p == 0.0
 
 
+# ------------------------------------------------------------------------------ others' layers
+
+
+class Scaled(torch.nn.Module):
+    """As adapters are put in: around a layer, without a weight of that name."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) * 16
+
+
+@pytest.mark.parametrize("layer", [0, 2], ids=["whole layer", "shortened last layer"])
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+def test_a_layer_put_in_by_somebody_is_used(part, layer):
+    model, ids = make(), ids_of((3, 8))
+    attention = model.bert.encoder.layer[layer].get_submodule("attention.self")
+    with torch.no_grad():
+        plain = model(ids).logits
+        setattr(attention, part, Scaled(getattr(attention, part)))
+        got = model(ids).logits
+        scaled = getattr(attention, part).inner
+        setattr(attention, part, scaled)
+        for parameter in scaled.parameters():
+            parameter *= 16
+        want = model(ids).logits
+        assert float((want - plain).abs().max()) > 10 * TOLERANCE
+        torch.testing.assert_close(got, want, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+def test_hooks_on_queries_keys_and_values_are_called(part):
+    model, ids, seen = make(), ids_of((3, 8)), []
+    watched = model.bert.encoder.layer[0].get_submodule(f"attention.self.{part}")
+    with torch.no_grad():
+        want = model(ids).logits
+        watched.register_forward_hook(lambda module, given, got: seen.append(got.shape))
+        torch.testing.assert_close(model(ids).logits, want, rtol=0, atol=TOLERANCE)
+    assert seen == [(24, 24)]
+
+
 # --------------------------------------------------------------------------------------------- loss
 
 

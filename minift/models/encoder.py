@@ -108,6 +108,10 @@ def place(module: nn.Module, path: str, part: nn.Module) -> None:
 
 def side_by_side(x: Tensor, *layers: nn.Module) -> Tensor:
     """(P, H) through k linear layers to (P, k * H): one large product instead of k small ones."""
+    for layer in layers:
+        if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
+            # Somebody has put a layer of his own there, or watches it: then each by itself.
+            return torch.cat([layer(x) for layer in layers], 1)
     weight = torch.cat([layer.weight for layer in layers])  # type: ignore[misc]
     bias = torch.cat([layer.bias for layer in layers])  # type: ignore[misc]
     return F.linear(x, weight, bias)
