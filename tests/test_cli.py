@@ -11,7 +11,7 @@ import time
 import pytest
 from tiny import make_model, make_rows, write_csv
 
-from minift import TrainingArguments, cli
+from minift import TrainingArguments, cli, plugins
 
 QUICK = ["--max-steps", "3", "--disable-tqdm", "true", "--device", "cpu"]
 
@@ -310,14 +310,26 @@ def test_the_commands_to_begin_with_stand_first_in_the_help(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     listed = capsys.readouterr().out.partition("positional arguments:\n  COMMAND\n")[2]
-    assert [line.split()[0] for line in listed.splitlines()[:3]] == ["train", "eval", "predict"]
+    names = [line.split()[0] for line in listed.splitlines() if line[4:5].strip()]
+    assert names[:4] == ["train", "eval", "predict", "plugins"]
+
+
+def test_the_help_says_which_plugin_does_not_load(capsys, monkeypatch):
+    """Its commands are missing there, perhaps even the one that lists plugins."""
+    broken = plugins.build_manager(["no:commands"])
+    broken.failures["commands"] = ImportError("no module named x")
+    monkeypatch.setattr(plugins, "build_manager", lambda *_: broken)
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The plugin commands does not load: no module named x." in said
 
 
 def test_without_their_plugin_there_are_no_such_commands(model, data, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["train", "--model", model, "--dataset", str(data), "-p", "no:commands"])
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and "invalid choice: 'train'" in said and "plugins" in said
+    assert stop.value.code == 2 and "invalid choice: 'train'" in said and "demo" in said
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The numbers themselves are held to transformers by test_golden.py and parity/tes
 """
 
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -675,6 +676,122 @@ def test_integers_for_one_output(family):
     model = make(family, id2label={0: "score"})
     labels = torch.tensor([0, 1])
     assert "floats" in refused(model, ConfigError, input_ids=ids_of((2, 4)), labels=labels)
+
+
+@each_family
+def test_several_labels_a_row_are_zeros_and_ones(family):
+    model = make(family, problem_type="multi_label_classification")
+    for value in (7.0, -1.0, -100.0, float("nan")):
+        labels = torch.tensor([[0.0, value], [1.0, 1.0]])
+        assert "0 or 1" in refused(model, input_ids=ids_of((2, 4)), labels=labels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_labels": 0},
+        {"num_labels": -1},
+        {"num_labels": 3, "id2label": {0: "a", 1: "b"}},
+        {"label2id": {"a": 0, "b": 0}},
+        {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}},
+    ],
+    ids=["none", "fewer", "another number", "one number twice", "two orders"],
+)
+@pytest.mark.parametrize("family", ["bert"])
+def test_labels_that_contradict_themselves(folder, options):
+    with pytest.raises(ConfigError, match="disagree"):
+        load(folder, **options)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), "0.1"])
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_dropout_that_is_no_probability(family, value):
+    name = "dropout" if family == "distilbert" else "hidden_dropout_prob"
+    with pytest.raises(ModelError, match=f"^{name} "):
+        config_of(family, **{name: value})
+
+
+@each_family
+def test_fewer_layers_than_the_file_has_are_an_error(family, folder):
+    name = "n_layers" if family == "distilbert" else "num_hidden_layers"
+    said = json.loads((folder / "config.json").read_text())
+    edit_config(folder, **{name: said[name] - 1}, layer_types=None)
+    with pytest.raises(ModelError, match="does not count"):
+        load(folder)
+
+
+# ----------------------------------------------------------------- other numbers, others' layers
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@each_family
+def test_a_model_of_other_numbers(family, dtype):
+    """Halves to compute with, doubles to check with."""
+    ids, labels = ids_of((4, 12)), torch.tensor([0, 1, 0, 1])
+    with torch.no_grad():
+        want = make(family)(ids, MASK).logits
+        got = make(family).to(dtype)(ids, MASK).logits
+    near = 0.1 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(got, want, rtol=near, atol=near * float(want.abs().max()))
+    dropped = {"attention_dropout": 0.1, "mlp_dropout": 0.1, "embedding_dropout": 0.1}
+    model = make(family, **(dropped if family == "modernbert" else {})).to(dtype).train()
+    model(ids, MASK, labels=labels).loss.backward()
+    assert all(p.grad is None or p.grad.dtype == dtype for p in model.parameters())
+
+
+@each_family
+def test_a_row_of_nothing_but_padding_has_the_gradient_of_what_it_computes(family):
+    """Of its first token alone: what is put beside it to fill a block gets no weight."""
+    model, ids = make(family).double(), ids_of((2, 5))
+    mask, alone = torch.tensor([[1] * 5, [0] * 5]), torch.tensor([[1] * 5, [1, 0, 0, 0, 0]])
+    labels = torch.tensor([0, 1])
+    grads = [answers(model, {"input_ids": ids, "attention_mask": m, "labels": labels})[1]
+             for m in (mask, alone)]  # fmt: skip
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], msg=name)
+
+
+def test_every_full_backward_hook_fires():
+    model, seen = make("bert"), []
+    attention = model.bert.encoder.layer[0].get_submodule("attention.self")
+    for part in ("query", "key", "value"):
+        layer = getattr(attention, part)
+        layer.register_full_backward_hook(lambda *_, part=part: seen.append(part))
+    model(ids_of((2, 4)), labels=torch.tensor([0, 1])).loss.backward()
+    assert sorted(seen) == ["key", "query", "value"]
+
+
+class Scaled(torch.nn.Module):
+    """As adapters are put in: around a layer, without a weight of that name."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) * 3
+
+
+@pytest.mark.parametrize("layer", [0, -1], ids=["whole", "shortened"])
+def test_a_layer_put_into_a_modernbert_is_used(layer):
+    model, ids = make("modernbert"), ids_of((3, 8))
+    attention = model.model.layers[layer].attn
+    with torch.no_grad():
+        attention.Wqkv.weight *= 3
+        want = model(ids).logits
+        attention.Wqkv.weight /= 3
+        plain = model(ids).logits
+        attention.Wqkv = Scaled(attention.Wqkv)
+        got = model(ids).logits
+    assert float((want - plain).abs().max()) > 1e-3
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5 * float(want.abs().max()))
+
+
+def test_models_can_be_sent_to_another_process():
+    model = make("bert", hidden_act="gelu_new")
+    copy, ids = pickle.loads(pickle.dumps(model)), ids_of((2, 4))
+    with torch.no_grad():
+        assert torch.equal(copy(ids).logits, model(ids).logits)
 
 
 # ----------------------------------------------------------------------------------------- packing

@@ -268,9 +268,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_the_model(folder, tmp
 
     def loss(outputs, batch):
         if len(poisoned) == 5:
-            return outputs.loss_sum * float("nan"), outputs.count
+            return outputs.logits.sum() * float("nan"), 8
         poisoned[len(poisoned)] = weights(made)
-        return outputs.loss_sum, outputs.count
+        return torch.nn.functional.cross_entropy(
+            outputs.logits, batch["labels"], reduction="sum"
+        ), 8
 
     made = trainer(folder, tmp_path, max_steps=20, logging_steps=10, loss=loss)
     if not fused:
@@ -414,6 +416,43 @@ def test_labels_of_another_kind_than_the_model_are_an_error(
     with pytest.raises((DataError, ConfigError), match=message) as caught:
         labelled_trainer(folder, tmp_path, labels, **model)
     assert caught.value.got and caught.value.do
+
+
+def test_a_loss_of_ones_own_may_have_labels_of_its_own(folder, tmp_path):
+    """Three ordered classes on two outputs: the model's own loss could not learn from these."""
+
+    def ordinal(outputs, batch):
+        targets = (batch["labels"][:, None] > torch.arange(2)).float()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            outputs.logits, targets, reduction="sum"
+        )
+        return loss, targets.numel()
+
+    data = rows(folder, 16).remove_columns("label").add_column("labels", [0, 1, 2, 1] * 4)
+    trained = Trainer(
+        AutoModelForSequenceClassification.from_pretrained(folder, seed=3),
+        TrainingArguments(
+            str(tmp_path / "run"), max_steps=2, disable_tqdm=True, device="cpu", precision="fp32"
+        ),
+        train_dataset=data,
+        eval_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        loss=ordinal,
+    )
+    trained.train()
+    assert 0.3 < trained.evaluate()["eval_loss"] < 1.5
+
+
+def test_labels_that_are_nan(folder, tmp_path):
+    with pytest.raises(DataError, match="is NaN") as caught:
+        labelled_trainer(folder, tmp_path, [0.5, float("nan")], num_labels=1)
+    assert "row 1" in str(caught.value)
+
+
+def test_one_number_a_row_in_a_list_is_a_number(folder, tmp_path):
+    """Not a class that a row has or has not."""
+    built = labelled_trainer(folder, tmp_path, [[0.5], [4.2]], num_labels=1)
+    assert built.model.config.problem_type == "regression"
 
 
 def test_missing_columns(folder, tmp_path):

@@ -17,8 +17,8 @@ SHAPES = {**ENCODER, "classifier.weight": (2, 3), "classifier.bias": (2,)}
 HEAD = ("classifier.",)
 
 
-def matched(file_shapes, model_shapes=SHAPES):
-    return match(file_shapes, model_shapes, "bert.", HEAD, "the file")
+def matched(file_shapes, model_shapes=SHAPES, resize=True):
+    return match(file_shapes, model_shapes, "bert.", HEAD, "the file", resize)
 
 
 def tensors_of(shapes, seed=0):
@@ -78,6 +78,22 @@ def test_a_head_of_another_size_is_new_and_left_over():
     assert set(names) == set(ENCODER)
     assert report.new == ["classifier.bias", "classifier.weight"]
     assert report.unused == ["classifier.weight", "classifier.bias"]
+
+
+def test_a_head_of_another_size_is_an_error_unless_another_was_asked_for():
+    shapes = {**ENCODER, "classifier.weight": (5, 3), "classifier.bias": (5,)}
+    with pytest.raises(ModelError, match=r"classifier.weight does not have the shape"):
+        matched(shapes, resize=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["bert.encoder.layer.7.output.dense.bias", "layers.3.attn.Wo.bias"]
+)
+def test_layers_that_the_configuration_does_not_count_are_an_error(name):
+    """They would be dropped without a word, and the model be another one."""
+    with pytest.raises(ModelError, match="does not count") as caught:
+        matched({**SHAPES, name: (3,)})
+    assert name in str(caught.value) and "number of layers" in str(caught.value)
 
 
 def test_a_missing_encoder_weight_is_an_error():

@@ -120,9 +120,13 @@ class AutoModelForSequenceClassification:
         folder = find_checkpoint(str(name_or_path), revision)
         config, family = read_config(folder)
         names = dict(id2label or {})
-        if label2id and not names:
-            names = {number: name for name, number in label2id.items()}
-        if num_labels is not None and names and len(names) != num_labels:
+        if label2id:
+            numbers = {number: name for name, number in label2id.items()}
+            names = names or numbers
+            if len(numbers) < len(label2id) or label_names(names) != label_names(numbers):
+                raise ConfigError("id2label and label2id disagree", got=f"{names} and {label2id}")
+        count = len(names) if num_labels is None else num_labels
+        if (names and len(names) != count) or (num_labels is not None and num_labels < 1):
             raise ConfigError(
                 "num_labels and the label names disagree", got=f"{num_labels} and {len(names)}"
             )
@@ -133,7 +137,8 @@ class AutoModelForSequenceClassification:
         if names:
             config.id2label = label_names(names)
         config.problem_type = problem_type or config.problem_type
-        return load(folder, config, family.classifier, seed)
+        resize = bool(names or num_labels)
+        return load(folder, config, family.classifier, seed, resize)
 
 
 def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
@@ -157,24 +162,31 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
 
 
 def load(
-    folder: Path, config: EncoderConfig, kind: type[PretrainedModel], seed: int | None
+    folder: Path,
+    config: EncoderConfig,
+    kind: type[PretrainedModel],
+    seed: int | None,
+    resize: bool = False,
 ) -> PretrainedModel:
     """Build the model without memory, then give each parameter its tensor."""
     with torch.device("meta"):
         model = kind(config)
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     found = weights.read_shapes(folder)
-    names, report = weights.match(found, shapes, kind.base_prefix, kind.may_be_new, str(folder))
+    names, report = weights.match(
+        found, shapes, kind.base_prefix, kind.may_be_new, str(folder), resize
+    )
     tensors = weights.read_tensors(folder, names)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{folder}: {name} holds numbers that are not finite")
+            what = f"{folder}: {name} holds numbers that are not finite"
+            raise ModelError(what, do="take weights from before the training that broke them")
     tensors |= new_tensors({name: shapes[name] for name in report.new}, model, seed)
     model.load_state_dict(tensors, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     model.load_report = report
-    if report.new:
+    if report.new or report.unused:
         print(report, file=sys.stderr)
     return model.eval()
 

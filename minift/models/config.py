@@ -4,7 +4,7 @@ The fields have BERT's names. A family that calls some of them otherwise says so
 what its files leave unsaid in its own defaults; so the rest of the code knows one configuration.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
@@ -13,13 +13,27 @@ import torch.nn.functional as F
 
 from minift.errors import ConfigError, ModelError
 
-SIZES = (
-    *("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size"),
-    "max_position_embeddings",
-)
-ACTIVATIONS = {
+# What a size is at least; what is dropped with a probability.
+SIZES = {
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "num_hidden_layers": 0,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "max_position_embeddings": 1,
+    "type_vocab_size": 0,
+}
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+
+def gelu_new(x: torch.Tensor) -> torch.Tensor:
+    """GELU by way of tanh, as BERT's first code had it."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu": F.gelu,  # the exact one, with erf
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_new": gelu_new,
     "relu": F.relu,
     "silu": F.silu,
     "tanh": torch.tanh,
@@ -53,11 +67,16 @@ class EncoderConfig:
     rest: dict[str, Any] = field(default_factory=dict)  # the file's other entries, kept for saving
 
     def __post_init__(self) -> None:
-        for name in SIZES:
+        for name, least in SIZES.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or value < least:
                 what = f"{self.OWN_NAMES.get(name, name)} of the model does not fit"
-                raise ModelError(what, got=value, expected="a whole number of at least 1")
+                raise ModelError(what, got=value, expected=f"a whole number of at least {least}")
+        for name in DROPOUTS:
+            p = getattr(self, name) or 0.0
+            if not isinstance(p, int | float) or not 0.0 <= p <= 1.0:
+                what = f"{self.OWN_NAMES.get(name, name)} of the model does not fit"
+                raise ModelError(what, got=p, expected="a probability, 0 to 1")
         if not 0 <= self.pad_token_id < self.vocab_size:
             what = "pad_token_id of the model is beyond its vocabulary"
             raise ModelError(what, got=self.pad_token_id, expected=f"0 to {self.vocab_size - 1}")

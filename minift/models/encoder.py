@@ -108,13 +108,19 @@ def place(module: nn.Module, path: str, part: nn.Module) -> None:
 
 def side_by_side(x: Tensor, *layers: nn.Module) -> Tensor:
     """(P, H) through k linear layers to (P, k * H): one large product instead of k small ones."""
-    for layer in layers:
-        if type(layer) is not nn.Linear or layer._forward_hooks or layer._forward_pre_hooks:
-            # Somebody has put a layer of his own there, or watches it: then each by itself.
-            return torch.cat([layer(x) for layer in layers], 1)
+    if not all(is_plain(layer) for layer in layers):
+        return torch.cat([layer(x) for layer in layers], 1)
     weight = torch.cat([layer.weight for layer in layers])  # type: ignore[misc]
     bias = torch.cat([layer.bias for layer in layers])  # type: ignore[misc]
     return F.linear(x, weight, bias)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a linear layer's parameters are all of it: nobody has replaced it or watches it."""
+    if type(layer) is not nn.Linear or layer.bias is None or "forward" in vars(layer):
+        return False
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+    return not any((*hooks, layer._backward_pre_hooks, nn.modules.module._has_any_global_hook()))
 
 
 def attention(
@@ -143,7 +149,7 @@ def attention(
         # A processor computes small products and softmax faster in fp32 than in halves.
         few = None if first is None else first.float()
         with torch.autocast(states.device.type, enabled=False):
-            return attention(states.float(), packing, N, p, few, biases)
+            return attention(states.float(), packing, N, p, few, biases).to(states.dtype)
     biases = packing.biases() if biases is None else biases
     spread = packing.spread(states, 3 if first is None else 2, N)
     queries = [None] * len(spread) if first is None else first.split([s.shape[1] for s in spread])
@@ -155,7 +161,7 @@ def attention(
         if bias is not None:
             scores = scores + bias
         weights = dropout(scores.softmax(-1), p, training=True)
-        contexts.append(weights @ v)  # (b, N, t or 1, D)
+        contexts.append(weights.to(v.dtype) @ v)  # (b, N, t or 1, D)
     if first is None:
         return packing.collect(contexts)
     return torch.cat([context.flatten(1) for context in contexts])
@@ -171,7 +177,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """
     if not training or p == 0.0:
         return x
-    if not x.is_cpu:
+    if not x.is_cpu or torch.compiler.is_compiling():
         return F.dropout(x, p, training=True)
     dropped = round(p * 65536)
     if dropped == 65536:
@@ -179,9 +185,9 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     seed = int(torch.randint(2**63 - 1, ()))
     bits = np.random.SFC64(seed).random_raw((x.numel() + 3) // 4)
     keep = bits.view(np.uint16)[: x.numel()] >= dropped
-    scale = keep * np.float32(65536 / (65536 - dropped))  # numpy compares ten times as fast here
-    x = x.float() if x.itemsize < 4 else x  # a half would round the scale
-    return x * torch.from_numpy(scale).view(x.shape)
+    factor = keep * np.float32(65536 / (65536 - dropped))  # numpy is ten times as fast at this
+    scale = torch.from_numpy(factor).view(x.shape)
+    return x * scale if x.itemsize > 2 else (x.float() * scale).to(x.dtype)
 
 
 # -------------------------------------------------------------------------------- the whole encoder

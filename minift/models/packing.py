@@ -83,6 +83,7 @@ class Packing:
             return cls.whole(attention_mask)
         B, T = attention_mask.shape
         mask = attention_mask.numpy() != 0
+        mask[:, 0] |= ~mask.any(1)  # a row of padding alone has no answer, but looks at itself
         read = mask.copy()
         read[:, 0] = True
         order = np.argsort(-read.sum(1), kind="stable")

@@ -88,7 +88,8 @@ class PretrainedModel(nn.Module):
         if tensors is None:
             tensors = {n: p.detach().cpu().contiguous() for n, p in self.state_dict().items()}
         save_weights(tensors, folder / "model.safetensors")
-        said = {**self.config.to_dict(), "architectures": [type(self).__name__], "dtype": "float32"}
+        dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+        said = {**self.config.to_dict(), "architectures": [type(self).__name__], "dtype": dtype}
         said.pop("torch_dtype", None)
         write_text(folder / "config.json", json.dumps(said, indent=2))
 
@@ -167,7 +168,7 @@ def classifier_loss(logits: Tensor, labels: Tensor, problem_type: str) -> tuple[
     if problem_type == "multi_label_classification":
         loss = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
         return loss, torch.tensor(labels.numel(), device=logits.device)
-    loss = F.cross_entropy(logits, labels.view(-1), ignore_index=-100, reduction="sum")
+    loss = F.cross_entropy(logits, labels.view(-1).long(), ignore_index=-100, reduction="sum")
     return loss, (labels != -100).sum()
 
 
@@ -184,6 +185,10 @@ def check_targets(logits: Tensor, labels: Tensor, problem_type: str) -> None:
             expected=f"{'integers' if classes else 'numbers'} of shape {shapes[0]}",
             do="pass num_labels= and problem_type= when the model is loaded, or other labels",
         )
+    several = problem_type == "multi_label_classification" and labels.is_cpu
+    if several and not bool(((labels >= 0) & (labels <= 1)).all()):
+        ends = f"{labels.min().item():g} to {labels.max().item():g}"
+        raise DataError("labels of several classes a row are 0 or 1", got=ends)
     if classes and labels.is_cpu and labels.numel():
         wrong = labels[(labels != -100) & ((labels < 0) | (labels >= num_labels))]
         if wrong.numel():

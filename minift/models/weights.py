@@ -6,6 +6,7 @@ loaded, or left over; each parameter of the model as loaded, or newly initialise
 """
 
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,6 +138,7 @@ def match(
     prefix: str,
     head: tuple[str, ...],
     source: str,
+    resize: bool = False,
 ) -> tuple[dict[str, str], LoadReport]:
     """Pair the names in a file with the parameters of a model.
 
@@ -146,12 +148,14 @@ def match(
         prefix: of the encoder inside the model, for example "bert."; a file may lack it.
         head: beginnings of the parameters that may be new (the head of another task).
         source: what the report calls the file.
+        resize: whether a head of another size may give way to a new one.
 
     Returns:
         {name in the file: parameter}, and the report.
 
     Raises:
-        ModelError: an encoder parameter is missing, or has another shape than config.json says.
+        ModelError: an encoder parameter is missing, is not counted by config.json, or has another
+            shape than that says.
     """
     names: dict[str, str] = {}
     unused: list[str] = []
@@ -160,7 +164,8 @@ def match(
         plain = plain.replace("LayerNorm.beta", "LayerNorm.bias")
         choices = (plain, prefix + plain, plain.removeprefix(prefix))
         parameter = next((choice for choice in choices if choice in model_shapes), None)
-        if parameter is None or (shape != model_shapes[parameter] and parameter.startswith(head)):
+        other = parameter is not None and shape != model_shapes[parameter]
+        if parameter is None or (other and resize and parameter.startswith(head)):
             unused.append(name)
         elif shape != model_shapes[parameter]:
             raise ModelError(
@@ -180,6 +185,12 @@ def match(
             got=", ".join(sorted(file_shapes)[:3]) + ", ...",
             expected=", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
             do="check that config.json and the weights belong together",
+        )
+    if beyond := [name for name in unused if re.search(r"\blayers?\.\d+\.", name)]:
+        raise ModelError(
+            f"{source} holds layers that config.json does not count",
+            got=beyond[0],
+            do="correct the number of layers there",
         )
     shown = [name for name in unused if not any(part in name for part in LEFT_OVER_QUIETLY)]
     return names, LoadReport(source, len(names), new, shown)

@@ -71,7 +71,7 @@ class Trainer:
     ) -> None:
         self.args = args or TrainingArguments()
         self.model = model
-        self._own_loss = loss is None and isinstance(model, PretrainedModel)
+        self._loss = loss
         self.processing_class = processing_class or tokenizer
         if data_collator is None:
             if self.processing_class is None:
@@ -85,6 +85,8 @@ class Trainer:
         if compute_metrics is not None and not callable(compute_metrics):
             compute_metrics = named_metrics(compute_metrics)
         names, open_ended = inputs_of(model)
+        if loss is not None and isinstance(model, PretrainedModel):
+            names -= {"labels"}  # it gives the logits, and does not judge labels of other losses
         manager = default_manager()
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
         precision, reason = choose_precision(self.args.wanted_precision(), device)
@@ -243,8 +245,9 @@ class Trainer:
                 do="tokenize it first: dataset.map(tokenize, batched=True)",
             )
         if label is not None:
-            labelled = check_labels(dataset, label, self.model, name, must_have_labels)
-            if labelled and self._own_loss:
+            judged = self._loss is None
+            labelled = check_labels(dataset, label, self.model, name, must_have_labels, judged)
+            if labelled and judged and isinstance(self.model, PretrainedModel):
                 decide_problem(dataset, label, self.model.config, name)
             fed = [n for n in fed if n not in LABEL_NAMES] + ([label] if labelled else [])
         self._riding = [n for n in dataset.features if n not in fed]
@@ -258,8 +261,12 @@ def inputs_of(model: Any) -> tuple[set[str], bool]:
     return names, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def check_labels(dataset: Dataset, label: str, model: Any, name: str, training: bool) -> bool:
+def check_labels(
+    dataset: Dataset, label: str, model: Any, name: str, training: bool, judged: bool
+) -> bool:
     """Whether the dataset is labelled; labels that the model cannot learn from are an error.
+
+    With a loss of the caller's, numbers are not `judged` by what the model's own could learn from.
 
     A test set whose labels are all -1, as GLUE's are, counts as unlabelled; anywhere else -1 is an
     error. -100 marks a row that has no part in the loss.
@@ -278,8 +285,11 @@ def check_labels(dataset: Dataset, label: str, model: Any, name: str, training: 
         )
     if column.null_count:
         raise DataError(f"{column.null_count} rows of {name} have no label", do="filter them out")
-    if not pa.types.is_integer(kind):
-        return True
+    if pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py():
+        row = pc.index(pc.is_nan(column), True).as_py()
+        raise DataError(f"a label in {name} is NaN", got=f"row {row}", do="filter such rows out")
+    if not pa.types.is_integer(kind) or not judged:
+        return not pa.types.is_integer(kind) or training or pc.unique(column).to_pylist() != [-1]
     if num_labels == 1:
         raise ConfigError(
             f"the labels in {name} are integers, but the model has one output",
@@ -307,6 +317,11 @@ def check_labels(dataset: Dataset, label: str, model: Any, name: str, training: 
     return True
 
 
+def is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
 def decide_problem(dataset: Dataset, label: str, config: Any, name: str) -> None:
     """What kind of problem the labels pose, from their type: decided once, before training.
 
@@ -314,12 +329,18 @@ def decide_problem(dataset: Dataset, label: str, config: Any, name: str) -> None
     classes. A configuration that says otherwise is an error.
     """
     column = dataset.table(columns=[label]).column(label)
-    lists, numbers = pa.types.is_nested(column.type), pa.types.is_floating(column.type)
+    lists, numbers = is_list(column.type), pa.types.is_floating(column.type)
+    if not (lists or numbers or pa.types.is_integer(column.type)):
+        raise DataError(
+            f"the labels in {name} are no numbers",
+            got=f"{column.type}",
+            expected="class numbers, numbers to predict, or lists of 0 and 1",
+        )
     width = pc.unique(pc.list_value_length(column)).to_pylist() if lists else [1]
     fits = ["single_label_classification"]
-    if lists:
+    if lists and config.num_labels > 1:
         fits = ["multi_label_classification", "regression"]
-    elif numbers:
+    elif lists or numbers:
         fits = ["regression"]
     if (lists or numbers) and width != [config.num_labels]:
         raise DataError(

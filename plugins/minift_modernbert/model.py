@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from minift.errors import ModelError
 from minift.models.config import ACTIVATIONS, EncoderConfig
-from minift.models.encoder import attention, dropout
+from minift.models.encoder import attention, dropout, is_plain
 from minift.models.packing import Packing
 from minift.models.pretrained import (
     EncoderOutput,
@@ -187,6 +187,11 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens, (P, 2H), and the first positions' queries, (B, H)."""
         H, first = x.shape[1], packing.first
+        if not is_plain(self.Wqkv):  # somebody's own layer: all of it, and the queries thrown away
+            states = self.Wqkv(x).view(len(x), 3, self.N, -1)
+            query = rotate(states[first, :1], turn[0][first], turn[1][first]).flatten(1)
+            states = torch.cat([rotate(states[:, 1:2], *turn), states[:, 2:]], 1)
+            return states.flatten(1), query
         weight, bias = self.Wqkv.weight, self.Wqkv.bias
         of_q, of_kv = (None, None) if bias is None else (bias[:H], bias[H:])
         states = F.linear(x, weight[H:], of_kv).view(len(x), 2, self.N, -1)  # (P, 2, N, D)
