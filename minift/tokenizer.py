@@ -407,13 +407,14 @@ def mark_special(backend: Any, tokens: Sequence[str | None]) -> None:
 
 
 def model_max_length(said: Mapping[str, Any], model: Mapping[str, Any]) -> int:
-    """The tokenizer's own limit, or else the size of the model's position table."""
-    limit = said.get("model_max_length")
-    if isinstance(limit, int | float) and limit < 10**9:
-        return int(limit)
+    """The tokenizer's own limit, or the size of the model's position table if that is smaller."""
     # RoBERTa counts positions from the padding token's id + 1, so that it uses fewer.
     unused = model.get("pad_token_id", 1) + 1 if model.get("model_type") == "roberta" else 0
-    return int(model.get("max_position_embeddings", 512)) - unused
+    positions = int(model.get("max_position_embeddings", 512)) - unused
+    limit = said.get("model_max_length")
+    if not isinstance(limit, int | float) or limit > 10**9:
+        return positions
+    return int(min(limit, positions) if "max_position_embeddings" in model else limit)
 
 
 def input_names(said: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
