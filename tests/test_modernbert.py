@@ -217,7 +217,7 @@ def test_the_shortened_last_layer_equals_the_whole_one(types, kind):
 
     def compute(first_only):
         model.zero_grad()
-        x, packing = model.encode(ids_of((3, 12)), mask, None, first_only)
+        x, packing = model.encode(ids_of((3, 12)), mask, None, None, first_only)
         first = x if first_only else x[packing.first][packing.back]
         first.square().sum().backward()
         return first.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}

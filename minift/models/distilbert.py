@@ -67,6 +67,6 @@ class DistilBertForSequenceClassification(SequenceClassifier):
         self.pre_classifier = nn.Linear(config.hidden_size, config.hidden_size)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
-    def classify(self, first: Tensor) -> Tensor:
-        hidden = self.pre_classifier(first).relu()  # (B, H)
+    def classify(self, summary: Tensor) -> Tensor:
+        hidden = self.pre_classifier(summary).relu()  # (B, H)
         return self.classifier(dropout(hidden, self.p, self.training))

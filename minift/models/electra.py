@@ -43,5 +43,5 @@ class ElectraForSequenceClassification(SequenceClassifier):
         super().__init__(config)
         self.classifier = ClassificationHead(config, "gelu", self.p)
 
-    def classify(self, first: Tensor) -> Tensor:
-        return self.classifier(first)
+    def classify(self, summary: Tensor) -> Tensor:
+        return self.classifier(summary)

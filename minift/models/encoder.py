@@ -19,7 +19,7 @@ Parameters are called what the file calls them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -241,6 +241,7 @@ class EncoderModel(PretrainedModel):
     names: ClassVar[LayerNames] = LayerNames()
     stack: ClassVar[str] = "encoder"  # what the family's files call the stack of layers
     padded_positions: ClassVar[bool] = False  # RoBERTa's table of positions has a row for padding
+    pools: ClassVar[bool] = False  # whether a layer summarises the first position's state
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -248,6 +249,8 @@ class EncoderModel(PretrainedModel):
         if config.embedding_width != config.hidden_size:
             self.embeddings_project = nn.Linear(config.embedding_width, config.hidden_size)
         self.add_module(self.stack, Encoder(config, self.names))
+        if self.pools:
+            place(self, "pooler.dense", nn.Linear(config.hidden_size, config.hidden_size))
 
     def forward(
         self,
@@ -284,14 +287,18 @@ class EncoderModel(PretrainedModel):
         return torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
 
     def pool(self, first: Tensor) -> Tensor | None:
-        """(B, H), the first position's state, to the family's summary of a row, if it has one."""
-        return None
+        """The first position's state through a layer that was trained to say of a pair whether its
+        second sentence follows the first: (B, H) to (B, H), if the family has such a layer."""
+        return torch.tanh(self.get_submodule("pooler.dense")(first)) if self.pools else None
 
 
 class SequenceClassifier(PretrainedModel):
-    """A class, or a number, for each row; `classify` is what a family adds to its encoder."""
+    """A class, or a number, for each row.
 
-    encoder: ClassVar[type[EncoderModel]]
+    `classify` is what a family adds to its encoder; `summarize` says what that is given.
+    """
+
+    encoder: ClassVar[type[PretrainedModel]]
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -313,14 +320,16 @@ class SequenceClassifier(PretrainedModel):
             labels: see `classifier_loss`.
             packing: `Packing.of(attention_mask)`, if somebody has made it on the host already.
         """
-        encoder = self.get_submodule(self.base_prefix.rstrip("."))
-        first, _ = encoder.encode(  # type: ignore[operator]
-            input_ids, attention_mask, token_type_ids, packing, first_only=True
-        )
-        return classifier_output(self.config, self.classify(first), labels)
+        summary = self.summarize(input_ids, attention_mask, token_type_ids, packing)
+        return classifier_output(self.config, self.classify(summary), labels)
 
-    def classify(self, first: Tensor) -> Tensor:
-        """(B, H), the first position's hidden state, to logits (B, num_labels)."""
+    def summarize(self, *batch: Any) -> Tensor:
+        """A batch to one state a row, (B, H): that of the first position."""
+        encoder: Any = self.get_submodule(self.base_prefix.rstrip("."))
+        return encoder.encode(*batch, first_only=True)[0]
+
+    def classify(self, summary: Tensor) -> Tensor:
+        """(B, H), what `summarize` gives, to logits (B, num_labels)."""
         raise NotImplementedError
 
 

@@ -6,11 +6,10 @@ number; its classifier has a hidden layer of its own instead of a pooler.
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minift.models.config import EncoderConfig
-from minift.models.encoder import ClassificationHead, EncoderModel, SequenceClassifier, place
+from minift.models.encoder import ClassificationHead, EncoderModel, SequenceClassifier
 
 
 @dataclass
@@ -43,13 +42,7 @@ class RobertaModel(RobertaEncoder):
     """The same with the pooler, as AutoModel gives it."""
 
     may_be_new = ("pooler.",)
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__(config)
-        place(self, "pooler.dense", nn.Linear(config.hidden_size, config.hidden_size))
-
-    def pool(self, first: Tensor) -> Tensor:
-        return torch.tanh(self.get_submodule("pooler.dense")(first))  # (B, H)
+    pools = True
 
 
 class RobertaForSequenceClassification(SequenceClassifier):
@@ -63,5 +56,5 @@ class RobertaForSequenceClassification(SequenceClassifier):
         super().__init__(config)
         self.classifier = ClassificationHead(config, "tanh", self.p)
 
-    def classify(self, first: Tensor) -> Tensor:
-        return self.classifier(first)
+    def classify(self, summary: Tensor) -> Tensor:
+        return self.classifier(summary)

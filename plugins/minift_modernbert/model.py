@@ -21,14 +21,12 @@ from torch import Tensor, nn
 
 from minift.errors import ModelError
 from minift.models.config import ACTIVATIONS, EncoderConfig
-from minift.models.encoder import attention, dropout, is_plain
+from minift.models.encoder import SequenceClassifier, attention, dropout, is_plain
 from minift.models.packing import Packing
 from minift.models.pretrained import (
     EncoderOutput,
     PretrainedModel,
-    SequenceClassifierOutput,
     check_inputs,
-    classifier_output,
 )
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
@@ -280,13 +278,14 @@ class ModernBertModel(PretrainedModel):
         packing: Packing | None = None,
     ) -> EncoderOutput:
         """`token_type_ids` may be there, as for other families; this one looks at none."""
-        x, packing = self.encode(input_ids, attention_mask, packing)
+        x, packing = self.encode(input_ids, attention_mask, token_type_ids, packing)
         return EncoderOutput(packing.unpack(x))
 
     def encode(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
         packing: Packing | None,
         first_only: bool = False,
     ) -> tuple[Tensor, Packing]:
@@ -325,41 +324,29 @@ class Head(nn.Module):
         return self.norm(self.activation(self.dense(x)))
 
 
-class ModernBertForSequenceClassification(PretrainedModel):
+class ModernBertForSequenceClassification(SequenceClassifier):
     """The first position, or the mean of all, through a hidden layer to the classes."""
 
     base_prefix = "model."
     may_be_new = ("head.", "classifier.")
+    encoder = ModernBertModel
     config: ModernBertConfig
 
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__(config)
-        self.model = ModernBertModel(config)
         self.head = Head(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        packing: Packing | None = None,
-    ) -> SequenceClassifierOutput:
-        """
-        Args:
-            input_ids, attention_mask: (B, T), as a collator makes them.
-            token_type_ids: may be there, as for other families; this one looks at none.
-            labels: see `minift.models.pretrained.classifier_loss`.
-            packing: `Packing.of(attention_mask)`, if somebody has made it on the host already.
-        """
-        config = self.config
-        cls = config.classifier_pooling == "cls"
-        x, packing = self.model.encode(input_ids, attention_mask, packing, first_only=cls)
-        if not cls:
-            x = mean(x, packing, attention_mask)
-        x = dropout(self.head(x), config.classifier_dropout or 0.0, self.training)
-        return classifier_output(config, self.classifier(x), labels)
+    def summarize(self, *batch: Any) -> Tensor:
+        """A batch to one state a row, (B, H)."""
+        if self.config.classifier_pooling == "cls":
+            return super().summarize(*batch)
+        encoder: Any = self.model
+        x, packing = encoder.encode(*batch)
+        return mean(x, packing, attention_mask=batch[1])
+
+    def classify(self, summary: Tensor) -> Tensor:
+        return self.classifier(dropout(self.head(summary), self.p, self.training))
 
     def draw(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Truncated normals, narrower the deeper the model; norms begin as ones."""
