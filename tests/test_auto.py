@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import CONFIG, make_model
+from tiny import CONFIG, edit_config, load, make_model
 
-from minift import AutoConfig, AutoModel, AutoModelForSequenceClassification, set_seed
+from minift import AutoConfig, AutoModel, set_seed
 from minift.errors import ConfigError, MissingFileError, ModelError
 from minift.models import auto, weights
 from minift.models.auto import new_tensors
@@ -22,15 +22,6 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
 @pytest.fixture
 def folder(tmp_path):
     return make_model(tmp_path / "model")
-
-
-def load(folder, **options):
-    return AutoModelForSequenceClassification.from_pretrained(folder, **options)
-
-
-def edit_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def edit_weights(folder, change):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import edit_config, load
 
-from minift import AutoConfig, AutoModel, AutoModelForSequenceClassification, hookimpl, plugins
+from minift import AutoConfig, AutoModel, hookimpl, plugins
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, ModelError
 from minift.models import auto, weights
 from minift.models.packing import Packing
@@ -88,15 +89,6 @@ def make(family, base=False, seed=0, **changes):
 def folder(family, tmp_path):
     make(family).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-def load(folder, **options):
-    return AutoModelForSequenceClassification.from_pretrained(folder, **options)
-
-
-def edit_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def edit_weights(folder, change):

@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from test_families import CONFIGS, HEADS, config_of, edit_config, ids_of, load, make
+from test_families import CONFIGS, HEADS, config_of, ids_of, make
+from tiny import edit_config, load
 
 from minift import AutoConfig
 from minift.errors import MiniftError, ModelError

@@ -55,6 +55,19 @@ def make_model(folder: Path, **changes) -> Path:
     return folder
 
 
+def load(folder: Path, **options):
+    """The classifier in a folder."""
+    from minift import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(folder, **options)
+
+
+def edit_config(folder: Path, **changes) -> None:
+    """Have config.json say something else."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 def make_rows(n: int, seed: int = 0) -> dict[str, list]:
     """{"sentence1", "sentence2", "label"} for n pairs of unequal lengths."""
     rng = np.random.default_rng(seed)

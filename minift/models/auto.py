@@ -103,9 +103,9 @@ class AutoModelForSequenceClassification:
     ) -> PretrainedModel:
         """A classifier on a pretrained encoder.
 
-        A head of another task, or of another number of labels, is left in the file; a new one is
-        drawn from its own random stream. The report of what was loaded, new and left over is
-        printed when something is new, and kept in `model.load_report`.
+        A head of another task is left in the file, and so is one of another size if `num_labels` or
+        names ask for that; a new one is drawn from its own random stream. The report of what was
+        loaded, new and left over is printed when anything is, and kept in `model.load_report`.
 
         Args:
             name_or_path: a folder, or a name that a plugin finds.
@@ -113,7 +113,7 @@ class AutoModelForSequenceClassification:
             id2label: {class number: name}.
             label2id: the same the other way round.
             problem_type: see `classifier_loss`; by default what the file says of a head with as
-                many labels, or else what the first labels show.
+                many labels, or else what the type of the labels shows.
             revision: a version, for plugins.
             seed: of the new head; by default what `set_seed` or torch.manual_seed last set.
         """

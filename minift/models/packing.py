@@ -198,7 +198,10 @@ def make_routes(blocks: Sequence[Block], k: int, N: int) -> tuple[Tensor, Tensor
 
 
 class TakeRows(torch.autograd.Function):
-    """x[index], where each row of x is wanted at one place at most: its gradient is a gather too.
+    """x[index], where each row of x counts at one place at most: its gradient is a gather too.
+
+    Copies that only fill up a block may stand at others. Attention gives them no weight, so that
+    their gradient is zero and need not be added.
 
     torch's own backward pass fills a block of zeros and adds row after row to it, because it has
     to allow for rows that were taken twice.
@@ -209,7 +212,7 @@ class TakeRows(torch.autograd.Function):
         """
         Args:
             x: (rows, D).
-            index: which rows to take. Copies that only fill up may stand among them.
+            index: which rows to take, fillers among them.
             back: for each row of x, where it was taken to; anything for a row in `blank`.
             blank: rows of x that were not taken; their gradient is zero.
         """

@@ -4,7 +4,7 @@
 
 - whether the processor multiplies bf16 numbers natively;
 - that memory is better kept once it was had: a training step frees and takes the same large blocks
-  again and again, and getting each anew from the kernel, page by page, costs 5 to 10 % of a step;
+  again and again, and getting each anew from the kernel, page by page, costs 5 to 9 % of a step;
 - that torch has two libraries for products of fp32 matrices, and by default takes the one that is
   half as fast on some processors.
 """
