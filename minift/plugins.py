@@ -206,6 +206,22 @@ def registry(manager: Manager, hook: str) -> dict[str, Registered]:
     return found
 
 
+def provided(hook: str, name: str, bringer: str) -> Any:
+    """What a plugin gives to a registrar under this name.
+
+    Raises:
+        PluginError: none does; the message names `bringer`, the plugin that would.
+    """
+    found = registry(default_manager(), hook)
+    if name not in found:
+        raise PluginError(
+            f"no plugin brings {name!r} (hook {hook})",
+            got=", ".join(sorted(found)) or "nothing",
+            do=f"do not leave out {bringer}; `minift plugins` shows which are loaded",
+        )
+    return found[name].value
+
+
 def observe(
     manager: Manager, hook: str, report: Callable[[str], None], /, **arguments: object
 ) -> None:

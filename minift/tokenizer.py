@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from minift.data.column import Column
+from minift.data.padding import Ragged, Runs, as_ragged, pad_columns
 from minift.data.storage import write_text
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
-from minift.padding import Ragged, Runs, as_columns, as_ragged, as_runs, pad_columns
 from minift.plugins import default_manager, find_checkpoint
 
 # The roles of special tokens, and what the families call them: their own files may leave it unsaid.
@@ -31,6 +31,7 @@ ROBERTA = dict(zip(ROLES, ("<unk>", "</s>", "<pad>", "<s>", "<mask>"), strict=Tr
 GENERAL = ("", "pretrained", "tokenizersbackend")  # the classes that any model's tokenizer may have
 UNTYPED = {"distilbert", "roberta", "modernbert"}
 SAVED = ("model_max_length", "padding_side", "truncation_side", "model_input_names", *ROLES)
+LABELS = ("labels", "label", "label_ids")
 
 TRUNCATION = {
     True: "longest_first",
@@ -450,3 +451,36 @@ def as_strings(texts: Any, name: str) -> list[str]:
         if not isinstance(text, str):
             raise DataError(what, got=f"{text!r:.60} ({type(text).__name__}) at position {i}")
     return strings
+
+
+def as_runs(rows: Sequence[bytes]) -> Any:
+    """Rows of small numbers as runs, or as lists if they are anything else."""
+    zeros = [row.count(0) for row in rows]
+    if any(row[zero:].strip(b"\1") for row, zero in zip(rows, zeros, strict=True)):
+        return [list(row) for row in rows]
+    return Runs(np.asarray([len(row) for row in rows], np.int32), np.asarray(zeros, np.int32))
+
+
+def as_columns(rows: Any) -> dict[str, Any]:
+    """A dict of columns from a dict of lists or a list of dicts; `label` becomes `labels`."""
+    if isinstance(rows, Mapping):
+        columns = dict(rows)
+    else:
+        columns = {name: [row[name] for row in rows] for name in same_keys(rows)}
+    ids = columns.get("input_ids", ())
+    if not isinstance(ids, Ragged) and len(ids) and np.ndim(ids[0]) == 0:
+        columns = {name: [value] for name, value in columns.items()}  # a single row
+    said = [name for name in columns if name in LABELS]
+    if len(said) > 1:
+        raise DataError("which column holds the labels?", got=said, do="remove the others")
+    return {"labels" if name in LABELS else name: value for name, value in columns.items()}
+
+
+def same_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of all rows; a row that has others would lose a value, or lack one."""
+    names = list(rows[0]) if len(rows) else []
+    for i, row in enumerate(rows):
+        if set(row) != set(names):
+            what = f"row {i} of the batch has other columns than row 0"
+            raise DataError(what, got=sorted(row), expected=sorted(names))
+    return names

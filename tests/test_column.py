@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from minift import Dataset
 from minift.data.column import Column, FlatColumn, is_flat
+from minift.data.padding import Runs, pad_columns
 from minift.errors import DataError
-from minift.padding import Runs, pad_columns
 
 
 @pytest.fixture

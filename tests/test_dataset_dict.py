@@ -17,9 +17,10 @@ from minift import (
     Value,
     load_dataset,
     load_from_disk,
+    plugins,
 )
 from minift.data import storage
-from minift.errors import ColumnError, ConfigError, DataError, MissingFileError
+from minift.errors import ColumnError, ConfigError, DataError, MissingFileError, PluginError
 
 FEATURES = Features(
     {
@@ -321,3 +322,33 @@ def test_splits_by_name():
     both = DatasetDict(a=ten, b=ten).shuffle(seeds={"a": 1, "b": 2})
     assert both["a"][:] == ten.shuffle(1)[:] and both["b"][:] == ten.shuffle(2)[:]
     assert both.num_columns == {"a": 1, "b": 1} and both.shape == {"a": (10, 1), "b": (10, 1)}
+
+
+def test_without_the_plugin_that_saves(tmp_path, splits):
+    """It says which plugin is missing, and writes nothing."""
+    splits.save_to_disk(tmp_path / "saved")
+    plugins.set_default_manager(plugins.build_manager(["no:files"]))
+    for call in (
+        lambda: splits.save_to_disk(tmp_path / "new"),
+        lambda: splits["train"].save_to_disk(tmp_path / "new"),
+        lambda: load_from_disk(tmp_path / "saved"),
+        lambda: splits["train"].to_csv(tmp_path / "new"),
+    ):
+        with pytest.raises(PluginError, match="do not leave out minift_files"):
+            call()
+    with pytest.raises(MissingFileError, match=r"no plugin that reads it \(minift_files does\)"):
+        load_dataset(str(tmp_path / "saved"))
+    assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_what_both_kinds_of_saving_take(tmp_path, splits):
+    splits.save_to_disk(tmp_path / "dd", None, {"train": 3}, True)
+    assert len(list(tmp_path.glob("dd/train/*.arrow"))) == 3
+    splits.save_to_disk(dataset_dict_path=tmp_path / "dd", num_shards={"test": 2}, overwrite=True)
+    assert len(list(tmp_path.glob("dd/test/*.arrow"))) == 2
+    splits["train"].save_to_disk(dataset_path=str(tmp_path / "dd"), num_shards=2, overwrite=True)
+    assert load_from_disk(str(tmp_path / "dd"))[:] == rows(6)
+    for thing in (splits, splits["train"]):
+        with pytest.raises(TypeError, match="storage_options"):
+            thing.save_to_disk(tmp_path / "new", storage_options={})
+    assert not (tmp_path / "new").exists()

@@ -309,6 +309,15 @@ def test_no_two_new_tensors_share_numbers(family, tmp_path):
         assert abs(float(torch.corrcoef(torch.stack([first, other]))[0, 1])) < 0.25
 
 
+@each_family
+def test_a_family_names_its_head(family):
+    """What a file may lack must be parameters that exist."""
+    for kind in (kinds(family).encoder, kinds(family).classifier):
+        with torch.device("meta"):
+            names = kind(config_of(family)).state_dict()
+        assert all(any(name.startswith(part) for name in names) for part in kind.may_be_new)
+
+
 # ----------------------------------------------------------------------------------------- dropout
 
 HIDDEN, ATTENTION, HEAD, EMBEDDING = 0.125, 0.25, 0.375, 0.5
@@ -346,9 +355,10 @@ PLACES = {
 @pytest.fixture
 def places(monkeypatch):
     """[(probability, shape)] of what was dropped; `places.only` picks one to drop for real."""
+    from minift_families import distilbert, head
     from minift_modernbert import model as modernbert
 
-    from minift.models import bert, distilbert, encoder
+    from minift.models import bert, encoder
 
     true_dropout = encoder.dropout
 
@@ -362,7 +372,7 @@ def places(monkeypatch):
             return true_dropout(x, p, True) if len(self) - 1 == self.only else x
 
     found = Places()
-    for module in (encoder, bert, distilbert, modernbert):
+    for module in (encoder, bert, distilbert, head, modernbert):
         monkeypatch.setattr(module, "dropout", found)
     return found
 
@@ -444,14 +454,23 @@ def test_a_config_without_a_kind_of_model(tmp_path):
         AutoConfig.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("family", ["modernbert"])
-def test_a_family_goes_with_its_plugin(family, folder):
-    assert load(folder).config.model_type == "modernbert"
-    plugins.set_default_manager(plugins.build_manager(["no:modernbert"]))
-    with pytest.raises(ModelError, match="'modernbert' are not known") as caught:
+@pytest.mark.parametrize(
+    ("family", "plugin", "left"),
+    [
+        ("modernbert", "modernbert", "bert, distilbert, electra, roberta"),
+        *[
+            (family, "families", "bert, modernbert")
+            for family in ("distilbert", "electra", "roberta")
+        ],
+    ],
+)
+def test_a_family_goes_with_its_plugin(family, plugin, left, folder):
+    assert load(folder).config.model_type == family
+    plugins.set_default_manager(plugins.build_manager([f"no:{plugin}"]))
+    with pytest.raises(ModelError, match=f"'{family}' are not known") as caught:
         load(folder)
     _, expected = str(caught.value).split("expected:")
-    assert "bert, distilbert, electra, roberta" in expected
+    assert left in expected
 
 
 @each_family

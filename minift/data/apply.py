@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from minift.data.dataset import READ_ROWS, Dataset
 from minift.data.features import ClassLabel, Features, arrow_type, as_array, cast_array, same_dicts
 from minift.data.formats import rows_of, to_list
+from minift.data.padding import Ragged, Runs
 from minift.errors import ArgumentError, DataError
-from minift.padding import Ragged, Runs
 
 # Rows in a shard: a 16th of all, so that workers can share and little is lost when one dies, but
 # at least 10 rows, no more than about 64 MiB of input, and no more than 128 files.

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minift.data.formats import rows_of, to_list
+from minift.data.padding import Ragged, as_ragged, pad_columns
 from minift.data.rows import as_rows, resolve_key, take
 from minift.errors import DataError
-from minift.padding import Ragged, as_ragged, pad_columns
 
 if TYPE_CHECKING:
     from minift.data.dataset import Dataset

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from minift.data.padding import Ragged
 from minift.data.rows import Rows
 from minift.errors import DataError
-from minift.padding import Ragged
 
 if TYPE_CHECKING:
     from minift.data.dataset import Dataset

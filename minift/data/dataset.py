@@ -22,9 +22,9 @@ from minift.data.column import Column, FlatColumn, is_flat
 from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
 from minift.data.fingerprint import column_digest, fingerprint
 from minift.data.formats import Format, format_batch, rows_of, to_frame
+from minift.data.padding import Runs
 from minift.data.rows import Rows, as_rows, compose, resolve_key, take
 from minift.errors import ColumnError, ConfigError, DataError, nearest
-from minift.padding import Runs
 from minift.rng import random_order
 
 if TYPE_CHECKING:
@@ -521,10 +521,14 @@ class Dataset:
         return map_dataset(self, function, *args, **options)
 
     def save_to_disk(self, dataset_path: Any, **options: Any) -> None:
-        """Write a folder that `load_from_disk` opens, here and in `datasets`."""
-        from minift.data.saving import save_dataset
+        """Write a folder that `load_from_disk` opens, here and in `datasets`.
 
-        save_dataset(self, dataset_path, **options)
+        Args:
+            dataset_path: the folder, which must not be there yet, or be empty.
+            options: `max_shard_size` of a file, in bytes or as "500MB"; or `num_shards`, the number
+                of files; `overwrite` (False): replace the dataset that is saved there.
+        """
+        self._write("disk", dataset_path, options)
 
     def to_dict(self) -> dict[str, list[Any]]:
         return self._plain().read(slice(None))
@@ -555,9 +559,9 @@ class Dataset:
         self._write("parquet", path, options)
 
     def _write(self, kind: str, path: str | Path, options: Mapping[str, Any]) -> None:
-        from minift.data.loading import file_formats
+        from minift.data.loading import format_named
 
-        file_formats()[kind].write(self, Path(path), **options)  # type: ignore[misc]
+        format_named(kind).write(self, Path(path), **options)
 
 
 def restore(packed: Any, features: Features, rows: Rows, digests: Any, form: Format) -> Dataset:

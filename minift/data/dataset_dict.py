@@ -1,13 +1,10 @@
 """`DatasetDict`: splits by name. What is done to it is done to each."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
-from minift.data import storage
 from minift.data.dataset import Dataset
-from minift.data.saving import new_folder, read_dataset, write_dataset
 
 
 def for_each(name: str) -> Any:
@@ -75,39 +72,13 @@ class DatasetDict(dict[str, Dataset]):
         seeds = seeds or dict.fromkeys(self, seed)
         return DatasetDict({k: ds.shuffle(seeds[k], **options) for k, ds in self.items()})
 
-    def save_to_disk(
-        self,
-        dataset_dict_path: str | Path,
-        max_shard_size: int | str | None = None,
-        num_shards: dict[str, int] | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """One folder a split, and the list of splits; see `saving.save_dataset`."""
-        with new_folder(Path(dataset_dict_path), overwrite) as folder:
-            for name, dataset in self.items():
-                shards = (num_shards or {}).get(name)
-                write_dataset(dataset, folder / name, max_shard_size, shards)
-            storage.write_text(folder / "dataset_dict.json", json.dumps({"splits": list(self)}))
+    def save_to_disk(self, dataset_dict_path: Any, *args: Any, **options: Any) -> None:
+        """One folder a split; as `Dataset.save_to_disk`, with `num_shards` by split."""
+        from minift.data.loading import format_named
+
+        format_named("disk").write(self, Path(dataset_dict_path), *args, **options)
 
     def __repr__(self) -> str:
         splits = "\n".join(f"{name}: {dataset!r}" for name, dataset in self.items())
         indented = splits.replace("\n", "\n    ")
         return f"DatasetDict({{\n    {indented}\n}})"
-
-
-def load_from_disk(dataset_path: str | Path, verify: bool = False) -> Dataset | DatasetDict:
-    """What `save_to_disk` wrote, here or in `datasets`, memory-mapped.
-
-    Args:
-        dataset_path: the folder.
-        verify: also read every byte and compare the checksums that were written here.
-
-    Raises:
-        DataError: a file is shorter than it was when it was written, is damaged or missing.
-    """
-    folder = Path(dataset_path)
-    splits = folder / "dataset_dict.json"
-    if splits.is_file():
-        names = json.loads(splits.read_text())["splits"]
-        return DatasetDict({name: read_dataset(folder / name, verify) for name in names})
-    return read_dataset(folder, verify)

@@ -2,7 +2,7 @@
 
 A folder of `save_to_disk` is opened as it is. For anything else plugins are asked which files it
 means (`minift_find_dataset`: minift_files knows local paths and comes first) and how files of that
-format become tables (`minift_file_formats`).
+format become tables (`minift_file_formats`, which also says how datasets become files and folders).
 
     src/<fingerprint>/    in the cache: the parsed table of one large file, see storage.py
 """
@@ -19,13 +19,12 @@ import pyarrow as pa
 
 from minift.data import cache, storage
 from minift.data.dataset import Dataset
-from minift.data.dataset_dict import DatasetDict, load_from_disk
+from minift.data.dataset_dict import DatasetDict
 from minift.data.features import Features, cast_array, check_names
 from minift.data.fingerprint import fingerprint
 from minift.data.joining import concatenate_datasets
-from minift.data.saving import is_saved
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
-from minift.plugins import default_manager, registry
+from minift.plugins import default_manager, provided, registry
 
 LOAD_VERSION = 2  # part of every fingerprint: change it when the same file gives other rows
 
@@ -80,10 +79,43 @@ class FileFormat:
         return path.name.lower().removesuffix(".gz").endswith(self.suffixes)
 
 
+@dataclass(frozen=True)
+class FolderFormat:
+    """The same for a layout of folders, each of which is one `Dataset` or `DatasetDict`.
+
+    Attributes:
+        matches: `matches(folder)`, whether it is one.
+        read: `read(folder, verify)` returns what is in it.
+        write: `write(dataset, folder, **options)`, for either.
+    """
+
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, bool], Dataset | DatasetDict]
+    write: Callable[..., None]
+
+
 def file_formats() -> dict[str, FileFormat]:
-    """All formats that plugins know."""
+    """All formats of files that plugins know."""
     found = registry(default_manager(), "minift_file_formats")
-    return {name: one.value for name, one in found.items()}
+    return {name: one.value for name, one in found.items() if isinstance(one.value, FileFormat)}
+
+
+def format_named(kind: str) -> Any:
+    """A `FileFormat` or `FolderFormat`; a PluginError if no plugin brings it."""
+    return provided("minift_file_formats", kind, "minift_files")
+
+
+def load_from_disk(dataset_path: str | Path, verify: bool = False) -> Dataset | DatasetDict:
+    """What `save_to_disk` wrote, here or in `datasets`, memory-mapped.
+
+    Args:
+        dataset_path: the folder.
+        verify: also read every byte and compare the checksums that were written here.
+
+    Raises:
+        DataError: a file is shorter than it was when it was written, is damaged or missing.
+    """
+    return format_named("disk").read(Path(dataset_path), verify)
 
 
 def format_of(path: Path) -> str:
@@ -126,8 +158,9 @@ def load_dataset(
         DataError: a file cannot be read as what it should be; the message has file and line.
     """
     local = Path(path).expanduser()
-    if local.is_dir() and is_saved(local):
-        loaded = load_from_disk(local)
+    disk = registry(default_manager(), "minift_file_formats").get("disk")
+    if disk and local.is_dir() and disk.value.matches(local):
+        loaded = disk.value.read(local, False)
         if split is None:
             return loaded
         saved = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
@@ -136,9 +169,10 @@ def load_dataset(
         path=path, name=name, revision=revision, data_files=data_files
     )
     if found is None:
+        nothing = "no such file or folder, and no plugin knows the name"
         raise MissingFileError(
             f"there is no dataset {path!r}",
-            got="no such file or folder, and no plugin knows the name",
+            got="no plugin that reads it (minift_files does)" if local.exists() else nothing,
             expected="a path, a name that a plugin knows (`minift plugins`), or one of "
             f"{', '.join(sorted(file_formats()))} with data_files=",
         )
@@ -154,7 +188,7 @@ def load_dataset(
 
 
 def check_options(kind: str, options: Mapping[str, Any]) -> None:
-    known = file_formats()[kind].options
+    known = format_named(kind).options
     for option in options:
         if option not in known:
             said = f"the option {option!r} means nothing for {kind} files"
@@ -211,7 +245,7 @@ def load_file(
     """One file. Large ones are parsed once, into the cache; those of Arrow are mapped in place."""
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}")
-    form, said = file_formats()[kind], features.to_dict() if features else None
+    form, said = format_named(kind), features.to_dict() if features else None
     stat = path.stat()  # before reading: what is written meanwhile must not pass for what was read
     identity = (LOAD_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, kind)
     source = fingerprint("file", identity, sorted(options.items()), said)

@@ -10,7 +10,7 @@ import torch
 
 from minift import rng
 from minift.errors import ConfigError, MissingFileError, ModelError
-from minift.models import bert, distilbert, electra, roberta, weights
+from minift.models import bert, weights
 from minift.models.config import EncoderConfig, label_names
 from minift.models.pretrained import PretrainedModel
 from minift.plugins import default_manager, find_checkpoint, registry
@@ -27,20 +27,7 @@ class Family:
 
 
 # {model_type in config.json: the family}; plugins add others through `minift_model_families`.
-FAMILIES = {
-    "bert": Family(EncoderConfig, bert.BertModel, bert.BertForSequenceClassification),
-    "distilbert": Family(
-        distilbert.DistilBertConfig,
-        distilbert.DistilBertModel,
-        distilbert.DistilBertForSequenceClassification,
-    ),
-    "electra": Family(
-        electra.ElectraConfig, electra.ElectraModel, electra.ElectraForSequenceClassification
-    ),
-    "roberta": Family(
-        roberta.RobertaConfig, roberta.RobertaModel, roberta.RobertaForSequenceClassification
-    ),
-}
+FAMILIES = {"bert": Family(EncoderConfig, bert.BertModel, bert.BertForSequenceClassification)}
 
 
 def find_family(model_type: str | None, path: Path) -> Family:

@@ -12,9 +12,9 @@ P real tokens. And the last layer computes keys and values for all tokens but ev
 at the first position of each row, the one that a classifier reads. Both give the numbers of the
 padded computation: what is left out would never have been read.
 
-BERT, RoBERTa, ELECTRA and DistilBERT are this encoder. What differs is data: what the files call
-the parts (`LayerNames`), a few sizes in the configuration, where positions begin, and the head.
-Parameters are called what the file calls them.
+BERT is this encoder, and so are RoBERTa, ELECTRA and DistilBERT (plugins/minift_families). What
+differs is data: what the files call the parts (`LayerNames`), a few sizes in the configuration,
+where positions begin, and the head. Parameters are called what the file calls them.
 """
 
 from collections.abc import Sequence
@@ -331,17 +331,3 @@ class SequenceClassifier(PretrainedModel):
     def classify(self, summary: Tensor) -> Tensor:
         """(B, H), what `summarize` gives, to logits (B, num_labels)."""
         raise NotImplementedError
-
-
-class ClassificationHead(nn.Module):
-    """The head of RoBERTa and ELECTRA: dropout, dense, activation, dropout, logits."""
-
-    def __init__(self, config: EncoderConfig, activation: str, p: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
-        self.activation, self.p = ACTIVATIONS[activation], p
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.activation(self.dense(dropout(x, self.p, self.training)))
-        return self.out_proj(dropout(x, self.p, self.training))

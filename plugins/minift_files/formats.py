@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from minift.data.features import Features
-from minift.data.loading import FileFormat
-from minift_files import readers, writers
+from minift.data.loading import FileFormat, FolderFormat
+from minift_files import readers, saving, writers
 from minift_files.readers import Options
 
 CSV_OPTIONS = ("delimiter", "sep", "quotes", "column_names", "na_values", "on_bad_lines")
@@ -42,3 +42,5 @@ FORMATS = {
     ),
     "text": FileFormat((".txt",), reader(readers.read_text), ("keep_linebreaks", "sample_by")),
 }
+
+FOLDERS = {"disk": FolderFormat(saving.is_saved, saving.read, saving.save)}

@@ -7,8 +7,8 @@ import pyarrow.csv
 
 from minift.data.dataset import Dataset
 from minift.data.formats import to_lists
-from minift.data.saving import tables
 from minift.errors import DataError
+from minift_files.saving import tables
 
 
 def write_csv(dataset: Dataset, path: Path, sep: str = ",", header: bool = True) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from minift.models.config import EncoderConfig
-from minift.models.encoder import ClassificationHead, EncoderModel, SequenceClassifier
+from minift.models.encoder import EncoderModel, SequenceClassifier
+from minift_families.head import ClassificationHead
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""`save_to_disk` and `load_from_disk`: a dataset as a folder, shared with `datasets`.
+"""What `save_to_disk` and `load_from_disk` do: datasets as folders, shared with `datasets`.
 
-It is in the layout that `datasets` writes (state.json, dataset_info.json and IPC
+A folder is in the layout that `datasets` writes (state.json, dataset_info.json and IPC
 stream files), with the length and checksum of each file added to what it says about them, so that
 a damaged folder is an error here and the folder still opens there.
 """
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from minift.data import storage
 from minift.data.dataset import Dataset
+from minift.data.dataset_dict import DatasetDict
 from minift.data.features import Features
 from minift.data.formats import KINDS
 from minift.errors import ConfigError, DataError, MissingFileError
@@ -53,9 +54,32 @@ def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def save(dataset: Dataset | DatasetDict, path: Path, *args: Any, **options: Any) -> None:
+    """Either as a folder; for what else may be given see the function that does it."""
+    if isinstance(dataset, DatasetDict):
+        save_splits(dataset, path, *args, **options)
+    else:
+        save_dataset(dataset, path, *args, **options)
+
+
+def save_splits(
+    splits: DatasetDict,
+    path: Path,
+    max_shard_size: int | str | None = None,
+    num_shards: dict[str, int] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """One folder a split, and the list of splits; see `save_dataset`."""
+    with new_folder(path, overwrite) as folder:
+        for name, dataset in splits.items():
+            shards = (num_shards or {}).get(name)
+            write_dataset(dataset, folder / name, max_shard_size, shards)
+        storage.write_text(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}))
+
+
 def save_dataset(
     dataset: Dataset,
-    path: str | Path,
+    path: Path,
     max_shard_size: int | str | None = None,
     num_shards: int | None = None,
     overwrite: bool = False,
@@ -69,7 +93,7 @@ def save_dataset(
         num_shards: the number of files, instead.
         overwrite: replace the dataset that is saved there.
     """
-    with new_folder(Path(path), overwrite) as folder:
+    with new_folder(path, overwrite) as folder:
         write_dataset(dataset, folder, max_shard_size, num_shards)
 
 
@@ -123,6 +147,15 @@ def tables(dataset: Dataset) -> Iterator[pa.Table]:
 def is_saved(folder: Path) -> bool:
     """Whether a folder holds what `save_to_disk` writes."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def read(folder: Path, verify: bool = False) -> Dataset | DatasetDict:
+    """What `save` wrote, here or in `datasets`, memory-mapped."""
+    splits = folder / "dataset_dict.json"
+    if splits.is_file():
+        names = json.loads(splits.read_text())["splits"]
+        return DatasetDict({name: read_dataset(folder / name, verify) for name in names})
+    return read_dataset(folder, verify)
 
 
 def read_dataset(folder: Path, verify: bool = False) -> Dataset:

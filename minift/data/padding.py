@@ -14,8 +14,6 @@ import pyarrow.compute as pc
 
 from minift.errors import DataError
 
-LABELS = ("labels", "label", "label_ids")
-
 
 class Ragged(Sequence[list[Any]]):
     """B rows of numbers, of unequal length, one behind the other in one array.
@@ -164,39 +162,6 @@ def fill(rows: Ragged, place: np.ndarray, inside: np.ndarray, pad_value: float) 
 def as_ragged(name: str, rows: Any) -> Ragged:
     """Rows of a token column, whatever they are given as."""
     return rows if isinstance(rows, Ragged) else Ragged.of(name, rows)
-
-
-def as_runs(rows: Sequence[bytes]) -> Any:
-    """Rows of small numbers as runs, or as lists if they are anything else."""
-    zeros = [row.count(0) for row in rows]
-    if any(row[zero:].strip(b"\1") for row, zero in zip(rows, zeros, strict=True)):
-        return [list(row) for row in rows]
-    return Runs(np.asarray([len(row) for row in rows], np.int32), np.asarray(zeros, np.int32))
-
-
-def as_columns(rows: Any) -> dict[str, Any]:
-    """A dict of columns from a dict of lists or a list of dicts; `label` becomes `labels`."""
-    if isinstance(rows, Mapping):
-        columns = dict(rows)
-    else:
-        columns = {name: [row[name] for row in rows] for name in same_keys(rows)}
-    ids = columns.get("input_ids", ())
-    if not isinstance(ids, Ragged) and len(ids) and np.ndim(ids[0]) == 0:
-        columns = {name: [value] for name, value in columns.items()}  # a single row
-    said = [name for name in columns if name in LABELS]
-    if len(said) > 1:
-        raise DataError("which column holds the labels?", got=said, do="remove the others")
-    return {"labels" if name in LABELS else name: value for name, value in columns.items()}
-
-
-def same_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of all rows; a row that has others would lose a value, or lack one."""
-    names = list(rows[0]) if len(rows) else []
-    for i, row in enumerate(rows):
-        if set(row) != set(names):
-            what = f"row {i} of the batch has other columns than row 0"
-            raise DataError(what, got=sorted(row), expected=sorted(names))
-    return names
 
 
 def stack(name: str, values: Any) -> np.ndarray:
