@@ -15,12 +15,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from minift.errors import ConfigError, DeviceError
+from minift.errors import ConfigError, DeviceError, TrainingError
 from minift.plugins import Manager, registry
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+SMALLEST_SCALE = 2.0**-14  # of fp16's losses: it begins at 2**16 and halves with each overflow
 
 
 class Device:
@@ -34,6 +37,7 @@ class Device:
     def __init__(self, spec: str = "") -> None:
         """`spec` is what the user typed, for example "name:1" for the second device."""
         self.spec = spec or self.name
+        self.scaler: torch.amp.GradScaler | None = None  # of fp16's losses
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -99,9 +103,20 @@ class Device:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         return torch.autocast(self.torch_device.type, dtype=dtype)
 
+    def start(self, precision: str) -> None:
+        """Called once, before training: what the steps will be computed in.
+
+        The gradients of fp16 would vanish below 6e-8, so its losses are multiplied by a factor
+        that adapts (Micikevicius et al. 2018, arXiv 1710.03740). Steps in fp16 wait for the
+        device: whether a gradient overflowed decides about the factor and the schedule.
+        """
+        import torch
+
+        self.scaler = torch.amp.GradScaler(self.torch_device.type) if precision == "fp16" else None
+
     def backward(self, loss_sum: "Tensor", last: bool = True) -> None:
         """Add the gradient of a *sum* of losses; `last` marks the end of an accumulation group."""
-        loss_sum.backward()
+        (loss_sum if self.scaler is None else self.scaler.scale(loss_sum)).backward()
 
     def clip_grad_norm(
         self, optimizer: "torch.optim.Optimizer", max_norm: float, count: "Tensor | int" = 1
@@ -122,32 +137,55 @@ class Device:
         """
         import torch
 
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
-        divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device).clamp(min=1)
-        norm = norm / divisor  # a step of unlabelled rows alone has no items, and no gradient
+        divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device)
+        divisor = torch.where(divisor > 0, divisor, 1.0)  # no items, no gradient: nothing to divide
+        norm = norm / divisor
         if max_norm > 0:
             divisor = divisor * ((norm + 1e-6) / max_norm).clamp(min=1.0)
-        if getattr(optimizer, "_step_supports_amp_scaling", False):
+        if self.scaler is None and getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.grad_scale = divisor  # type: ignore[attr-defined]
         else:
             torch._foreach_div_(grads, divisor)
         return norm
 
-    def step(self, optimizer: "torch.optim.Optimizer", halted: "Tensor") -> None:
+    def step(self, optimizer: "torch.optim.Optimizer", halted: "Tensor | None" = None) -> bool:
         """Update the parameters, unless `halted` (a 0/1 scalar on the device) is 1.
 
         An optimizer that follows torch's convention (attribute `found_inf`) masks the update on
         the device; any other has to wait for the value.
+
+        Returns:
+            False if fp16's gradients overflowed, so that the step was left out: the schedule must
+            leave it out too.
+
+        Raises:
+            TrainingError: fp16's gradients overflow whatever the losses are multiplied by.
         """
-        if getattr(optimizer, "_step_supports_amp_scaling", False):
+        masks = getattr(optimizer, "_step_supports_amp_scaling", False)
+        if self.scaler is not None:
+            scale = self.scaler.get_scale()
+            if halted is None or not halted.item():
+                self.scaler.step(optimizer)
+            self.scaler.update()
+            if self.scaler.get_scale() < SMALLEST_SCALE:
+                raise TrainingError(
+                    "the gradients overflow in fp16, however small the losses are made",
+                    got=f"{self.scaler.get_scale():g} times the loss",
+                    do="compute in bf16 or fp32, or lower the learning rate",
+                )
+            return self.scaler.get_scale() >= scale
+        if masks and halted is not None:
             optimizer.found_inf = halted  # type: ignore[attr-defined]
+        if masks or halted is None or not halted.item():
             optimizer.step()
-            for name in ("grad_scale", "found_inf"):  # torch's own scaler removes them too
-                vars(optimizer).pop(name, None)
-        elif not halted.item():
-            optimizer.step()
+        for name in ("grad_scale", "found_inf"):  # torch's own scaler removes them too
+            vars(optimizer).pop(name, None)
+        return True
 
     # -- leaving the device -----------------------------------------------------------------------
 

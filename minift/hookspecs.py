@@ -23,6 +23,8 @@
             if it is time to evaluate:  every row of the evaluation set, once
             minift_evaluated
             minift_should_stop     the first reason ends the run early
+            if it is time to save:      weights, moments, where the run is
+            minift_checkpoint_saved
     minift_run_end             or, when an exception ends the run:
     minift_run_failed
 
@@ -86,10 +88,10 @@ def minift_model_families():
 
 @hookspec
 def minift_file_formats():
-    """How files are read and written.
+    """How files are read and written, and folders of `save_to_disk` ("disk").
 
     Returns:
-        {name: `minift.data.loading.FileFormat`}.
+        {name: `minift.data.loading.FileFormat`, or `FolderFormat`}.
     """
 
 
@@ -168,6 +170,11 @@ def minift_log(run, record):
 @hookspec
 def minift_evaluated(run, result):
     """`result` is the EvalLoopOutput: predictions and label_ids in row order, and metrics."""
+
+
+@hookspec
+def minift_checkpoint_saved(run, path):
+    """A checkpoint is complete and on the disk, in the folder `path`."""
 
 
 @hookspec

@@ -33,6 +33,8 @@ def rates(scheduler, optimizer, steps):
         ("constant", [2.0] * 8),
         ("constant_with_warmup", [0.0, 1.0, *[2.0] * 6]),
         ("cosine", [0.0, 1.0, 2.0, 1 + 0.5**0.5, 1.0, 1 - 0.5**0.5, 0.0]),
+        ("polynomial", [0.0, 1.0, 2.0, 1.5, 1.0, 0.5, 1e-7, 1e-7]),
+        ("inverse_sqrt", [0.0, 1.0, 2.0, 2 / 1.5**0.5, 2 / 2**0.5, 2 / 2.5**0.5, 2 / 3**0.5]),
     ],
 )
 def test_shapes(name, want):
@@ -47,7 +49,7 @@ def test_every_factor_is_a_share(name, warmup, total):
     factors = [SCHEDULES[name](step, warmup, total) for step in range(total + 1)]
     assert all(0.0 <= factor <= 1.0 for factor in factors)
     assert factors[:warmup] == sorted(factors[:warmup])
-    if name in ("linear", "cosine"):
+    if "constant" not in name:
         assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
 
 
@@ -112,3 +114,47 @@ def test_a_number_that_is_needed(name, numbers, missing):
 def test_a_number_that_is_not_needed():
     get_scheduler("constant", make_optimizer())
     get_scheduler("constant_with_warmup", make_optimizer(), num_warmup_steps=3)
+
+
+def test_settings_of_one_schedule():
+    optimizer = make_optimizer()
+    settings = {"power": 2.0, "lr_end": 0.5}
+    scheduler = get_scheduler("polynomial", optimizer, 0, 4, settings)
+    want = [0.5 + 1.5 * (left / 4) ** 2 for left in (4, 3, 2, 1, 0)]
+    assert rates(scheduler, optimizer, 5) == pytest.approx(want)
+    optimizer = make_optimizer()
+    scheduler = get_scheduler("inverse_sqrt", optimizer, 2, None, {"timescale": 4})
+    assert rates(scheduler, optimizer, 4) == pytest.approx([0.0, 1.0, 2.0, 2 / 1.25**0.5])
+    endless = get_scheduler("inverse_sqrt", make_optimizer(), 0)
+    assert endless.lr_lambdas[0](10_000) == pytest.approx(0.5**0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("linear", {"power": 2.0}, "no setting 'power'"),
+        ("polynomial", {"lr": 2.0}, "no setting 'lr'"),
+        ("polynomial", {"lr_end": 3.0}, "lr_end must be below"),
+        ("inverse_sqrt", {"power": 2.0}, "timescale"),
+    ],
+)
+def test_settings_that_a_schedule_does_not_have(name, settings, message):
+    with pytest.raises(ConfigError) as caught:
+        get_scheduler(name, make_optimizer(), 1, 4, settings)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_no_step_at_all_and_a_resumed_step(name):
+    """A factor depends on the step alone, so a schedule taken up again goes on as it was."""
+    assert 0.0 <= SCHEDULES[name](0, 0, 0) <= 1.0
+    optimizer = make_optimizer()
+    whole = rates(get_scheduler(name, optimizer, 2, 9), optimizer, 9)
+    optimizer = make_optimizer()
+    first = get_scheduler(name, optimizer, 2, 9)
+    begun = rates(first, optimizer, 4)
+    second = make_optimizer()
+    resumed = get_scheduler(name, second, 2, 9)
+    resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    second.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"]
+    assert [*begun, *rates(resumed, second, 5)] == whole

@@ -14,6 +14,7 @@ from tiny import make_model, make_rows
 from minift import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    DataCollatorWithPadding,
     Dataset,
     EarlyStoppingCallback,
     Trainer,
@@ -22,6 +23,7 @@ from minift import (
 )
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError, TrainingError
 from minift.models.packing import Packing
+from minift.training import loop
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -97,6 +99,161 @@ def test_evaluating_and_logging_do_not_change_training(folder, tmp_path):
     busy.train()
     for name, value in weights(plain).items():
         assert torch.equal(value, weights(busy)[name]), name
+
+
+def class_weighted(outputs, batch):
+    """Rows of class 1 count three times, so a batch's count is no whole number of rows."""
+    labels = batch["labels"]
+    weight = torch.tensor([0.1, 0.3])
+    loss = torch.nn.functional.cross_entropy(outputs.logits, labels, weight, reduction="sum")
+    return loss, weight[labels].sum()
+
+
+class Bare(torch.nn.Module):
+    """A module of one's own: logits, sums and counts, and nothing else of minift."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(4)
+        self.embed = torch.nn.EmbeddingBag(200, 8)
+        self.head = torch.nn.Linear(8, 2)
+
+    def forward(self, input_ids, attention_mask, labels=None):
+        logits = self.head(self.embed(input_ids, per_sample_weights=None))
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+        return type("Out", (), {"logits": logits, "loss_sum": loss, "count": len(labels)})
+
+
+@pytest.mark.parametrize("kind", ["class weights", "smoothed", "own module"])
+def test_any_loss_is_the_same_however_a_step_is_cut(quiet_folder, tmp_path, kind):
+    """One contract, (sum, count), also for counts that are no number of rows."""
+    options = {"loss": class_weighted} if kind == "class weights" else {}
+    settings = {"label_smoothing_factor": 0.2} if kind == "smoothed" else {}
+
+    def train(size, group):
+        model = Bare() if kind == "own module" else None
+        trained = trainer(
+            quiet_folder,
+            tmp_path,
+            model=model,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=group,
+            max_steps=8,
+            logging_steps=1,
+            **options,
+            **settings,
+        )
+        if kind == "own module":  # whose rows are equally long, for it knows no padding
+            pad = {"padding": "max_length", "max_length": 40}
+            trained.run.collate = DataCollatorWithPadding(trained.processing_class, **pad)
+        trained.train()
+        return trained
+
+    whole = train(16, 1)
+    for size, group in ((8, 2), (4, 4), (1, 16)):
+        cut = train(size, group)
+        assert losses(cut)[0] == pytest.approx(losses(whole)[0], rel=1e-6)
+        norms = losses(cut, "grad_norm")[0], losses(whole, "grad_norm")[0]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+        assert losses(cut) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_label_smoothing_is_for_classes_and_the_models_own_loss(quiet_folder, tmp_path):
+    with pytest.raises(ConfigError, match="not loss="):
+        trainer(quiet_folder, tmp_path, loss=class_weighted, label_smoothing_factor=0.1)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        quiet_folder, problem_type="multi_label_classification"
+    )
+    wrong = trainer(quiet_folder, tmp_path, label_smoothing_factor=0.1)
+    wrong.run.model = model
+    with pytest.raises(ConfigError, match="class labels"):
+        wrong.train()
+
+
+def test_a_model_that_is_frozen_whole(quiet_folder, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(quiet_folder).requires_grad_(False)
+    with pytest.raises(ConfigError, match="frozen"):
+        trainer(quiet_folder, tmp_path, model=model).train()
+
+
+def test_fp16_leaves_out_steps_whose_gradients_overflow(folder, tmp_path):
+    """The schedule leaves them out too, the loss scale halves, and the run goes on."""
+    plain = trainer(folder, tmp_path, max_steps=12, logging_steps=1)
+    plain.args.resolved("fp16")
+    plain.run.precision = "fp16"
+    scales = []
+
+    class Watch:
+        @hookimpl
+        def minift_run_start(self, run):
+            run.device.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+
+        @hookimpl
+        def minift_step_end(self, run):
+            scales.append((run.device.scaler.get_scale(), run.optimizer.param_groups[0]["lr"]))
+
+    plain.run.manager.register(Watch())
+    before = weights(plain)
+    plain.train()
+    left_out = [scale for scale, _ in scales if scale < 2.0**24]
+    assert scales[0] == (2.0**23, 1e-3) and left_out  # no update: the rate is still the first
+    assert scales[-1][1] < 1e-3
+    assert any(not torch.equal(value, before[name]) for name, value in weights(plain).items())
+
+
+def test_gradients_that_overflow_at_any_scale_end_the_run(folder, tmp_path):
+    broken = trainer(folder, tmp_path, max_steps=60, logging_steps=60)
+    broken.args.resolved("fp16")
+    broken.run.precision = "fp16"
+    broken.run.model.classifier.weight.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(TrainingError, match="overflow in fp16"):
+        broken.train()
+
+
+@pytest.mark.parametrize(
+    ("settings", "logged", "evaluated"),
+    [
+        ({"logging_strategy": "no"}, [], []),
+        ({"logging_strategy": "epoch"}, [7, 14], []),
+        ({"logging_steps": 0.25}, [4, 8, 12, 14], []),
+        ({"logging_strategy": "no", "logging_first_step": True}, [1], []),
+        ({"logging_strategy": "no", "eval_strategy": "epoch"}, [], [7, 14]),
+        ({"logging_strategy": "no", "eval_strategy": "epoch", "eval_delay": 1.5}, [], [14]),
+        ({"logging_strategy": "no", "eval_strategy": "steps", "eval_steps": 0.5}, [], [7, 14]),
+        (
+            {"logging_strategy": "no", "eval_strategy": "steps", "eval_steps": 4, "eval_delay": 5},
+            [],
+            [8, 12, 14],
+        ),
+        (
+            {"logging_strategy": "no", "eval_strategy": "epoch", "eval_on_start": True},
+            [],
+            [0, 7, 14],
+        ),
+    ],
+)
+def test_what_is_logged_and_evaluated_when(folder, tmp_path, settings, logged, evaluated):
+    trained = trainer(folder, tmp_path, num_train_epochs=2, save_strategy="no", **settings)
+    output = trained.train()
+    history = trained.state.log_history
+    assert [r["step"] for r in history if "loss" in r] == logged
+    assert [r["step"] for r in history if "eval_loss" in r] == evaluated
+    assert output.training_loss > 0  # also where nothing was logged
+
+
+def test_the_order_has_a_seed_of_its_own_if_asked_for(quiet_folder, tmp_path):
+    """Without dropout, data_seed alone decides: the losses are those of a run with that seed."""
+    own = trainer(quiet_folder, tmp_path, max_steps=4, logging_steps=1, seed=1, data_seed=2)
+    own.train()
+    other = trainer(quiet_folder, tmp_path, max_steps=4, logging_steps=1, seed=2)
+    other.train()
+    assert losses(own) == losses(other)
+
+
+def test_rows_in_their_own_order(quiet_folder, tmp_path):
+    ordered = trainer(quiet_folder, tmp_path, max_steps=4, train_sampling_strategy="sequential")
+    first = loop.epoch_plan(ordered.run, 3)[0]
+    assert [list(rows) for rows in first] == [[*range(8)]]
 
 
 def test_workers_do_not_change_training(folder, tmp_path):

@@ -5,6 +5,7 @@ a name that minift does not have is an error that says why, never ignored.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,20 +21,49 @@ ALIASES: dict[str, str] = {
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
 }
 
-# Names that people know from elsewhere, and why they are not here.
+# Names that people know from elsewhere, and why they are not here. The value that switches them off
+# says what minift does anyway, and is taken.
+OFF = (None, False, "none", "", [])
 ABSENT = {
     "push_to_hub": "nothing is uploaded during training",
     "report_to": "metrics.jsonl is always written; trackers are plugins that listen to minift_log",
     "logging_dir": "everything is written to output_dir",
-    "save_strategy": "checkpoints are not there yet; save_model() writes the model",
-    "save_steps": "checkpoints are not there yet; save_model() writes the model",
+    "optim": "the optimizer is AdamW; pass optimizers=(yours, schedule) to Trainer for another",
+    "label_names": "the label column is label, labels or label_ids: rename yours",
+    "ignore_data_skip": "resuming goes on with the very next row, at no cost",
+    "overwrite_output_dir": "a new run replaces what has the same name and leaves the rest",
+    "auto_find_batch_size": "it would change what is computed",
     "fsdp": "models of this size fit one device",
     "deepspeed": "models of this size fit one device",
     "logging_nan_inf_filter": "a loss that is not finite ends the run and is shown as it is",
     "remove_unused_columns": "columns that the model does not take ride along untouched",
     "fp16_full_eval": "weights stay fp32; precision= chooses what is computed in",
+    "torch_compile": "lengths differ from batch to batch; on CPU it was slower",
     "bf16_full_eval": "weights stay fp32; precision= chooses what is computed in",
 }
+# Values of absent arguments that name what minift does.
+AS_HERE = (
+    ("remove_unused_columns", True),
+    ("optim", "adamw_torch"),
+    ("optim", "adamw_torch_fused"),
+)
+
+CHOICES = {
+    "logging_strategy": ("no", "steps", "epoch"),
+    "eval_strategy": ("no", "steps", "epoch"),
+    "save_strategy": ("no", "steps", "epoch", "best"),
+    "train_sampling_strategy": ("random", "sequential", "group_by_length"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
+
+# What a run computes depends on these, so a checkpoint is resumed with the same ones only.
+DECISIVE = (
+    *("num_train_epochs", "max_steps", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"),
+    *("warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
+    *("label_smoothing_factor", "precision", "seed", "data_seed", "train_sampling_strategy"),
+    *("dataloader_drop_last", "metric_for_best_model", "greater_is_better"),
+)
 
 
 def arg(default: Any, text: str) -> Any:
@@ -45,7 +75,9 @@ class TrainingArguments:
     """The settings of a run. `TrainingArguments("folder", learning_rate=3e-5, ...)`"""
 
     # What is written where
-    output_dir: str = arg("trainer_output", "run folder: run.json, metrics.jsonl and the model")
+    output_dir: str | None = arg(
+        "trainer_output", "run folder: records, checkpoints, model; None in Python: write nothing"
+    )
     run_name: str | None = arg(None, "a name for the run, recorded in run.json")
 
     # How much
@@ -57,13 +89,16 @@ class TrainingArguments:
 
     # The optimizer: AdamW
     learning_rate: float = arg(5e-5, "peak learning rate")
-    lr_scheduler_type: str = arg("linear", "linear, constant, constant_with_warmup or cosine")
+    lr_scheduler_type: str = arg("linear", "name of a schedule, see minift/schedule.py")
+    lr_scheduler_kwargs: dict[str, float] | None = arg(None, "its own settings: power=2,lr_end=0")
     warmup_steps: float = arg(0, "steps of rising learning rate; below 1, a share of all steps")
     weight_decay: float = arg(0.0, "decoupled; not applied to biases and norms")
     adam_beta1: float = arg(0.9, "decay rate of the first moment")
     adam_beta2: float = arg(0.999, "decay rate of the second moment")
     adam_epsilon: float = arg(1e-8, "added to the root of the second moment")
     max_grad_norm: float = arg(1.0, "global L2 norm that gradients are clipped to; 0 = off")
+
+    label_smoothing_factor: float = arg(0.0, "share of the target spread over all classes")
 
     # Where and how it is computed
     device: str = arg("auto", "auto, or a device that a plugin provides (`minift plugins`)")
@@ -72,30 +107,48 @@ class TrainingArguments:
     bf16: bool | None = arg(None, "True: precision=bf16; False: precision=fp32")
     fp16: bool | None = arg(None, "True: precision=fp16; False: precision=fp32")
 
+    full_determinism: bool = arg(False, "refuse operations that may differ from run to run")
+
     # Rows
     seed: int = arg(42, "of every random stream of the run")
-    group_by_length: bool = arg(False, "batch rows of like length")
+    data_seed: int | None = arg(None, "of the order of rows; seed by default")
+    train_sampling_strategy: str = arg("random", "random, sequential or group_by_length")
     dataloader_drop_last: bool = arg(False, "leave out the last, shorter batch of an epoch")
     dataloader_num_workers: int = arg(0, "processes that collate batches; 0 = this one")
 
-    # What is said and when
+    # What is said and when. Intervals below 1 are a share of all steps.
+    logging_strategy: str = arg("steps", "no, steps or epoch")
     logging_steps: int | float | str = arg(
         "auto", "steps between log lines; auto = about 50 lines a run"
     )
     logging_first_step: bool = arg(False, "also log the first step")
     eval_strategy: str = arg("no", "no, steps or epoch")
-    eval_steps: int | None = arg(None, "steps between evaluations; logging_steps by default")
+    eval_steps: float | None = arg(None, "steps between evaluations; logging_steps by default")
+    eval_delay: float = arg(0, "steps, or with eval_strategy=epoch epochs, before the first one")
+    eval_on_start: bool = arg(False, "also evaluate before the first step")
     disable_tqdm: bool | None = arg(None, "no progress bar; by default one on a terminal only")
 
-    # Which model is the best
-    metric_for_best_model: str | None = arg(None, "what best_metric follows; loss by default")
-    greater_is_better: bool | None = arg(None, "by default, unless the metric's name ends in loss")
+    # What is saved and when
+    save_strategy: str = arg("steps", "no, steps, epoch, or best: when the metric improved")
+    save_steps: float = arg(500, "steps between checkpoints; the last step has one too")
+    save_total_limit: int | None = arg(None, "how many of this run's checkpoints are kept")
+    save_only_model: bool = arg(False, "checkpoints without what resuming needs")
+    resume_from_checkpoint: str | None = arg(None, "true: the newest valid one; or its folder")
 
-    def __init__(self, output_dir: str = "trainer_output", **given: Any) -> None:
+    # Which model is the best
+    load_best_model_at_end: bool = arg(False, "keep the best model apart, and end with it")
+    metric_for_best_model: str | None = arg(None, "what best_metric follows; loss by default")
+    greater_is_better: bool | None = arg(None, "by default as the metric's name says")
+
+    def __init__(self, output_dir: str | None = "trainer_output", **given: Any) -> None:
         known = {f.name: f for f in dataclasses.fields(self)}
         values = {name: f.default for name, f in known.items()}
-        values["output_dir"] = str(output_dir)
+        values["output_dir"] = None if output_dir is None else str(output_dir)
+        if given.pop("group_by_length", False):  # as it was before there were three strategies
+            given.setdefault("train_sampling_strategy", "group_by_length")
         for name, value in given.items():
+            if name in ABSENT and (value in OFF or (name, value) in AS_HERE):
+                continue
             today = checked_name(name, list(known))
             if today != name and today in given:
                 raise ArgumentError(f"{name} and {today} are one argument", do="pass one of them")
@@ -116,14 +169,25 @@ class TrainingArguments:
             wrong.append("num_train_epochs or max_steps must be a positive number")
         if self.learning_rate < 0 or self.warmup_steps < 0 or self.dataloader_num_workers < 0:
             wrong.append("learning_rate, warmup_steps, dataloader_num_workers must not be negative")
-        if self.eval_strategy not in ("no", "steps", "epoch"):
-            wrong.append(f"eval_strategy must be no, steps or epoch, got {self.eval_strategy!r}")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            wrong.append(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
+        for name, words in CHOICES.items():
+            if getattr(self, name) not in words:
+                wrong.append(f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}")
         if self.bf16 and self.fp16:
             wrong.append("bf16 and fp16 cannot both be chosen")
         if self.logging_steps != "auto" and float(self.logging_steps) <= 0:
             wrong.append(f"logging_steps must be positive or auto, got {self.logging_steps}")
+        if self.save_steps <= 0 or (self.eval_steps or 1) <= 0:
+            wrong.append("save_steps and eval_steps must be positive")
+        if self.save_total_limit is not None and self.save_total_limit < 1:
+            wrong.append("save_total_limit must be at least 1, or None for no limit")
+        if not 0 <= self.label_smoothing_factor < 1:
+            wrong.append("label_smoothing_factor must be from 0 to below 1")
+        if self.eval_strategy == "no" and (
+            self.load_best_model_at_end or self.save_strategy == "best"
+        ):
+            wrong.append("the best model is found by evaluating: choose eval_strategy")
+        if self.output_dir is None and (self.load_best_model_at_end or self.resume_from_checkpoint):
+            wrong.append("load_best_model_at_end and resume_from_checkpoint need an output_dir")
         if wrong:
             raise ConfigError("; ".join(wrong), do="correct the training arguments")
 
@@ -145,17 +209,21 @@ class TrainingArguments:
     def warmup(self, total: int) -> int:
         """Warm-up in steps, of `total`."""
         steps = self.warmup_steps
-        return int(steps) if steps >= 1 else -int(-total * steps // 1)
+        return int(steps) if steps >= 1 else math.ceil(total * steps)
 
     def log_every(self, total: int) -> int:
         """Steps between log lines."""
         if self.logging_steps == "auto":
             return max(1, round(total / 50))
-        steps = float(self.logging_steps)
-        return int(steps) if steps >= 1 else max(1, -int(-total * steps // 1))
+        return interval(float(self.logging_steps), total)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def interval(steps: float, total: int) -> int:
+    """Steps between two moments; below 1 a share of all steps, rounded up."""
+    return int(steps) if steps >= 1 else max(1, math.ceil(total * steps))
 
 
 def checked_name(name: str, known: list[str]) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 
 from minift.hookspecs import hookimpl
 
+# Words in the names of metrics of which less is better; of all others more is.
+LESS_IS_BETTER = {"loss", "error", "mse", "rmse", "mae", "perplexity", "brier", "ece"}
+
 
 class EarlyStoppingCallback:
     """Stop when the best metric has not improved for `early_stopping_patience` evaluations.
@@ -44,4 +47,4 @@ def best_metric_of(args: Any) -> tuple[str, bool]:
     name = args.metric_for_best_model or "loss"
     greater = args.greater_is_better
     name = name if name.startswith("eval_") else f"eval_{name}"
-    return name, not name.endswith("loss") if greater is None else greater
+    return name, not set(name.split("_")) & LESS_IS_BETTER if greater is None else greater

@@ -9,6 +9,9 @@ Three rules make it exact:
 - Nothing is read from the device between log points. A loss or gradient that is not finite sets a
   latch there, which masks every update from that step on; it is read with the next log record, and
   the rows of that step are computed again from the seed.
+
+So the state of a run between two steps is small: weights, moments, a step number and the sums since
+the last log record. `checkpoint.py` saves just that.
 """
 
 import math
@@ -20,6 +23,8 @@ import torch
 from minift import rng
 from minift.batching import batches, row_order
 from minift.errors import ConfigError, TrainingError
+from minift.training import checkpoint
+from minift.training.arguments import interval
 from minift.training.callbacks import best_metric_of
 from minift.training.evaluation import evaluate, loss_of
 from minift.training.run import Run
@@ -29,13 +34,14 @@ def train(run: Run) -> None:
     """Train `run.model` from `run.state.global_step` to `run.state.max_steps`."""
     args, state, device, optimizer = run.args, run.state, run.device, run.optimizer
     assert run.train_dataset is not None
-    log_every = args.log_every(state.max_steps)
     per_epoch = steps_per_epoch(run)
-    window = Window(device)  # what the next log record is about
+    window = run.window  # what the next log record is about
+    if args.eval_on_start and state.global_step == 0:
+        evaluate_and_compare(run)
     run.model.train()
     optimizer.zero_grad(set_to_none=True)
 
-    while state.global_step < state.max_steps:
+    while state.global_step < state.max_steps and not state.stop_reason:
         epoch, done = divmod(state.global_step, per_epoch)
         groups = epoch_plan(run, epoch)[done:]  # O(1) seek: an epoch's plan is a function
         plan = [rows for group in groups for rows in group]  # the same, batch by batch
@@ -55,22 +61,27 @@ def train(run: Run) -> None:
             norm = device.clip_grad_norm(optimizer, args.max_grad_norm, step_count)
             window.add(step_loss, step_count, norm, state.global_step)
             learning_rate = optimizer.param_groups[0]["lr"]  # the one that this update uses
-            device.step(optimizer, window.halted)
-            run.scheduler.step()
+            if device.step(optimizer, window.halted):
+                run.scheduler.step()
             optimizer.zero_grad(set_to_none=True)
             state.global_step += 1
             state.epoch = state.global_step / per_epoch
             run.tell("minift_step_end")
 
-            last = state.global_step == state.max_steps
-            first = args.logging_first_step and state.global_step == 1
-            if state.global_step % log_every == 0 or first or last:
+            if logging_due(run, per_epoch):
                 run.log({**window.fetch(run), "learning_rate": learning_rate})
+            improved = False
             if evaluation_due(run, per_epoch):
                 window.fetch(run, keep=True)  # never evaluate, and never save, after a halt
-                evaluate_and_compare(run)
+                improved = evaluate_and_compare(run)
                 state.stop_reason = run.manager.hook.minift_should_stop(run=run)
-            if last or state.stop_reason:
+            if run.terminated or saving_due(run, per_epoch, improved):
+                window.fetch(run, keep=True)
+                checkpoint.save(run)
+            if run.terminated:
+                raise SystemExit(128 + run.terminated)  # as a shell reports a signal
+            if state.stop_reason or state.global_step == state.max_steps:
+                window.fetch(run, keep=True)
                 return
 
 
@@ -85,9 +96,26 @@ class Window:
         self.bad_step = torch.full((), -1.0, device=where)
         self.total_loss, self.total_count = 0.0, 0.0
 
+    def sums(self) -> dict[str, float]:
+        """What a checkpoint keeps, so that a log record after it is that of a run without it."""
+        got = self.device.fetch({"loss": self.loss, "count": self.count})
+        return {**got, "total_loss": self.total_loss, "total_count": self.total_count}
+
+    def mean(self) -> float:
+        """The loss per item over the whole run so far."""
+        sums = self.sums()
+        count = sums["count"] + sums["total_count"]
+        return (sums["loss"] + sums["total_loss"]) / (count or 1)
+
+    def restore(self, sums: dict[str, float]) -> None:
+        self.loss, self.count = (torch.full_like(self.loss, sums[n]) for n in ("loss", "count"))
+        self.total_loss, self.total_count = sums["total_loss"], sums["total_count"]
+
     def add(self, loss: Any, count: Any, norm: torch.Tensor, step: int) -> None:
         """One optimizer step: its summed loss, its count, its gradient's norm."""
-        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        finite = torch.isfinite(loss)
+        if self.device.scaler is None:  # else gradients overflow now and then, and the step is left
+            finite = finite & torch.isfinite(norm)
         self.bad_step = torch.where((self.halted == 0) & ~finite, float(step), self.bad_step)
         self.halted = torch.maximum(self.halted, (~finite).to(self.halted.dtype))
         self.loss, self.count, self.norm = self.loss + loss, self.count + count, norm
@@ -113,8 +141,7 @@ class Window:
         self.total_loss += got["loss"]
         self.total_count += got["count"]
         self.loss, self.count = torch.zeros_like(self.loss), torch.zeros_like(self.loss)
-        run.train_loss = self.total_loss / max(self.total_count, 1)
-        return {"loss": got["loss"] / max(got["count"], 1), "grad_norm": got["norm"]}
+        return {"loss": got["loss"] / (got["count"] or 1), "grad_norm": got["norm"]}
 
 
 def not_finite(run: Run, step: int) -> TrainingError:
@@ -140,8 +167,12 @@ def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
     args, dataset = run.args, run.train_dataset
     assert dataset is not None
     size, group = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    lengths = dataset.lengths("input_ids") if args.group_by_length else None
-    order = row_order(len(dataset), args.seed, epoch, lengths, size * group)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    kind = args.train_sampling_strategy
+    lengths = dataset.lengths("input_ids") if kind == "group_by_length" else None
+    order = row_order(len(dataset), seed, epoch, lengths, size * group)
+    if kind == "sequential":
+        order = np.arange(len(dataset))
     micro = batches(order, size, args.dataloader_drop_last)
     return [micro[i : i + group] for i in range(0, len(micro), group)]
 
@@ -155,18 +186,40 @@ def steps_per_epoch(run: Run) -> int:
     return max(1, math.ceil(micro / args.gradient_accumulation_steps))
 
 
-def evaluation_due(run: Run, per_epoch: int) -> bool:
-    args, step = run.args, run.state.global_step
-    if run.eval_dataset is None or args.eval_strategy == "no":
-        return False
-    if args.eval_strategy == "epoch":
+def due(run: Run, strategy: str, every: int, per_epoch: int) -> bool:
+    """Whether the step that was just done is one of those that a strategy names."""
+    step = run.state.global_step
+    if strategy == "epoch":
         return step % per_epoch == 0 or step == run.state.max_steps
-    every = args.eval_steps or args.log_every(run.state.max_steps)
-    return step % every == 0 or step == run.state.max_steps
+    return strategy == "steps" and (step % every == 0 or step == run.state.max_steps)
 
 
-def evaluate_and_compare(run: Run) -> None:
-    """Evaluate, log, and note whether this is the best model so far."""
+def logging_due(run: Run, per_epoch: int) -> bool:
+    args, state = run.args, run.state
+    if args.logging_first_step and state.global_step == 1:
+        return True
+    return due(run, args.logging_strategy, args.log_every(state.max_steps), per_epoch)
+
+
+def evaluation_due(run: Run, per_epoch: int) -> bool:
+    args, state = run.args, run.state
+    done = state.epoch if args.eval_strategy == "epoch" else state.global_step
+    if run.eval_dataset is None or done < args.eval_delay:
+        return False
+    total = state.max_steps
+    every = interval(args.eval_steps, total) if args.eval_steps else args.log_every(total)
+    return due(run, args.eval_strategy, every, per_epoch)
+
+
+def saving_due(run: Run, per_epoch: int, improved: bool) -> bool:
+    args = run.args
+    if args.output_dir is None or args.save_strategy == "best":
+        return args.output_dir is not None and improved
+    return due(run, args.save_strategy, interval(args.save_steps, run.state.max_steps), per_epoch)
+
+
+def evaluate_and_compare(run: Run) -> bool:
+    """Evaluate, log, and note whether this is the best model so far; if so, keep it if asked to."""
     assert run.eval_dataset is not None
     result = evaluate(run, run.eval_dataset)
     run.log(result.metrics)
@@ -174,12 +227,16 @@ def evaluate_and_compare(run: Run) -> None:
     name, greater = best_metric_of(run.args)
     value = result.metrics.get(name)
     best = run.state.best_metric
-    if value is None and run.args.metric_for_best_model:
+    if value is None and (run.args.metric_for_best_model or run.args.load_best_model_at_end):
         raise ConfigError(
             f"metric_for_best_model={run.args.metric_for_best_model!r} is not measured",
             expected=", ".join(result.metrics),
         )
     if value is None or math.isnan(value):
-        return
-    if best is None or (value > best if greater else value < best):
-        run.state.best_metric, run.state.best_step = value, run.state.global_step
+        return False
+    if best is not None and not (value > best if greater else value < best):
+        return False
+    run.state.best_metric, run.state.best_step = value, run.state.global_step
+    if run.args.load_best_model_at_end:
+        checkpoint.save_best(run)
+    return True

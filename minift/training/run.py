@@ -3,6 +3,8 @@
 output_dir/
   run.json        configuration, versions, device, precision and why, data, seeds, how it ended
   metrics.jsonl   one line a log record
+  checkpoint-STEP/  what training goes on from; see checkpoint.py
+  best-STEP/      the best model so far, with load_best_model_at_end
   config.json, model.safetensors, tokenizer files: the model, when it was saved
 """
 
@@ -10,6 +12,7 @@ import json
 import platform
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +47,7 @@ class TrainerState:
         log_history: every record that was logged.
         best_metric: the best value so far of `metric_for_best_model`.
         best_step: the step it was seen at.
+        best_model_checkpoint: the folder of the model it was measured on, if that is kept.
         stop_reason: why the run ended before max_steps, or None.
     """
 
@@ -53,6 +57,7 @@ class TrainerState:
     log_history: list[dict[str, Any]] = field(default_factory=list)
     best_metric: float | None = None
     best_step: int | None = None
+    best_model_checkpoint: str | None = None
     stop_reason: str | None = None
 
 
@@ -77,11 +82,19 @@ class Run:
     state: TrainerState = field(default_factory=TrainerState)
     started: float = 0.0
     inputs: dict[str, Any] = field(default_factory=dict)  # how rows became inputs, for run.json
-    train_loss: float | None = None  # per item, over the whole run so far
+    processing_class: Any = None  # the tokenizer, saved with the model
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])  # resuming keeps it
+    window: Any = None  # the loop's sums since the last log record, and its latch
+    terminated: int = 0  # the signal that asked the process to end
 
     @property
     def folder(self) -> Path:
-        return Path(self.args.output_dir)
+        return Path(self.args.output_dir or ".")
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes anything: one of all does, and none without output_dir."""
+        return self.device.rank == 0 and self.args.output_dir is not None
 
     def say(self, text: str) -> None:
         """A line for the person who watches; stdout is for results."""
@@ -115,25 +128,26 @@ class Run:
         """Add a record to the history, to metrics.jsonl, and tell the observers."""
         record = {**record, "epoch": round(self.state.epoch, 4), "step": self.state.global_step}
         self.state.log_history.append(record)
-        if self.device.rank == 0 and self.folder.is_dir():
+        if self.writes and self.folder.is_dir():
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         self.tell("minift_log", record=record)
 
     def start(self) -> None:
-        """Make the run folder; an earlier run's records in it give way."""
-        if self.device.rank == 0:
+        """Make the run folder; an earlier run's records in it give way, a resumed run's stay."""
+        if self.writes:
+            records = "".join(json.dumps(record) + "\n" for record in self.state.log_history)
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / "metrics.jsonl").write_text("")
+                write_text(self.folder / "metrics.jsonl", records)
             except OSError as error:
                 raise ConfigError(
                     f"the run folder {self.folder} cannot be written",
                     got=error,
                     do="choose another",
                 ) from None
-            self.started = time.time()
-            self.write_status("running")
+        self.started = time.time()
+        self.write_status("running")
         self.tell("minift_run_start")
 
     def end(self, error: BaseException | None = None) -> None:
@@ -145,9 +159,13 @@ class Run:
             self.tell("minift_run_failed", exception=error)
 
     def write_status(self, status: str, error: BaseException | None = None) -> None:
-        if self.device.rank == 0:
+        if self.writes:
             text = json.dumps({**self.describe(), "status": status, **ended(error)}, indent=2)
-            write_text(self.folder / "run.json", text)
+            try:
+                write_text(self.folder / "run.json", text)
+            except OSError:
+                if error is None:  # else the error that ends the run matters more: a full disk
+                    raise
 
     def describe(self) -> dict[str, Any]:
         """What somebody needs to know to repeat the run."""
@@ -155,6 +173,7 @@ class Run:
         report = getattr(self.model, "load_report", None)
         state = {k: v for k, v in asdict(self.state).items() if k != "log_history"}
         return {
+            "run": self.id,
             "arguments": self.args.to_dict(),
             "device": self.device.kind,
             "precision": self.precision,
@@ -180,7 +199,7 @@ class Run:
 
 
 def status_of(error: BaseException) -> str:
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
 
 
 def ended(error: BaseException | None) -> dict[str, Any]:

@@ -3,31 +3,31 @@
 Whatever is wrong with the data, the labels or the settings is said here, before the first step.
 """
 
-import inspect
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import torch
 
 from minift.batching import DataCollatorWithPadding
 from minift.data.dataset import Dataset
-from minift.data.features import ClassLabel
 from minift.device import choose_device, choose_precision
-from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
+from minift.errors import ArgumentError, ColumnError, ConfigError
 from minift.models.pretrained import PretrainedModel
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
-from minift.training import loop
+from minift.tokenizer import read_json
+from minift.training import checkpoint, loop
 from minift.training.arguments import TrainingArguments
+from minift.training.checks import LABEL_NAMES, check_labels, decide_problem, inputs_of
 from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics
 from minift.training.run import Run
-
-LABEL_NAMES = ("labels", "label", "label_ids")
 
 
 class TrainOutput(NamedTuple):
@@ -85,11 +85,16 @@ class Trainer:
         if compute_metrics is not None and not callable(compute_metrics):
             compute_metrics = named_metrics(compute_metrics)
         names, open_ended = inputs_of(model)
+        if self.args.label_smoothing_factor:
+            if loss is not None:
+                raise ConfigError("label_smoothing_factor is for the model's own loss, not loss=")
+            loss = smoothed_loss(self.args.label_smoothing_factor)
         if loss is not None and isinstance(model, PretrainedModel):
             names -= {"labels"}  # it gives the logits, and does not judge labels of other losses
         manager = default_manager()
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
-        precision, reason = choose_precision(self.args.wanted_precision(), device)
+        self._wanted = self.args.wanted_precision()
+        precision, reason = choose_precision(self._wanted, device)
         self.args.resolved(precision)
         self.run = Run(
             args=self.args,
@@ -106,22 +111,67 @@ class Trainer:
             loss=loss,
             optimizer=optimizers[0],
             scheduler=optimizers[1],
+            processing_class=self.processing_class,
         )
 
     @property
     def state(self) -> Any:
         return self.run.state
 
-    def train(self) -> TrainOutput:
+    def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
         """Train to the end, or to a reason to stop.
 
+        Args:
+            resume_from_checkpoint: True goes on from the newest valid checkpoint in output_dir, a
+                folder from that one; the result is that of a run that was never interrupted.
+
         Raises:
-            ConfigError: there is nothing to train on.
-            TrainingError: the loss is not finite.
+            ConfigError: there is nothing to train on, or the checkpoint is of another run.
+            TrainingError: the loss is not finite, or there is no space for a checkpoint.
+            SystemExit: the process was told to end (SIGTERM); a checkpoint was saved before.
         """
         run, args = self.run, self.args
         if run.state.global_step:
             raise ConfigError("this Trainer has trained already", do="make a new Trainer")
+        self._check_plan()
+        folder = self._checkpoint(resume_from_checkpoint)
+        self._build()
+        if folder is not None:
+            checkpoint.restore(run, folder)
+            run.say(f"going on from {folder}")
+        self._announce()
+        started, first_step = time.perf_counter(), run.state.global_step
+        run.start()
+        generator = run.device.rng_state()
+        try:
+            if run.writes and args.save_strategy != "no":
+                checkpoint.check_space(run.folder, checkpoint.size_of(run.model))
+            with termination_noticed(run):
+                loop.train(run)
+            if args.load_best_model_at_end:
+                checkpoint.load_best(run)
+        except BaseException as error:
+            run.end(error)
+            raise
+        finally:
+            run.device.set_rng_state(generator)  # the run's streams are its own: leave no trace
+        seconds, steps = time.perf_counter() - started, run.state.global_step - first_step
+        rows = len(run.train_dataset or ()) * steps / loop.steps_per_epoch(run)
+        metrics: dict[str, float] = {
+            "train_runtime": round(seconds, 3),
+            "train_samples_per_second": round(rows / seconds, 3),
+            "train_steps_per_second": round(steps / seconds, 3),
+            "train_loss": run.window.mean(),
+        }
+        run.log(metrics)
+        if run.state.stop_reason:
+            run.say(f"stopped early: {run.state.stop_reason}")
+        run.end()
+        return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
+
+    def _check_plan(self) -> None:
+        """Settings that do not fit the rows there are, before anything is built or written."""
+        run, args = self.run, self.args
         if run.train_dataset is None or len(run.train_dataset) == 0:
             raise ConfigError("there are no rows to train on", do="pass train_dataset=")
         if args.dataloader_drop_last and len(run.train_dataset) < args.per_device_train_batch_size:
@@ -132,13 +182,43 @@ class Trainer:
             )
         if args.eval_strategy != "no" and run.eval_dataset is None:
             raise ConfigError("eval_strategy needs eval_dataset", got=args.eval_strategy)
-        per_epoch = loop.steps_per_epoch(run)
-        total = (
-            args.max_steps
-            if args.max_steps > 0
-            else int(np.ceil(args.num_train_epochs * per_epoch))
-        )
-        run.state.max_steps = total
+        kind = getattr(getattr(run.model, "config", None), "problem_type", None)
+        if args.label_smoothing_factor and kind not in (None, "single_label_classification"):
+            raise ConfigError(
+                "label_smoothing_factor is for class labels", got=kind, do="set it to 0"
+            )
+        if not any(p.requires_grad for p in run.model.parameters()):
+            raise ConfigError("every parameter of the model is frozen (requires_grad=False)")
+        total = int(np.ceil(args.num_train_epochs * loop.steps_per_epoch(run)))
+        run.state.max_steps = args.max_steps if args.max_steps > 0 else total
+
+    def _checkpoint(self, wanted: bool | str | Path | None) -> Path | None:
+        """The checkpoint to go on from; its precision is kept where none was asked for."""
+        run, args = self.run, self.args
+        wanted = args.resume_from_checkpoint if wanted is None else wanted
+        if str(wanted).lower() in ("none", "false", ""):
+            old = [p.name for p in checkpoint.listed(run.folder)] if run.writes else []
+            if old:
+                run.say(f"a new run begins in {run.folder}, which holds {', '.join(old)} of others")
+            return None
+        folder = Path(str(wanted))
+        if str(wanted).lower() == "true":
+            folder = checkpoint.newest(run.folder, run_id(run.folder), run.say)
+        else:
+            checkpoint.verify(folder)
+        if self._wanted == "auto":
+            saved = checkpoint.read_state(folder)["arguments"]["precision"]
+            run.precision, _ = choose_precision(saved, run.device)
+            run.precision_reason = "as in the checkpoint"
+            args.resolved(run.precision)
+        return folder
+
+    def _build(self) -> None:
+        """Optimizer, schedule and the loop's sums, as they are before the first step."""
+        run, args, total = self.run, self.args, self.run.state.max_steps
+        run.device.start(run.precision)
+        if args.full_determinism:
+            torch.use_deterministic_algorithms(True)
         if run.optimizer is None:
             run.optimizer = AdamW(
                 parameter_groups(run.model, args.weight_decay),
@@ -147,33 +227,14 @@ class Trainer:
                 eps=args.adam_epsilon,
             )
         if run.scheduler is None:
-            warmup = args.warmup(total)
-            run.scheduler = get_scheduler(args.lr_scheduler_type, run.optimizer, warmup, total)
-        self._announce(total)
-        started = time.perf_counter()
-        run.start()
-        generator = run.device.rng_state()
-        try:
-            loop.train(run)
-        except BaseException as error:
-            run.end(error)
-            raise
-        finally:
-            run.device.set_rng_state(generator)  # the run's streams are its own: leave no trace
-        seconds = time.perf_counter() - started
-        metrics: dict[str, float] = {
-            "train_runtime": round(seconds, 3),
-            "train_samples_per_second": round(
-                run.state.epoch * len(run.train_dataset) / seconds, 3
-            ),
-            "train_steps_per_second": round(run.state.global_step / seconds, 3),
-            "train_loss": run.train_loss or 0.0,
-        }
-        run.log(metrics)
-        if run.state.stop_reason:
-            run.say(f"stopped early: {run.state.stop_reason}")
-        run.end()
-        return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
+            run.scheduler = get_scheduler(
+                args.lr_scheduler_type,
+                run.optimizer,
+                args.warmup(total),
+                total,
+                args.lr_scheduler_kwargs,
+            )
+        run.window = loop.Window(run.device)
 
     def evaluate(
         self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"
@@ -196,18 +257,21 @@ class Trainer:
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """The model and its tokenizer, in the layout that transformers loads."""
-        folder = Path(output_dir or self.args.output_dir)
-        tensors = self.run.device.to_host(self.model.state_dict())
-        self.model.save_pretrained(folder, tensors)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
+        if output_dir is None and self.args.output_dir is None:
+            raise ArgumentError("save_model needs a folder", do="pass one: output_dir is None")
+        folder = Path(output_dir or self.run.folder)
+        checkpoint.save_model(self.model, folder, self.run.device, self.processing_class)
 
-    def _announce(self, total: int) -> None:
+    def save_state(self) -> None:
+        """A checkpoint of this moment, beside those that save_strategy asks for."""
+        checkpoint.save(self.run)
+
+    def _announce(self) -> None:
         run, args = self.run, self.args
         assert run.train_dataset is not None
         run.say(
             f"training on {run.device.kind} in {run.precision} ({run.precision_reason}): "
-            f"{len(run.train_dataset)} rows, {total} steps of "
+            f"{len(run.train_dataset)} rows, {run.state.max_steps} steps of "
             f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows\n"
             f"columns that feed the model: {', '.join(run.train_dataset.column_names)}; "
             f"riding along: {', '.join(self._riding) or 'none'}"
@@ -250,110 +314,51 @@ class Trainer:
             if labelled and judged and isinstance(self.model, PretrainedModel):
                 decide_problem(dataset, label, self.model.config, name)
             fed = [n for n in fed if n not in LABEL_NAMES] + ([label] if labelled else [])
-        self._riding = [n for n in dataset.features if n not in fed]
+        if must_have_labels:
+            self._riding = [n for n in dataset.features if n not in fed]
         return dataset.select_columns(fed)
 
 
-def inputs_of(model: Any) -> tuple[set[str], bool]:
-    """The names that `model.forward` takes, and whether it takes any name at all."""
-    parameters = inspect.signature(model.forward).parameters
-    names = {n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
-    return names, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+def smoothed_loss(share: float) -> Callable[[Any, dict[str, Any]], tuple[Any, Any]]:
+    """Cross entropy with a share of the target spread evenly over all classes.
 
-
-def check_labels(
-    dataset: Dataset, label: str, model: Any, name: str, training: bool, judged: bool
-) -> bool:
-    """Whether the dataset is labelled; labels that the model cannot learn from are an error.
-
-    With a loss of the caller's, numbers are not `judged` by what the model's own could learn from.
-
-    A test set whose labels are all -1, as GLUE's are, counts as unlabelled; anywhere else -1 is an
-    error. -100 marks a row that has no part in the loss.
+    (1 - share) * -log p_label + share * the mean over the classes of -log p; rows labelled -100
+    have no part (Szegedy et al. 2016, arXiv 1512.00567).
     """
-    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
-    column = dataset.table(columns=[label]).column(label)
-    if not len(column) or num_labels is None:
-        return True
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        raise DataError(
-            f"the labels in {name} are strings",
-            got=f"{column[0].as_py()!r:.40}",
-            expected=f"class numbers 0 to {num_labels - 1}",
-            do=f"dataset.class_encode_column({label!r}), or --label-names in `minift train`",
+
+    def loss(outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+        logits, labels = outputs.logits.float(), batch["labels"].view(-1)
+        total = torch.nn.functional.cross_entropy(
+            logits, labels, reduction="sum", label_smoothing=share
         )
-    if column.null_count:
-        raise DataError(f"{column.null_count} rows of {name} have no label", do="filter them out")
-    if pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py():
-        row = pc.index(pc.is_nan(column), True).as_py()
-        raise DataError(f"a label in {name} is NaN", got=f"row {row}", do="filter such rows out")
-    if not pa.types.is_integer(kind) or not judged:
-        return not pa.types.is_integer(kind) or training or pc.unique(column).to_pylist() != [-1]
-    if num_labels == 1:
-        raise ConfigError(
-            f"the labels in {name} are integers, but the model has one output",
-            got="num_labels=1, integer labels",
-            expected="num_labels of at least 2, or float labels for regression",
-            do="pass num_labels=, or cast the labels to float",
-        )
-    values = pc.unique(column).to_pylist()
-    if values == [-1] and not training:
-        return False
-    wrong = sorted(v for v in values if v != -100 and not 0 <= v < num_labels)
-    if wrong:
-        feature = dataset.features[label]
-        names = f" ({', '.join(feature.names)})" if isinstance(feature, ClassLabel) else ""
-        row = pc.index(column, wrong[0]).as_py()
-        raise DataError(
-            f"{name} has labels that the model has no class for",
-            got=f"{', '.join(map(str, wrong[:5]))}, first in row {row}",
-            expected=f"class numbers 0 to {num_labels - 1}{names}",
-            do="a negative label means unlabelled: filter such rows out"
-            if wrong[0] < 0
-            else f"load the model with num_labels={max(values) + 1} (in `minift train`, name all "
-            "classes with --label-names), or correct the labels",
-        )
-    return True
+        return total, (labels != -100).sum()
+
+    return loss
 
 
-def is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+@contextlib.contextmanager
+def termination_noticed(run: Run) -> Iterator[None]:
+    """SIGTERM, which schedulers send before they take a machine away, ends the run after the step.
 
-
-def decide_problem(dataset: Dataset, label: str, config: Any, name: str) -> None:
-    """What kind of problem the labels pose, from their type: decided once, before training.
-
-    Lists are several labels a row, other numbers with a fraction are to be predicted, integers are
-    classes. A configuration that says otherwise is an error.
+    A second one ends the process at once.
     """
-    column = dataset.table(columns=[label]).column(label)
-    lists, numbers = is_list(column.type), pa.types.is_floating(column.type)
-    if not (lists or numbers or pa.types.is_integer(column.type)):
-        raise DataError(
-            f"the labels in {name} are no numbers",
-            got=f"{column.type}",
-            expected="class numbers, numbers to predict, or lists of 0 and 1",
-        )
-    width = pc.unique(pc.list_value_length(column)).to_pylist() if lists else [1]
-    fits = ["single_label_classification"]
-    if lists and config.num_labels > 1:
-        fits = ["multi_label_classification", "regression"]
-    elif lists or numbers:
-        fits = ["regression"]
-    if (lists or numbers) and width != [config.num_labels]:
-        raise DataError(
-            f"the labels in {name} do not fit the outputs of the model",
-            got=f"{column.type} with {', '.join(map(str, width[:5]))} numbers a row, "
-            f"num_labels={config.num_labels}",
-            expected="as many numbers a row as num_labels; or class numbers, which are integers",
-            do="pass num_labels= when the model is loaded, or cast the labels",
-        )
-    config.problem_type = config.problem_type or fits[0]
-    if config.problem_type not in fits:
-        raise ConfigError(
-            f"the labels in {name} are not those of {config.problem_type}",
-            got=f"{column.type}",
-            do=f"load the model with problem_type={fits[0]!r}, or cast the labels",
-        )
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no handler
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def notice(number: int, frame: Any) -> None:
+        run.terminated = number
+        signal.signal(signal.SIGTERM, before)
+
+    signal.signal(signal.SIGTERM, notice)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_id(folder: Path) -> str | None:
+    """Which run a folder is of, as its run.json says; None if there is none."""
+    path = folder / "run.json"
+    return read_json(path).get("run") if path.is_file() else None

@@ -41,6 +41,9 @@ def parse_value(field: Any) -> Any:
     def parse(text: str) -> Any:
         if field.name == "logging_steps":  # the one that takes a word or a number
             return text if text == "auto" else float(text)
+        if field.name == "lr_scheduler_kwargs":
+            pairs = (pair.split("=") for pair in text.split(","))
+            return {name.strip(): float(value) for name, value in pairs}
         if "bool" in kind:
             if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
                 raise argparse.ArgumentTypeError(f"true or false, not {text!r}")

@@ -38,7 +38,7 @@ class CpuDevice(Device):
 
     def precisions(self) -> dict[str, str | None]:
         slow = None if bf16_instructions() else "this processor has no bf16 instructions"
-        return {"fp32": None, "bf16": slow}
+        return {"fp32": None, "bf16": slow, "fp16": "processors compute fp16 in fp32's steps"}
 
     def prepare(self, model: "nn.Module") -> "nn.Module":
         keep_freed_memory()

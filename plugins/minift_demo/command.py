@@ -13,6 +13,7 @@ SETTINGS: dict[str, Any] = {
     "per_device_eval_batch_size": 64,
     "learning_rate": 1e-4,
     "warmup_steps": 0.1,
+    "save_strategy": "no",  # a minute's run is sooner repeated than resumed
 }
 EXAMPLES = 3
 

@@ -43,6 +43,13 @@ class Progress:
             self.bar.console.print(text, highlight=False)
 
     @hookimpl
+    def minift_checkpoint_saved(self, run: Any, path: Any) -> None:
+        if self.bar is None:
+            run.say(f"saved {path}")
+        else:
+            self.bar.console.print(f"saved {path}", highlight=False)
+
+    @hookimpl
     def minift_run_end(self, run: Any) -> None:
         self.stop()
 

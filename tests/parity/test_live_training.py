@@ -79,3 +79,52 @@ def test_twenty_steps(tmp_path, kind):
     for name, p in ours.named_parameters():
         if not name.endswith("key.bias"):
             assert_near(p, theirs_now[name], name, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("polynomial", None),
+        ("polynomial", {"power": 2.0, "lr_end": 1e-5}),
+        ("inverse_sqrt", None),
+        ("inverse_sqrt", {"timescale": 7}),
+        ("linear", None),
+        ("cosine", None),
+        ("constant", None),
+        ("constant_with_warmup", None),
+    ],
+)
+def test_schedules_are_those_of_transformers(kind, settings, warmup):
+    """Learning rates of twenty updates, and of some beyond the last."""
+
+    def rates(get):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+        scheduler = get(kind, optimizer, warmup, 20, settings)
+        for _ in range(24):
+            yield optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            scheduler.step()
+
+    want = list(rates(transformers.get_scheduler))
+    assert list(rates(get_scheduler)) == pytest.approx(want, rel=1e-12, abs=0)
+
+
+def test_label_smoothing_is_that_of_transformers():
+    """Loss and gradient for random logits, with rows that have no label."""
+    from transformers.trainer_pt_utils import LabelSmoother
+
+    from minift.training.trainer import smoothed_loss
+
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.tensor([0, 2, -100, 1, 1, -100, 2, 0])
+    raw = torch.randn(8, 3, generator=generator)
+    theirs, ours = raw.clone().requires_grad_(), raw.clone().requires_grad_()
+    want = LabelSmoother(epsilon=0.1)({"logits": theirs}, labels.clone())
+    outputs = transformers.modeling_outputs.SequenceClassifierOutput(logits=ours)
+    total, count = smoothed_loss(0.1)(outputs, {"labels": labels})
+    (total / count).backward()
+    want.backward()
+    assert count == 6
+    assert_near(total / count, want, 1e-6)
+    assert_near(ours.grad, theirs.grad, 1e-6)
