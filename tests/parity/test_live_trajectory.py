@@ -1,0 +1,178 @@
+"""A hundred steps on real weights and real texts: minift's Trainer against transformers' own.
+
+Two programs that compute the same function round differently, and AdamW turns the rounding of
+gradients that are truly zero into whole steps, so no fixed tolerance is right for a long run. What
+is right is the distance that the peer has from itself when nothing but the padding changes: run P1
+pads each batch to its longest row, run P2 pads all to a fixed length, and minift's run M may be
+as far from P1 as P2 is, within a factor that covers chance.
+
+Every change is tested on the first layers of all-MiniLM-L6-v2 and short texts, a minute on one
+thread; with MINIFT_SLOW=1 also on the whole model and long texts, ten minutes.
+
+The pain it excludes: a replacement that agrees with transformers for a step or twenty and then
+learns something else (another clipping, bias correction, schedule, order of rows or mean).
+"""
+
+import os
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import transformers
+from live import require_minilm
+
+from minift import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+    load_dataset,
+)
+from minift.batching import row_order
+
+STEPS, BATCH, SEED = 100, 16, 5
+ROWS = 400  # 25 steps an epoch: the order is drawn four times
+FACTOR = 3  # M may be this many times as far from P1 as P2 is
+SETTINGS = {
+    "per_device_train_batch_size": BATCH,
+    "max_steps": STEPS,
+    "lr_scheduler_type": "linear",
+    "max_grad_norm": 1.0,
+    "gradient_accumulation_steps": 1,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "seed": SEED,
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the model and of the texts, and a learning rate at which that learns."""
+
+    layers: int  # of six, from the embeddings up
+    longest: int  # tokens; the texts are cut there
+    fixed: int  # what P2 pads to
+    learning_rate: float
+
+
+QUICK = Scale(layers=2, longest=24, fixed=28, learning_rate=3e-4)
+WHOLE = Scale(layers=6, longest=64, fixed=128, learning_rate=5e-5)
+
+
+def save_start(scale, folder):
+    """all-MiniLM-L6-v2 with a new head and without dropout, in a folder: what all begin with."""
+    source = require_minilm()
+    peer = transformers.AutoModelForSequenceClassification.from_pretrained(
+        source,
+        num_labels=2,
+        num_hidden_layers=scale.layers,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    peer.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+
+
+def read_rows(scale, folder):
+    """The first headline pairs, tokenized once for all three runs."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    data = load_dataset("headlines")["train"].select(range(ROWS))
+    data = data.map(
+        lambda b: tokenizer(
+            b["sentence1"], b["sentence2"], truncation=True, max_length=scale.longest
+        ),
+        batched=True,
+    )
+    return data.select_columns([*tokenizer.model_input_names, "label"])
+
+
+def losses_of(trainer):
+    """Train; the loss of every step, float64 of shape (STEPS,)."""
+    trainer.train()
+    losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
+    assert len(losses) == STEPS
+    return np.array(losses)
+
+
+def minift_run(folder, rows, out, learning_rate):
+    """M: minift's Trainer, which draws the order of rows itself."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    args = TrainingArguments(str(out), precision="fp32", learning_rate=learning_rate, **SETTINGS)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return losses_of(Trainer(model, args, train_dataset=rows, processing_class=tokenizer))
+
+
+def peer_run(folder, rows, out, learning_rate, **padding):
+    """P1 and P2: transformers' Trainer on the same rows, in the order that minift draws."""
+    epochs = -(-STEPS * BATCH // ROWS)
+    order = np.concatenate([row_order(ROWS, SEED, epoch) for epoch in range(epochs)])
+    columns = {name: rows[name][:] for name in rows.column_names}
+    laid_out = datasets.Dataset.from_dict(
+        {name: [values[i] for i in order] for name, values in columns.items()}
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    args = transformers.TrainingArguments(
+        str(out),
+        learning_rate=learning_rate,
+        train_sampling_strategy="sequential",
+        **SETTINGS,
+    )
+    trainer = transformers.Trainer(
+        transformers.AutoModelForSequenceClassification.from_pretrained(folder),
+        args,
+        train_dataset=laid_out,
+        data_collator=transformers.DataCollatorWithPadding(tokenizer, **padding),
+    )
+    return losses_of(trainer)
+
+
+def distance(one, other):
+    """(largest, mean) absolute difference over the steps."""
+    apart = np.abs(one - other)
+    return apart.max(), apart.mean()
+
+
+SLOW = pytest.mark.skipif(
+    os.environ.get("MINIFT_SLOW") != "1", reason="set MINIFT_SLOW=1: it takes ten minutes"
+)
+
+
+@pytest.mark.parametrize(
+    "scale", [pytest.param(QUICK, id="quick"), pytest.param(WHOLE, id="whole", marks=SLOW)]
+)
+def test_a_hundred_steps_are_no_farther_from_transformers_than_its_padding(scale, tmp_path):
+    """transformers.Trainer with BertForSequenceClassification and its fused AdamW is the peer.
+
+    A user who moves a script must see the loss curve that they know, not only its first steps.
+    """
+    torch.manual_seed(0)  # the peer draws the head
+    folder = tmp_path / "start"
+    save_start(scale, folder)
+    rows = read_rows(scale, folder)
+    rate = scale.learning_rate
+    ours = minift_run(folder, rows, tmp_path / "m", rate)
+    longest = peer_run(folder, rows, tmp_path / "p1", rate)
+    fixed = peer_run(
+        folder, rows, tmp_path / "p2", rate, padding="max_length", max_length=scale.fixed
+    )
+
+    own, apart = distance(fixed, longest), distance(ours, longest)
+    before, after = longest[:25].mean(), longest[-25:].mean()
+    print(f"\n{STEPS} steps, mean loss of an epoch {before:.3f} to {after:.3f}")
+    for name, (largest, mean) in {
+        "P2 from P1 (padding alone)": own,
+        "M from P1": apart,
+        "M from P2": distance(ours, fixed),
+    }.items():
+        print(f"{name:<27} largest {largest:.2e}  mean {mean:.2e}")
+
+    assert ours[0] == pytest.approx(longest[0], abs=1e-6), "the first loss, before any update"
+    assert own[0] > 0, "padding alone must show, else there is nothing to measure against"
+    assert after < before - 0.02, "a run that learns nothing proves little"
+    assert apart[0] <= FACTOR * own[0], "largest difference"
+    assert apart[1] <= FACTOR * own[1], "mean difference"
