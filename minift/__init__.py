@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "load_dataset": "minift.data.loading",
-    "load_from_disk": "minift.data.dataset_dict",
+    "load_from_disk": "minift.data.loading",
     "Dataset": "minift.data.dataset",
     "DatasetDict": "minift.data.dataset_dict",
     "concatenate_datasets": "minift.data.joining",
@@ -32,6 +32,7 @@ _HOME = {
     "Trainer": "minift.training.trainer",
     "EvalPrediction": "minift.training.evaluation",
     "EarlyStoppingCallback": "minift.training.callbacks",
+    "Accelerator": "minift.accelerator",
     "pipeline": "minift.pipeline",
     "set_seed": "minift.rng",
     "MiniftError": "minift.errors",
@@ -57,12 +58,13 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from minift import evaluate
+    from minift.accelerator import Accelerator
     from minift.batching import DataCollatorWithPadding
     from minift.data.dataset import Dataset
-    from minift.data.dataset_dict import DatasetDict, load_from_disk
+    from minift.data.dataset_dict import DatasetDict
     from minift.data.features import ClassLabel, Features, List, Value
     from minift.data.joining import concatenate_datasets
-    from minift.data.loading import load_dataset
+    from minift.data.loading import load_dataset, load_from_disk
     from minift.device import Device
     from minift.errors import MiniftError
     from minift.hookspecs import hookimpl

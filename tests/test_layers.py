@@ -45,6 +45,7 @@ ROWS = [
     ["training.callbacks"],
     ["training.loop"],
     ["training.trainer"],
+    ["accelerator"],
     ["pipeline"],
     ["cli"],
 ]

@@ -1,0 +1,148 @@
+"""The same training by hand, then with an Accelerator (the HF course, chapter 3, section 4).
+
+python examples/03_training_loop.py                      # the demo's own pairs and weights
+python examples/03_training_loop.py --dataset FOLDER     # MRPC: a folder of GLUE's files, or yours
+"""
+
+import argparse
+
+import torch
+from torch.utils.data import DataLoader
+
+from minift import (
+    Accelerator,
+    AdamW,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    DatasetDict,
+    evaluate,
+    get_scheduler,
+    load_dataset,
+    set_seed,
+)
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--dataset", default="headlines", help="a name, or a folder with the splits")
+parser.add_argument("--checkpoint", default="all-MiniLM-L6-v2", help="a model to begin with")
+parser.add_argument("--device", default="auto", help="of the second part, see `minift plugins`")
+parser.add_argument("--max-steps", type=int, default=0, help="only so many updates in each part")
+args = parser.parse_args()
+
+raw_datasets = load_dataset(args.dataset)
+# The test split of GLUE has no labels: there is nothing to learn from it, or to measure on it.
+raw_datasets = DatasetDict({split: raw_datasets[split] for split in ("train", "validation")})
+tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
+
+
+def tokenize_function(example):
+    return tokenizer(example["sentence1"], example["sentence2"], truncation=True)
+
+
+tokenized_datasets = raw_datasets.map(tokenize_function, batched=True)
+data_collator = DataCollatorWithPadding(tokenizer=tokenizer)
+
+# What the Trainer does with columns, done by hand: only what the model takes may stay, the model
+# calls its labels "labels", and rows are read as tensors.
+kept = [*tokenizer.model_input_names, "label"]
+unused = [name for name in tokenized_datasets["train"].column_names if name not in kept]
+tokenized_datasets = tokenized_datasets.remove_columns(unused)
+tokenized_datasets = tokenized_datasets.rename_column("label", "labels")
+tokenized_datasets.set_format("torch")
+print(tokenized_datasets["train"].column_names)
+
+
+def make_parts():
+    """Loaders, model and optimizer, made anew for each of the two parts from the same seed."""
+    set_seed(42)
+    train_dataloader = DataLoader(
+        tokenized_datasets["train"], shuffle=True, batch_size=16, collate_fn=data_collator
+    )
+    eval_dataloader = DataLoader(
+        tokenized_datasets["validation"], batch_size=16, collate_fn=data_collator
+    )
+    model = AutoModelForSequenceClassification.from_pretrained(args.checkpoint, num_labels=2)
+    return train_dataloader, eval_dataloader, model, AdamW(model.parameters(), lr=1e-4)
+
+
+num_epochs = 1
+
+# ---------------------------------------------------------------------------- 1. nothing but torch
+
+train_dataloader, eval_dataloader, model, optimizer = make_parts()
+batch = next(iter(train_dataloader))
+print({name: tuple(tensor.shape) for name, tensor in batch.items()})
+outputs = model(**batch)  # with labels in the batch, the loss comes with the logits
+print(outputs.loss, outputs.logits.shape)
+
+num_training_steps = args.max_steps or num_epochs * len(train_dataloader)
+lr_scheduler = get_scheduler(
+    "linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
+)
+step = 0
+model.train()
+for _ in range(num_epochs):
+    for batch in train_dataloader:
+        if step == num_training_steps:
+            break
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        lr_scheduler.step()
+        optimizer.zero_grad()
+        step += 1
+        if step % 50 == 0:
+            print(f"step {step} of {num_training_steps}: loss {loss.item():.4f}")
+
+metric = evaluate.load("glue", "mrpc")
+model.eval()
+for batch in eval_dataloader:
+    with torch.no_grad():
+        logits = model(**batch).logits
+    metric.add_batch(predictions=logits.argmax(dim=-1), references=batch["labels"])
+print("by hand:", metric.compute())
+
+# -------------------------------------------------------------------------- 2. with an Accelerator
+
+# Any device and precision, gradient accumulation (here a pair of batches to an update), and an
+# order of rows and dropout that depend on the seed alone. What changes is marked.
+accelerator = Accelerator(gradient_accumulation_steps=2, device=args.device)  # new
+train_dataloader, eval_dataloader, model, optimizer = make_parts()
+updates = args.max_steps or num_epochs * -(-len(train_dataloader) // 2)
+lr_scheduler = get_scheduler(
+    "linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=updates
+)
+train_dataloader, eval_dataloader, model, optimizer, lr_scheduler = accelerator.prepare(  # new
+    train_dataloader, eval_dataloader, model, optimizer, lr_scheduler
+)
+
+step = 0
+model.train()
+for _ in range(num_epochs):
+    for batch in train_dataloader:
+        if step == updates:
+            break
+        with accelerator.accumulate(model):  # new
+            outputs = model(**batch)
+            accelerator.backward(outputs)  # new; do not divide the loss by 2
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)  # new, as the Trainer does
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+        step += accelerator.sync_gradients
+        if accelerator.sync_gradients and step % 25 == 0:
+            accelerator.print(f"update {step} of {updates}: loss {outputs.loss.item():.4f}")
+
+metric = evaluate.load("glue", "mrpc")
+model.eval()
+for batch in eval_dataloader:
+    with torch.no_grad():
+        logits = model(**batch).logits
+    predictions, labels = accelerator.gather_for_metrics(  # new: the rows of all processes
+        (logits.argmax(dim=-1), batch["labels"])
+    )
+    metric.add_batch(predictions=predictions, references=labels)
+accelerator.print("with an Accelerator:", metric.compute())
+
+accelerator.wait_for_everyone()
+accelerator.save_model(model, "runs/loop")

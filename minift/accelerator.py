@@ -1,0 +1,603 @@
+"""`Accelerator`: a training loop written by hand, on any device, as exact as the Trainer's.
+
+The loop stays the user's. What they have made is handed to `prepare` and comes back so that each
+part does the right thing at the right time; the arithmetic is that of `training/loop.py`:
+
+    loader     batches on the device; the order of an epoch is a function of the seed and the epoch,
+               and each update's dropout masks are a stream of their own
+    backward   adds up *sums* of losses, and the optimizer divides once, by the count of all of them
+    optimizer  steps at the end of an accumulation group and does nothing before
+    scheduler  goes on by one with each update, whatever the number of processes
+
+So a loop with an Accelerator and a Trainer with the same settings end with the same weights, bit
+for bit, and evaluating in the middle changes nothing. An Accelerator keeps all of its state in
+itself; two in one process know nothing of each other.
+"""
+
+import contextlib
+import copy
+import json
+import random
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+
+from minift import rng
+from minift.batching import batches, row_order
+from minift.data.storage import write_text
+from minift.device import choose_device, choose_precision
+from minift.errors import ArgumentError, ConfigError, DataError
+from minift.models.weights import save_weights
+from minift.plugins import default_manager
+from minift.training import checkpoint
+
+# How a DataLoader makes its batches, apart from their order.
+MANNERS = (
+    *("collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn"),
+    *("multiprocessing_context", "prefetch_factor"),
+)
+
+
+class Accelerator:
+    """Runs a hand-written loop on whatever device there is.
+
+        accelerator = Accelerator()
+        loader, model, optimizer, scheduler = accelerator.prepare(loader, model, ...)
+        for batch in loader:
+            outputs = model(**batch)
+            accelerator.backward(outputs)      # or outputs.loss
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+
+    With gradient accumulation, the body of the loop stands in `with accelerator.accumulate(model):`
+    and is otherwise the same. Call `set_seed` before `prepare`.
+
+    Args:
+        gradient_accumulation_steps: micro-batches in an update, see `accumulate`.
+        mixed_precision: None or "no" for fp32, "bf16" or "fp16"; parameters stay fp32.
+        cpu: the same as device="cpu".
+        device: "auto", or a device that a plugin provides (`minift plugins`).
+
+    Attributes:
+        sync_gradients: whether the micro-batch at hand (after its block: the one just done) ends
+            its group, so that `optimizer.step()` updates; always True without `accumulate`.
+    """
+
+    def __init__(
+        self,
+        gradient_accumulation_steps: int = 1,
+        mixed_precision: str | None = None,
+        cpu: bool = False,
+        device: str = "auto",
+    ) -> None:
+        if gradient_accumulation_steps < 1:
+            what = "gradient_accumulation_steps must be at least 1"
+            raise ConfigError(what, got=gradient_accumulation_steps)
+        self._device = choose_device("cpu" if cpu else device, default_manager())
+        wanted = "fp32" if mixed_precision in (None, "no") else mixed_precision
+        self._precision, _ = choose_precision(wanted, self._device)
+        self._device.start(self._precision)
+        self.mixed_precision = "no" if self._precision == "fp32" else self._precision
+        self.device = self._device.torch_device
+        self.num_processes, self.process_index = self._device.world_size, self._device.rank
+        self.is_main_process = self.is_local_main_process = self.process_index == 0
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.sync_gradients = True
+        self._id, self._seed = uuid.uuid4().hex[:12], 0
+        self._prepared: list[tuple[Any, Any]] = []  # (as given, as returned)
+        self._optimizers: list[PreparedOptimizer] = []
+        self._schedulers: list[PreparedScheduler] = []
+        self._loaders: list[PreparedLoader] = []
+        self._micro = 0  # micro-batches of the group so far
+        self._batch, self._rows, self._at_end = 0, 0, False  # what a loader handed out last
+        self._contexts: list[contextlib.ExitStack] = []  # of the forwards that are running
+
+    # -- preparing --------------------------------------------------------------------------------
+
+    def prepare(self, *objects: Any) -> Any:
+        """Models, optimizers, DataLoaders and LR schedulers, in any order, ready for the loop.
+
+        The seed of all streams is the one that `set_seed` set last before the first call.
+
+        Returns:
+            As many objects in the same order; a single one by itself.
+
+        Raises:
+            ArgumentError: something else was passed, or a DataLoader that is no map of batches.
+        """
+        if not self._prepared:
+            self._seed = torch.initial_seed()
+        # A scheduler has to find its optimizer, so those come last.
+        for given in sorted(objects, key=lambda given: isinstance(given, LRScheduler)):
+            if self._ready(given) is None:
+                self._prepared.append((given, self._prepare(given)))
+        ready = tuple(self._ready(given) for given in objects)
+        return ready[0] if len(ready) == 1 else ready
+
+    def _ready(self, given: Any) -> Any:
+        """What became of an object, or None if it was not prepared."""
+        return next((pair[1] for pair in self._prepared if any(given is x for x in pair)), None)
+
+    def _prepare(self, given: Any) -> Any:
+        if isinstance(given, nn.Module):
+            return self._prepare_model(given)
+        if isinstance(given, Optimizer):
+            if self._device.scaler is not None and self._optimizers:
+                what = "fp16 takes one optimizer: its scaler follows the overflows of one"
+                raise ConfigError(what, do="put all parameters into its groups, or use bf16")
+            self._optimizers.append(PreparedOptimizer(given, self))
+            return self._optimizers[-1]
+        if isinstance(given, DataLoader):
+            self._loaders.append(PreparedLoader(given, self))
+            return self._loaders[-1]
+        if isinstance(given, LRScheduler):
+            optimizer = self._ready(given.optimizer)
+            if optimizer is None:
+                what = f"the optimizer of {type(given).__name__} is not prepared"
+                raise ArgumentError(what, do="pass it to prepare too, at the same time or before")
+            self._schedulers.append(PreparedScheduler(given, optimizer))
+            return self._schedulers[-1]
+        known = "nn.Module, torch optimizer, torch DataLoader or LR scheduler"
+        raise ArgumentError("this cannot be prepared", got=type(given).__name__, expected=known)
+
+    def _prepare_model(self, model: nn.Module) -> nn.Module:
+        """The model on the device, computing in the Accelerator's precision.
+
+        Two hooks around the forward do that. A new `model.forward` could too, but a copy of the
+        model (for a moving average, say) would have it with the weights of the original inside.
+        """
+        ready = self._device.prepare(model)
+        ready.register_forward_pre_hook(self._enter)
+        # The first to enter leaves last, should two Accelerators have hooks on one model.
+        ready.register_forward_hook(self._leave, prepend=True, always_call=True)
+        return ready
+
+    def _enter(self, model: nn.Module, inputs: Any) -> None:
+        self._contexts.append(contextlib.ExitStack())
+        self._contexts[-1].enter_context(self.autocast())
+
+    def _leave(self, model: nn.Module, inputs: Any, outputs: Any) -> Any:
+        self._contexts.pop().close()
+        if self._precision == "fp32":
+            return outputs
+        half = (torch.bfloat16, torch.float16)
+        return on_tensors(lambda x: x.float() if x.dtype in half else x, outputs)
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision's context, for what is computed outside of a prepared model's forward."""
+        return self._device.autocast(self._precision)
+
+    def unwrap_model(self, model: nn.Module) -> nn.Module:
+        """The model as it was given to `prepare`; its forward goes on in mixed precision."""
+        return next((given for given, ready in self._prepared if ready is model), model)
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def accumulate(self, *models: nn.Module) -> Iterator[None]:
+        """One micro-batch; every gradient_accumulation_steps-th of them ends in an update.
+
+        So does the last batch of a prepared loader, with however many there are. In the other
+        blocks `optimizer.step()`, `scheduler.step()` and `optimizer.zero_grad()` do nothing.
+        """
+        self._micro += 1
+        self.sync_gradients = self._micro == self.gradient_accumulation_steps or self._at_end
+        yield
+        self._micro = 0 if self.sync_gradients else self._micro
+
+    def backward(self, loss: Any) -> None:
+        """Add the gradient of a micro-batch to the parameters' `grad`, as a sum over its items.
+
+        The optimizer divides by the number of all items, once, when it steps. So do not divide a
+        loss by the number of accumulation steps: that would make the gradient smaller by so much.
+
+        Args:
+            loss: a model's outputs (`loss_sum`, `count`), which is exact for any accumulation; or a
+                scalar, which is taken for the mean over the rows of the batch that a prepared
+                loader handed out last. With unlabelled rows it is not: pass the outputs. Several
+                scalars of one batch add up, as they do in torch.
+
+        Raises:
+            ArgumentError: it is neither, or a scalar of one knows not how many rows.
+        """
+        loss_sum, count = getattr(loss, "loss_sum", None), getattr(loss, "count", None)
+        scalar = isinstance(loss, Tensor) and loss.numel() == 1
+        if scalar:
+            if not self._rows:
+                what = "a mean loss needs its number of rows, and no prepared loader gave a batch"
+                raise ArgumentError(what, do="prepare the DataLoader, or pass the model's outputs")
+            loss_sum, count = loss * self._rows, self._rows
+        if loss_sum is None or count is None:
+            known = "outputs with loss_sum and count (pass labels), or a scalar: outputs.loss"
+            raise ArgumentError("backward needs a loss", got=type(loss).__name__, expected=known)
+        self._device.backward(loss_sum, last=self.sync_gradients)
+        for optimizer in self._optimizers:
+            optimizer.add(count, again=scalar and optimizer.batch == self._batch)
+            optimizer.batch = self._batch
+
+    def clip_grad_norm_(
+        self, parameters: Tensor | Iterable[Tensor], max_norm: float
+    ) -> Tensor | None:
+        """Clip the mean gradient to a global L2 norm of at most `max_norm`, once in an update.
+
+        torch's own `clip_grad_norm_` must not be used: until the step, gradients are sums.
+
+        Args:
+            parameters: those of one prepared optimizer, usually `model.parameters()`.
+            max_norm: 0 means no clipping.
+
+        Returns:
+            The norm before clipping, a scalar tensor; None inside an accumulation group.
+        """
+        if not self.sync_gradients:
+            return None
+        given = [parameters] if isinstance(parameters, Tensor) else parameters
+        wanted = {id(p) for p in given if p.requires_grad}
+        for optimizer in self._optimizers:
+            groups = optimizer.param_groups
+            if wanted == {id(p) for g in groups for p in g["params"] if p.requires_grad}:
+                return optimizer.divide(max_norm)
+        what = "these are not the parameters, all of them, of a prepared optimizer"
+        raise ConfigError(what, do="pass model.parameters()")
+
+    def _before_batch(self) -> None:
+        """Between two updates the generator takes the stream of the next one, as in the loop."""
+        counts = [optimizer.count for optimizer in self._optimizers]
+        if not counts or None in counts:  # else gradients wait, and a group's stream goes on
+            update = max((optimizer.updates for optimizer in self._optimizers), default=0)
+            self._device.seed(rng.derive(self._seed, "dropout", update))
+
+    # -- several processes ------------------------------------------------------------------------
+
+    def gather(self, values: Any) -> Any:
+        """The rows of all processes, in tensors or in lists, tuples and dicts of them."""
+        return on_tensors(self._device.gather, values)
+
+    gather_for_metrics = gather  # each row comes once: no loader repeats rows to fill a batch
+
+    def wait_for_everyone(self) -> None:
+        self._device.barrier()
+
+    def print(self, *values: object, sep: str = " ", end: str = "\n") -> None:
+        """Print in one process of all."""
+        if self.is_local_main_process:
+            print(*values, sep=sep, end=end)
+
+    # -- saving -----------------------------------------------------------------------------------
+
+    def skip_first_batches(self, loader: "PreparedLoader", num_batches: int = 0) -> "Rest":
+        """The epoch without its first batches, which are not loaded; the next epoch is whole."""
+        if loader not in self._loaders:
+            raise ArgumentError("skip_first_batches needs a prepared loader")
+        return Rest(loader, num_batches)
+
+    def save_model(self, model: nn.Module, save_directory: str | Path) -> None:
+        """The weights (of a model of minift's, all that `from_pretrained` reads) in a folder."""
+        if self.is_main_process:
+            checkpoint.save_model(self.unwrap_model(model), Path(save_directory), self._device)
+
+    def save_state(self, output_dir: str | Path) -> None:
+        """Everything prepared, and the generators, in a folder that is there whole or not at all.
+
+        Raises:
+            ConfigError: gradients wait for their update; an unprepared scheduler would be lost; the
+                folder holds something else.
+            TrainingError: it cannot be written.
+        """
+        folder = Path(output_dir)
+        self._refuse_to_save(folder)
+        if not self.is_main_process:
+            return
+        model = self._together()
+        with checkpoint.new_folder(folder, {"run": self._id}, checkpoint.size_of(model)) as scratch:
+            checkpoint.save_model(model, scratch, self._device)
+            optimizers = []
+            for i, optimizer in enumerate(self._optimizers):
+                inner = optimizer.optimizer
+                tensors, said = checkpoint.optimizer_state(inner, model, self._device)
+                save_weights(tensors, scratch / f"optimizer_{i}.safetensors")
+                done = {"updates": optimizer.updates, "taken": optimizer.taken}
+                optimizers.append({"state": said, **done})
+            generators = {"torch": torch.get_rng_state(), "device": self._device.rng_state()}
+            save_weights(generators, scratch / "generators.safetensors")
+            scaler = self._device.scaler
+            record = {
+                "built": self._built(),
+                "seed": self._seed,
+                "optimizers": optimizers,
+                "schedulers": [[s.seen, s.scheduler.state_dict()] for s in self._schedulers],
+                "loaders": [[loader.epoch, loader.seed] for loader in self._loaders],
+                "scaler": scaler.state_dict() if scaler else None,
+                "python": random.getstate(),
+                "numpy": np.random.get_state(legacy=False),
+            }
+            text = json.dumps(record, default=np.ndarray.tolist)
+            write_text(scratch / "accelerator.json", text)
+
+    def load_state(self, input_dir: str | Path) -> None:
+        """Put what was prepared, built as in the saved run, where that one stood.
+
+        Training goes on to the bit as if it had never ended. In the middle of an epoch, take the
+        loader without the n batches that were done: `accelerator.skip_first_batches(loader, n)`.
+
+        Raises:
+            DataError: the folder is damaged or not complete.
+            ConfigError: something else was prepared than in the saved run.
+        """
+        folder = Path(input_dir)
+        if "accelerator.json" not in checkpoint.verify(folder)["files"]:
+            raise DataError(f"{folder} was not written by save_state")
+        said = json.loads((folder / "accelerator.json").read_text(encoding="utf-8"))
+        if said["built"] != self._built():
+            what = f"{folder} was saved with other things prepared"
+            raise ConfigError(what, got=self._built(), expected=said["built"])
+        model = self._together()
+        checkpoint.load_model(model, folder)
+        self._seed, self._micro, self.sync_gradients = said["seed"], 0, True
+        for i, optimizer in enumerate(self._optimizers):
+            tensors = checkpoint.read_tensors(folder / f"optimizer_{i}.safetensors")
+            saved = said["optimizers"][i]
+            checkpoint.restore_optimizer(optimizer.optimizer, model, tensors, saved["state"])
+            optimizer.updates, optimizer.taken = saved["updates"], saved["taken"]
+            optimizer.forget()
+        for scheduler, (seen, state) in zip(self._schedulers, said["schedulers"], strict=True):
+            scheduler.seen = seen
+            scheduler.scheduler.load_state_dict(state)
+        for loader, (epoch, seed) in zip(self._loaders, said["loaders"], strict=True):
+            loader.epoch, loader.begun, loader.seed = epoch, False, seed
+        if self._device.scaler is not None:
+            self._device.scaler.load_state_dict(said["scaler"])
+        version, words, gauss = said["python"]
+        random.setstate((version, tuple(words), gauss))
+        np.random.set_state(said["numpy"])
+        generators = checkpoint.read_tensors(folder / "generators.safetensors")
+        torch.set_rng_state(generators["torch"])
+        self._device.set_rng_state(generators["device"])
+
+    def _together(self) -> nn.Module:
+        """The model; of several, one module that has them as parts, named by their numbers."""
+        given = [given for given, _ in self._prepared if isinstance(given, nn.Module)]
+        return given[0] if len(given) == 1 else nn.ModuleList(given)
+
+    def _built(self) -> dict[str, Any]:
+        """What a saved state fits."""
+        return {
+            "prepared": sorted(type(given).__name__ for given, _ in self._prepared),
+            "batches": [len(loader) for loader in self._loaders],
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "mixed_precision": self.mixed_precision,
+        }
+
+    def _refuse_to_save(self, folder: Path) -> None:
+        counts = [optimizer.count for optimizer in self._optimizers]
+        if counts and None not in counts:
+            what = "gradients wait for their update, and they are not saved"
+            raise ConfigError(what, do="save_state where accelerator.sync_gradients, after step()")
+        prepared = [s.optimizer for s in self._schedulers]
+        for optimizer in self._optimizers:
+            scheduled = (optimizer.step, optimizer.optimizer.step)  # as LRScheduler marks them
+            marked = any(hasattr(step, "_wrapped_by_lr_sched") for step in scheduled)
+            if marked and optimizer not in prepared:
+                what = "an LR scheduler is not prepared, so its state would be lost"
+                raise ConfigError(what, do="pass it to accelerator.prepare")
+        manifest = folder / checkpoint.MANIFEST
+        own = json.loads(manifest.read_text())["files"] if manifest.is_file() else {}
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        if names and ("accelerator.json" not in own or names - {manifest.name, *own}):
+            what = f"{folder} holds something else than a saved state, which would be lost"
+            raise ConfigError(what, do="choose a new folder")
+
+
+# -------------------------------------------------------------------------- what `prepare` returns
+
+
+class PreparedLoader:
+    """A DataLoader's batches on the device.
+
+    Each iteration is an epoch, so evaluate on a loader of its own; one that is left early is not
+    taken up again. If the DataLoader shuffles, the order of epoch e is that of the Trainer,
+    `row_order(n, seed, e)`, whatever was drawn or interrupted before; other samplers are asked as
+    they are.
+
+    Attributes:
+        seed: the Accelerator's, or that of the generator that the DataLoader was made with.
+        dataset: the DataLoader's.
+        epoch: which one an iteration from the saved state has to be.
+        begun: whether some of its batches, and not all, have been handed out.
+    """
+
+    def __init__(self, loader: DataLoader[Any], accelerator: Accelerator) -> None:
+        if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+            what = "a prepared DataLoader needs batches that can be found by number"
+            raise ArgumentError(what, do="use a dataset with a length, and a batch_size")
+        self.dataset, self.loader, self.accelerator = loader.dataset, loader, accelerator
+        own = getattr(getattr(loader.batch_sampler, "sampler", None), "generator", None)
+        self.seed = accelerator._seed if own is None else own.initial_seed()
+        self.epoch, self.begun = 0, False
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.batches()
+
+    def batches(self, skip: int = 0) -> Iterator[dict[str, Any]]:
+        """The next epoch's batches from number `skip` on."""
+        epoch = self.epoch + self.begun
+        accelerator, sizes = self.accelerator, deque[int]()
+        stream = accelerator._device.batches(counted(self.loaded(epoch, skip), sizes))
+        for number in range(skip, len(self)):
+            accelerator._before_batch()  # also for what a collator draws
+            batch = next(stream)
+            last = number + 1 == len(self)
+            self.epoch, self.begun = epoch + last, not last
+            accelerator._batch += 1
+            accelerator._rows, accelerator._at_end = sizes.popleft(), last
+            yield batch
+
+    def loaded(self, epoch: int, skip: int) -> Iterator[Any]:
+        """The same in host memory."""
+        # torch draws a seed for workers whenever a DataLoader is iterated, from the generator that
+        # dropout uses, unless it is given another.
+        own = rng.torch_generator(self.seed, "workers", epoch)
+        plan: Any = islice(self.plan(epoch), skip, None)
+        manner = {name: getattr(self.loader, name) for name in MANNERS}
+        yield from DataLoader(self.dataset, batch_sampler=plan, generator=own, **manner)
+
+    def plan(self, epoch: int) -> Iterator[Sequence[int]]:
+        """The row numbers of an epoch's batches."""
+        cut: Any = self.loader.batch_sampler
+        sampler: Any = getattr(cut, "sampler", None)
+        n = len(self.dataset)  # type: ignore[arg-type]
+        shuffles = isinstance(sampler, RandomSampler) and not sampler.replacement
+        if not shuffles or len(sampler) != n:
+            return iter(cut)
+        order = row_order(n, self.seed, epoch)
+        return (rows.tolist() for rows in batches(order, cut.batch_size, cut.drop_last))
+
+
+@dataclass
+class Rest:
+    """What `skip_first_batches` returns."""
+
+    loader: PreparedLoader
+    skip: int
+
+    def __len__(self) -> int:
+        return max(0, len(self.loader) - self.skip)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.loader.batches(self.skip)
+
+
+class PreparedOptimizer(Optimizer):
+    """An optimizer that steps once for each accumulation group, by the mean over its items.
+
+    It holds no parameters of its own: groups and state are those of `optimizer`. It is an
+    `Optimizer` because torch's schedulers take nothing else.
+
+    Attributes:
+        optimizer: as it was given to `prepare`.
+        count: how many items the gradients are a sum over; None: there are none.
+        updates: times that it stepped; `taken`: those that fp16 did not leave out.
+        step_was_skipped: whether the last one was left out, as gradients overflowed in fp16.
+    """
+
+    def __init__(self, optimizer: Optimizer, accelerator: Accelerator) -> None:
+        self.optimizer, self.accelerator = optimizer, accelerator
+        self.updates = self.taken = 0
+        self.step_was_skipped = False
+        self.forget()
+
+    def __getattr__(self, name: str) -> Any:  # param_groups, state, defaults
+        return getattr(self.__dict__["optimizer"], name)
+
+    def forget(self) -> None:
+        self.count: Any = None
+        self.batch = 0  # the number of the batch that was counted last
+        self.divided = False  # whether the sums have become means
+
+    def add(self, count: Any, again: bool) -> None:
+        """Note that there are gradients of `count` items, which may be the same ones `again`."""
+        if self.count is None:
+            self.count = count
+        elif not again:
+            self.count = self.count + count
+
+    def divide(self, max_norm: float = 0) -> Tensor:
+        """Make means of the summed gradients, clipped; the norm before clipping."""
+        if self.divided:
+            raise ConfigError("the gradient of this update was clipped already")
+        if self.count is None:
+            what = "the optimizer has no gradient to step by"
+            raise ConfigError(what, do="call accelerator.backward(loss), not loss.backward()")
+        self.divided = True
+        return self.accelerator._device.clip_grad_norm(self.optimizer, max_norm, self.count)
+
+    def step(self) -> None:  # type: ignore[override]
+        """Update the parameters, if the accumulation group is complete."""
+        if not self.accelerator.sync_gradients:
+            return
+        if not self.divided:
+            self.divide()
+        taken = self.accelerator._device.step(self.optimizer)
+        self.step_was_skipped = not taken
+        self.updates, self.taken = self.updates + 1, self.taken + taken
+        self.forget()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, but never those that wait in an unfinished group."""
+        accelerator = self.accelerator
+        grouped = accelerator._micro > 1 or not accelerator.sync_gradients
+        if self.count is None or not grouped:
+            self.optimizer.zero_grad(set_to_none)
+            self.forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state_dict)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        self.optimizer.add_param_group(param_group)
+
+
+class PreparedScheduler:
+    """A scheduler that goes on by one with each update that was made, and not otherwise."""
+
+    def __init__(self, scheduler: LRScheduler, optimizer: PreparedOptimizer) -> None:
+        self.scheduler, self.optimizer = scheduler, optimizer
+        self.seen = optimizer.taken  # updates that it knows of
+
+    def __getattr__(self, name: str) -> Any:  # get_last_lr, last_epoch...
+        return getattr(self.__dict__["scheduler"], name)
+
+    def step(self, *metrics: Any) -> None:
+        """Call it after `optimizer.step()`, as always."""
+        if self.optimizer.taken > self.seen:
+            self.seen = self.optimizer.taken
+            self.scheduler.step(*metrics)
+
+
+# ------------------------------------------------------------------------------------------ helpers
+
+
+def counted(stream: Iterable[Any], sizes: deque[int]) -> Iterator[dict[str, Any]]:
+    """Batches, and their numbers of rows: a device may be some batches ahead of the loop."""
+    for batch in stream:
+        if not hasattr(batch, "items"):
+            what = "a prepared DataLoader gives dicts of tensors"
+            raise ArgumentError(what, got=type(batch).__name__, do="pass another collate_fn to it")
+        sizes.append(len(next(iter(batch.values()))))
+        yield batch
+
+
+def on_tensors(function: Callable[[Tensor], Any], values: Any) -> Any:
+    """What the function makes of each tensor in nested lists, tuples, dicts and dataclasses."""
+    if isinstance(values, Tensor):
+        return function(values)
+    if hasattr(values, "__dataclass_fields__"):
+        values = copy.copy(values)
+        for name, value in vars(values).items():
+            setattr(values, name, on_tensors(function, value))
+        return values
+    if isinstance(values, dict):
+        return {name: on_tensors(function, value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        parts = [on_tensors(function, value) for value in values]
+        return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
+    return values
