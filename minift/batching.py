@@ -4,6 +4,9 @@ An epoch's order is a function of (seed, epoch) alone, so it is the same on ever
 number of machines, and step k of epoch e is found by arithmetic: resuming skips nothing.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,4 +112,24 @@ def loader(
         collate_fn=collate,
         num_workers=num_workers,
         generator=torch.Generator().manual_seed(0),
+        worker_init_fn=obey_the_parent_alone,
     )
+
+
+def obey_the_parent_alone(worker: int) -> None:
+    """In a worker, let SIGTERM end it only if the parent sent it.
+
+    Schedulers send it to all processes of a run. A worker that dies of it takes the parent along in
+    the middle of the step after which that would have saved. To ignore it would not do: with the
+    same signal the parent ends its workers at exit, and then waits for them.
+    """
+    if not hasattr(signal, "sigwaitinfo"):  # not POSIX, or macOS
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -219,11 +219,15 @@ def crc32(path: Path) -> int:
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it is there whole or not at all, and still there after a crash."""
     scratch = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:12]}")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:  # a full disk is not filled by what failed
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ ALIASES: dict[str, str] = {
 
 # Names that people know from elsewhere, and why they are not here. The value that switches them off
 # says what minift does anyway, and is taken.
-OFF = (None, False, "none", "", [])
+OFF: tuple[Any, ...] = (None, False, "none", "", [])
 ABSENT = {
     "push_to_hub": "nothing is uploaded during training",
     "report_to": "metrics.jsonl is always written; trackers are plugins that listen to minift_log",

@@ -187,7 +187,12 @@ def rotate(saved: Path, run: str, limit: int | None) -> None:
     others = [p for p in listed(saved.parent) if p != saved and run_of(p) == run]
     for folder in others[: max(0, len(others) + 1 - limit)] if limit else ():
         remove(folder, run)
-    for folder in saved.parent.glob(f".*.tmp-{run}*"):  # killed while it was written or removed
+    remove_halves(saved.parent, run)
+
+
+def remove_halves(output_dir: Path, run: str) -> None:
+    """What a run left that was killed while it wrote or removed a folder."""
+    for folder in output_dir.glob(f".*.tmp-{run}*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -200,6 +200,8 @@ class Trainer:
             old = [p.name for p in checkpoint.listed(run.folder)] if run.writes else []
             if old:
                 run.say(f"a new run begins in {run.folder}, which holds {', '.join(old)} of others")
+            if run.writes and (before := run_id(run.folder)):
+                checkpoint.remove_halves(run.folder, before)
             return None
         folder = Path(str(wanted))
         if str(wanted).lower() == "true":
