@@ -1,0 +1,187 @@
+"""`minift verify-resume`: two runs as processes, one of them killed, and what they end with."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minift.errors import ConfigError, MissingFileError, TrainingError
+from minift_verify.comparing import differences
+
+STARTED = "training on "  # the line a run says when its first step is next
+
+
+class VerifyResume:
+    """The command, as `minift_commands` wants it."""
+
+    help = "kill a short copy of a run again and again, and compare what it ends with"
+
+    @staticmethod
+    def configure(parser: ArgumentParser) -> None:
+        parser.allow_abbrev = False
+        parser.add_argument("folder", metavar="RUN", help="run folder of `minift train`")
+        parser.add_argument("--steps", type=int, default=30, help="optimizer steps, at most")
+        parser.add_argument("--save-steps", type=int, default=5, help="steps between checkpoints")
+        parser.add_argument("--kills", type=int, default=3)
+        parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+        parser.add_argument("--keep", metavar="FOLDER", help="keep both runs there")
+
+    @staticmethod
+    def run(args: Namespace) -> int:
+        if min(args.steps, args.save_steps) < 1 or args.kills < 0:
+            raise ConfigError("--steps and --save-steps must be at least 1, --kills at least 0")
+        record = read_record(Path(args.folder))
+        settings = settings_of(record, args.steps, args.save_steps)
+        with tempfile.TemporaryDirectory(prefix="minift-verify-") as scratch:
+            folder = Path(args.keep or scratch)
+            if folder.is_dir() and list(folder.iterdir()):
+                raise ConfigError(f"{folder} is not empty", do="pass a new folder as --keep")
+            folder.mkdir(parents=True, exist_ok=True)
+            first, second = (Copy(folder / name, settings, record) for name in "AB")
+            first.start()
+            first.finish()
+            seconds = json.loads((first.folder / "run.json").read_text())["seconds"]
+            print(f"A: {settings['max_steps']} steps in {seconds:.1f} s", flush=True)
+            kill_again_and_again(second, args.kills, args.seed, seconds, settings["max_steps"])
+            found = differences(first.folder, second.folder)
+        for line in found:
+            print(f"DIFFERENT: {line}")
+        if not found:
+            print("EQUAL: weights, optimizer and every record, to the bit")
+        return int(bool(found))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json of a run that can be made again."""
+    path = folder / "run.json"
+    if not path.is_file():
+        what = f"{folder} is no run folder: it has no run.json"
+        raise MissingFileError(what, do="pass the output_dir of a `minift train`")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not record.get("inputs") or not record["model"]["source"]:
+        raise ConfigError(
+            f"{folder} was written by a script: how it made its inputs is not recorded",
+            do="make the run with `minift train`; or, in the script, kill it and pass "
+            "resume_from_checkpoint=True",
+        )
+    return record
+
+
+def settings_of(record: dict[str, Any], steps: int, every: int) -> dict[str, Any]:
+    """The options of `minift train` that make the run again, shorter."""
+    inputs, then = record["inputs"], dict(record["arguments"])
+    options = {**inputs["source"], "model": record["model"]["source"]}
+    options |= {"text_columns": inputs["columns"], "label_column": inputs["label"]}
+    options |= {"label_names": inputs["names"], "metric": inputs["metric"]}
+    options |= {"max_length": inputs["max_length"]}
+    for name in ("logging_steps", "eval_steps"):
+        if isinstance(then[name], float | int) and then[name] > every:
+            then[name] = every
+    then |= {"max_steps": min(steps, record["state"]["max_steps"]), "save_steps": every}
+    if then["eval_strategy"] != "no":
+        then |= {"eval_strategy": "steps", "eval_steps": then["eval_steps"] or every}
+    then |= {"save_strategy": "steps", "save_only_model": False, "resume_from_checkpoint": None}
+    return {**options, **then}
+
+
+class Copy:
+    """One of the two runs; each process of it appends to FOLDER.log."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], record: dict[str, Any]) -> None:
+        self.folder, self.log = folder, folder.with_suffix(".log")
+        config = folder.with_suffix(".toml")
+        config.write_text(as_toml({**settings, "output_dir": str(folder)}), encoding="utf-8")
+        self.command = [sys.executable, "-m", "minift", *plugins_of(record["command"]), "train"]
+        self.command += ["--config", str(config)]
+        self.before = 0  # bytes in the log before this process
+        self.step = 0  # that it went on from
+
+    def start(self, *options: str) -> None:
+        self.before = self.log.stat().st_size if self.log.exists() else 0
+        self.half = set(self.folder.glob(".*.tmp-*"))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def resume(self) -> str:
+        """Start it again where it can go on; what it goes on from."""
+        there = any(self.folder.glob("checkpoint-*/manifest.json"))
+        self.start(*(("--resume-from-checkpoint", "true") if there else ()))
+        self.until_started()
+        skipped = re.findall(r"^skipped (.*)", self.said(), re.M)
+        going_on = re.search(r"^going on from .*-(\d+)$", self.said(), re.M)
+        self.step = int(going_on[1]) if going_on else 0
+        text = f"checkpoint-{self.step}" if going_on else "the beginning"
+        return text + "".join(f"; skipped {line}" for line in skipped)
+
+    def said(self) -> str:
+        return self.log.read_bytes()[self.before :].decode(errors="replace")
+
+    def until_started(self) -> None:
+        while self.process.poll() is None and STARTED not in self.said():
+            time.sleep(0.002)
+
+    def finish(self) -> None:
+        if self.process.wait():
+            last = "\n".join(self.said().splitlines()[-8:])
+            raise TrainingError(f"the run {self.folder} ended by itself:\n{last}")
+
+    def last_step(self) -> int:
+        """Of the last record, as far as it was written."""
+        path = self.folder / "metrics.jsonl"
+        steps = re.findall(r'"step": (\d+)}', path.read_text() if path.is_file() else "")
+        return int(steps[-1]) if steps else 0
+
+
+def kill_again_and_again(copy: Copy, kills: int, seed: int, seconds: float, steps: int) -> None:
+    """Run a copy to its end in spite of so many kills, one line each.
+
+    Each kill has a share of A's time, in whose course a random moment is chosen. A process that
+    goes on from step s is as far as A was after s/steps of its time.
+    """
+    rng = random.Random(seed)
+    copy.start()
+    copy.until_started()
+    for i in range(kills):
+        moment = (i + rng.random()) / kills
+        time.sleep(max(0.0, moment - copy.step / steps) * seconds)
+        ended = copy.process.poll() is not None
+        copy.process.kill()
+        copy.process.wait()
+        if ended and copy.process.returncode:
+            copy.finish()
+        half = set(copy.folder.glob(".*.tmp-*")) - copy.half
+        writing = sorted({path.name.split(".")[1] for path in half})
+        doing = f"while writing {', '.join(writing)}" if writing else ""
+        at = f"{'after its end' if ended else 'killed'} at {moment:.0%} of A's time"
+        at = f"B {i + 1}: {at}, last record of step {copy.last_step()} {doing}".rstrip()
+        print(f"{at}; went on from {copy.resume()}", flush=True)
+    copy.finish()
+
+
+def plugins_of(command: Sequence[str]) -> list[str]:
+    """The -p and --plugin options that a run was started with."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-p", action="append", default=[])
+    parser.add_argument("--plugin", action="append", default=[])
+    known, _ = parser.parse_known_args(list(command[1:]))
+    return [f"-p{w}" for w in known.p] + [f"--plugin={w}" for w in known.plugin]
+
+
+def as_toml(settings: dict[str, Any]) -> str:
+    """TOML as `minift train --config` reads it; JSON's strings, numbers and lists are TOML's."""
+    lines = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            value = ",".join(f"{key}={number}" for key, number in value.items())
+        if value not in (None, [], ""):
+            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
