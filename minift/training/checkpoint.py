@@ -77,6 +77,8 @@ def new_folder(folder: Path, meta: Mapping[str, Any], size: int) -> Iterator[Pat
             do="make space, then resume from the newest checkpoint: all that was saved is intact",
         ) from None
     finally:
+        if old.exists() and not folder.exists():  # interrupted between the two
+            os.replace(old, folder)
         for left in (scratch, old):
             shutil.rmtree(left, ignore_errors=True)
 

@@ -264,10 +264,6 @@ class Trainer:
         folder = Path(output_dir or self.run.folder)
         checkpoint.save_model(self.model, folder, self.run.device, self.processing_class)
 
-    def save_state(self) -> None:
-        """A checkpoint of this moment, beside those that save_strategy asks for."""
-        checkpoint.save(self.run)
-
     def _announce(self) -> None:
         run, args = self.run, self.args
         assert run.train_dataset is not None

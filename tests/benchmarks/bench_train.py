@@ -48,7 +48,7 @@ EQUAL = {
 }
 DEFAULT_BATCH, DEFAULT_EPOCHS = 8, 3  # of both libraries
 LONGER = 4  # times --steps of the part `defaults`: each of its runs ends with a checkpoint
-NOTHING_STEPS, NOTHING_TOKENS = 300, 8  # of the part `overhead`
+NOTHING_STEPS, NOTHING_TOKENS = 1000, 8  # of the part `overhead`
 IMPORTS = {"minift": "minift", "peer": "transformers"}
 
 # -- the files that both read ----------------------------------------------------------------------
@@ -190,11 +190,32 @@ def measure_import(library: str, files: Path, folder: str, steps: int, precision
 
 
 def measure_overhead(library: str, files: Path, folder: str, steps: int, precision: str) -> dict:
-    """A first, short run takes what only first runs need."""
+    """A run of steps that compute nothing, less the same steps without a loop around them.
+
+    A first, short run takes what only first runs need.
+    """
     for steps in (20, NOTHING_STEPS):
         trainer = overhead_trainer(library, files, output_dir=folder, max_steps=steps)
         seconds = trainer.train().metrics["train_runtime"]
-    return {"seconds": seconds / steps}
+    return {"seconds": seconds / steps - bare_step(trainer.model, library)}
+
+
+def bare_step(model: Any, library: str) -> float:
+    """Seconds of forward, backward and AdamW of the model that computes nothing."""
+    import torch
+
+    from minift import AdamW
+
+    parameters = list(model.parameters())
+    optimizer = AdamW(parameters) if library == "minift" else torch.optim.AdamW(parameters)
+    ids = torch.ones(EQUAL["per_device_train_batch_size"], NOTHING_TOKENS, dtype=torch.int64)
+
+    def step() -> None:
+        outputs = model(ids)
+        (outputs["loss"] if library == "peer" else outputs.loss_sum).backward()
+        optimizer.step()
+
+    return statistics.median(timed(step) for _ in range(NOTHING_STEPS))
 
 
 def measure_adamw(library: str, files: Path, folder: str, steps: int, precision: str) -> dict:
