@@ -57,8 +57,8 @@ UPWARDS_WHEN_CALLED = {
     ("data.joining", "data.dataset_dict"),
     ("data.dataset_dict", "data.loading"),
 }
-# The core's was 3,200, set before checkpoints and the Accelerator were written. BERT's relatives and
-# save_to_disk went to plugins first (250 lines); what is left is on the path of a run, or an error.
+# The core's was 3,200, set before checkpoints and the Accelerator were written. BERT's relatives
+# and save_to_disk went to plugins first (250 lines); what is left is a run's path, or an error.
 BUDGETS = {"minift/data": 2800, "minift": 3900, "plugins": 4000}
 PEERS = {"transformers", "datasets", "accelerate", "evaluate"}
 BACKENDS = re.compile(r"\b(cuda|xla|tpu|mps|xpu|hpu|torch_xla|huggingface_hub)\b", re.IGNORECASE)
