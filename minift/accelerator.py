@@ -35,8 +35,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from minift import rng
+from minift.atomic import write_text
 from minift.batching import batches, row_order
-from minift.data.storage import write_text
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.weights import save_weights
@@ -318,7 +318,10 @@ class Accelerator:
                 "built": self._built(),
                 "seed": self._seed,
                 "optimizers": optimizers,
-                "schedulers": [[s.seen, s.scheduler.state_dict()] for s in self._schedulers],
+                "schedulers": [
+                    [s.seen, checkpoint.to_json(s.scheduler.state_dict(), "the scheduler's state")]
+                    for s in self._schedulers
+                ],
                 "loaders": [[loader.epoch, loader.seed] for loader in self._loaders],
                 "scaler": scaler.state_dict() if scaler else None,
                 "python": random.getstate(),
@@ -338,6 +341,7 @@ class Accelerator:
             ConfigError: something else was prepared than in the saved run.
         """
         folder = Path(input_dir)
+        checkpoint.recover(folder)
         if "accelerator.json" not in checkpoint.verify(folder)["files"]:
             raise DataError(f"{folder} was not written by save_state")
         said = json.loads((folder / "accelerator.json").read_text(encoding="utf-8"))
@@ -355,7 +359,7 @@ class Accelerator:
             optimizer.forget()
         for scheduler, (seen, state) in zip(self._schedulers, said["schedulers"], strict=True):
             scheduler.seen = seen
-            scheduler.scheduler.load_state_dict(state)
+            scheduler.scheduler.load_state_dict(checkpoint.from_json(state))
         for loader, (epoch, seed) in zip(self._loaders, said["loaders"], strict=True):
             loader.epoch, loader.begun, loader.seed = epoch, False, seed
         if self._device.scaler is not None:
@@ -424,12 +428,17 @@ class PreparedLoader:
             what = "a prepared DataLoader needs batches that can be found by number"
             raise ArgumentError(what, do="use a dataset with a length, and a batch_size")
         self.dataset, self.loader, self.accelerator = loader.dataset, loader, accelerator
-        own = getattr(getattr(loader.batch_sampler, "sampler", None), "generator", None)
+        sampler = getattr(loader.batch_sampler, "sampler", None)
+        own = getattr(sampler, "generator", None)
+        self.without_generator = own is None and hasattr(sampler, "generator")
         self.seed = accelerator._seed if own is None else own.initial_seed()
         self.epoch, self.begun = 0, False
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:  # batch_size, sampler, collate_fn...
+        return getattr(self.__dict__["loader"], name)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.batches()
@@ -464,6 +473,8 @@ class PreparedLoader:
         n = len(self.dataset)  # type: ignore[arg-type]
         shuffles = isinstance(sampler, RandomSampler) and not sampler.replacement
         if not shuffles or len(sampler) != n:
+            if self.without_generator:  # else it draws from the one that dropout uses
+                sampler.generator = rng.torch_generator(self.seed, "order", epoch)
             return iter(cut)
         order = row_order(n, self.seed, epoch)
         return (rows.tolist() for rows in batches(order, cut.batch_size, cut.drop_last))

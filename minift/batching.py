@@ -93,27 +93,59 @@ def loader(
     plan: Sequence[np.ndarray],
     collate: Callable[[Any], dict[str, Any]],
     num_workers: int = 0,
+    seed: int = 0,
+    first: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Collated batches for a plan of row numbers, in its order whatever the number of workers.
 
-    torch's DataLoader draws a seed from the global generator each time it is iterated, which would
-    move the dropout stream; it is given a generator of its own.
+    Args:
+        dataset: whose rows.
+        plan: the rows of each batch.
+        collate: rows to a batch; if it draws random numbers, those of batch k are a stream of
+            their own, in a worker or not, in a resumed run or not.
+        num_workers: processes that collate; 0 for this one.
+        seed: of these streams.
+        first: the number of the plan's first batch.
     """
+    tasks = Tasks(dataset, collate, seed)
+    numbered = list(enumerate(plan, first))
     if num_workers == 0:
-        for rows in plan:
-            yield collate(dataset.__getitems__(rows))
+        yield from map(tasks.__getitem__, numbered)
         return
     import torch
     from torch.utils.data import DataLoader
 
     yield from DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=[rows.tolist() for rows in plan],
-        collate_fn=collate,
+        tasks,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=numbered,
         num_workers=num_workers,
+        # Without one of its own, it draws a seed from the generator that dropout uses.
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=obey_the_parent_alone,
+        collate_fn=as_it_is,  # type: ignore[arg-type]
     )
+
+
+def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    """torch would make tensors of what else is in a batch."""
+    return batch
+
+
+@dataclass
+class Tasks:
+    """Collated batches by (number, rows)."""
+
+    dataset: Dataset
+    collate: Callable[[Any], dict[str, Any]]
+    seed: int
+
+    def __getitem__(self, task: tuple[int, np.ndarray]) -> dict[str, Any]:
+        number, rows = task
+        if type(self.collate) is DataCollatorWithPadding:  # which draws nothing
+            return self.collate(self.dataset.__getitems__(rows))
+        with rng.streams(self.seed, "collate", number):
+            return self.collate(self.dataset.__getitems__(rows))
 
 
 def obey_the_parent_alone(worker: int) -> None:

@@ -6,10 +6,12 @@ number were added to the seed. A hash has neither problem, and it makes resuming
 stream of epoch 3 or of step 700 is computed, not replayed.
 
 Streams in use: ("head NAME",) a new parameter, ("order", epoch) the order of rows,
-("dropout", step) all draws inside one optimizer step.
+("dropout", step) all draws inside one optimizer step, ("collate", batch) those of a collator.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +59,23 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def streams(seed: int, purpose: str, *position: int) -> Iterator[None]:
+    """Let code that draws from the global generators draw from a stream, and put them back."""
+    import random
+
+    import torch
+
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    set_seed(derive(seed, purpose, *position))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])
 
 
 # ------------------------------------------------------------------- the peer's orders, bit by bit

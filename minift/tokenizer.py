@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from minift.atomic import write_text
 from minift.data.column import Column
 from minift.data.padding import Ragged, Runs, as_ragged, pad_columns
-from minift.data.storage import write_text
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
 from minift.plugins import default_manager, find_checkpoint
 

@@ -779,3 +779,30 @@ def test_losses_that_cannot_be_used(folder):
     with pytest.raises(ConfigError, match="clipped already"):
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
     assert json.dumps(optimizer.state_dict()["param_groups"])
+
+
+@pytest.mark.parametrize("kind", ["weighted", "with replacement"])
+def test_any_sampler_without_a_generator_has_a_stream_by_epoch(kind):
+    """Left to the generator that dropout uses, its order would depend on the updates before."""
+    n = 40
+    numbered = [{"input_ids": torch.tensor([i])} for i in range(n)]
+
+    def orders(epochs, skipped=0):
+        set_seed(5)
+        sampler = (
+            WeightedRandomSampler(torch.ones(n), n)
+            if kind == "weighted"
+            else RandomSampler(numbered, replacement=True)
+        )
+        seen = []
+        accelerator = Accelerator(cpu=True)
+        prepared = accelerator.prepare(DataLoader(numbered, batch_size=8, sampler=sampler))
+        for _ in range(epochs):
+            batches = accelerator.skip_first_batches(prepared, skipped) if skipped else prepared
+            seen.append([i for batch in batches for i in batch["input_ids"].flatten().tolist()])
+            torch.rand(7)
+        return seen
+
+    first, second = orders(2)
+    assert first != second and len(first) == n
+    assert orders(1) == [first] and orders(1, skipped=2) == [first[16:]]

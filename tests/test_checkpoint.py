@@ -4,6 +4,8 @@ What happens when processes die in the middle is in tests/faults/test_resume_fau
 """
 
 import json
+import os
+import random
 import shutil
 
 import numpy as np
@@ -14,11 +16,13 @@ from tiny import make_model, make_rows
 from minift import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    DataCollatorWithPadding,
     Dataset,
     EarlyStoppingCallback,
     Trainer,
     TrainingArguments,
     hookimpl,
+    load_from_disk,
 )
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
 from minift.training import checkpoint
@@ -164,6 +168,99 @@ def test_anybodys_optimizer_and_schedule_resume(folder, tmp_path, kind):
     assert_same(outcome(whole), outcome(resumed))
 
 
+class Stairs:
+    """A factor that LambdaLR saves by its attributes: a dict with numbers for keys."""
+
+    def __init__(self):
+        self.steps = {0: 1.0, 4: 0.5, 8: 0.1}
+
+    def __call__(self, step):
+        return self.steps[max(k for k in self.steps if k <= step)]
+
+
+SCHEDULES = torch.optim.lr_scheduler
+BUILD = {
+    "milestones": lambda o: SCHEDULES.MultiStepLR(o, [6, 9], 0.1),
+    "one after another": lambda o: SCHEDULES.SequentialLR(
+        o, [SCHEDULES.LinearLR(o, 0.1, 1.0, 3), SCHEDULES.MultiStepLR(o, [5], 0.1)], [3]
+    ),
+    "an object's dict": lambda o: SCHEDULES.LambdaLR(o, Stairs()),
+    "one cycle": lambda o: SCHEDULES.OneCycleLR(o, 1e-2, 12),
+}
+
+
+@pytest.mark.parametrize("kind", BUILD)
+def test_a_schedule_whose_state_json_alone_cannot_hold_resumes(folder, tmp_path, kind):
+    """Keys that are numbers come back as texts from JSON, and the milestones are never met."""
+
+    def own():
+        model = AutoModelForSequenceClassification.from_pretrained(folder, seed=3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return model, (optimizer, BUILD[kind](optimizer))
+
+    model, optimizers = own()
+    whole = trainer(folder, tmp_path / "a", model=model, optimizers=optimizers)
+    whole.train()
+    for step in (2, 5, 8):
+        model, optimizers = own()
+        resumed = trainer(folder, tmp_path / "b", model=model, optimizers=optimizers)
+        resumed.train(resume_from_checkpoint=tmp_path / "a" / f"checkpoint-{step}")
+        assert_same(outcome(whole), outcome(resumed))
+
+
+def test_what_cannot_be_saved_is_said_before_the_first_step(folder, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(folder, seed=3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(1e-3))
+    trained = trainer(folder, tmp_path / "run", model=model, optimizers=(optimizer, None))
+    with pytest.raises(ConfigError, match="cannot be saved in a checkpoint"):
+        trained.train()
+    assert trained.state.global_step == 0 and not (tmp_path / "run").exists()
+
+
+def test_a_schedule_that_waits_for_a_metric_is_refused(folder, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(folder, seed=3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    plateau = SCHEDULES.ReduceLROnPlateau(optimizer)
+    with pytest.raises(ConfigError, match="depend on the step"):
+        trainer(folder, None, model=model, optimizers=(optimizer, plateau)).train()
+
+
+class Careless:
+    """A collator that masks tokens at random, from all three global generators."""
+
+    def __init__(self, tokenizer):
+        self.pad = DataCollatorWithPadding(tokenizer)
+        self.drawn = []
+
+    def __call__(self, rows):
+        batch = self.pad(rows)
+        draws = (random.random(), np.random.rand(), float(torch.rand(())))
+        self.drawn.append(draws)
+        shape = batch["input_ids"].shape
+        mask = torch.rand(shape) < sum(draws) / 10
+        batch["input_ids"] = batch["input_ids"].masked_fill(mask, 1)
+        return batch
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_collator_that_draws_is_resumed_too(folder, tmp_path, workers):
+    """Workers or not, and from wherever it goes on: batch k of a run is always the same."""
+
+    def train(name, workers=0, **options):
+        trained = trainer(folder, tmp_path / name, dataloader_num_workers=workers)
+        trained.run.collate = Careless(trained.processing_class)
+        trained.train(**options)
+        return trained
+
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    whole = train("whole")
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    draws = whole.run.collate.drawn
+    assert len(set(draws)) >= 21  # of 7 batches an epoch none repeats in the next
+    resumed = train("b", workers, resume_from_checkpoint=tmp_path / "whole" / "checkpoint-5")
+    assert_same(outcome(whole), outcome(resumed))
+
+
 class Tied(torch.nn.Module):
     """A stranger's model whose one matrix has two names, with a buffer that is saved."""
 
@@ -220,6 +317,7 @@ def test_early_stopping_decides_as_the_uninterrupted_run(folder, tmp_path):
     whole = trainer(folder, tmp_path / "a", **settings)
     whole.train()
     assert whole.state.stop_reason and whole.state.global_step == 8
+    assert checkpoints(tmp_path / "a")[-1] == "checkpoint-8"
     for step in (3, 7, 8):
         resumed = trainer(folder, tmp_path / "b", **settings)
         resumed.train(resume_from_checkpoint=tmp_path / "a" / f"checkpoint-{step}")
@@ -387,6 +485,75 @@ def test_another_run_is_not_resumed(folder, tmp_path, changed, name):
     assert name in str(caught.value)
 
 
+def test_another_model_optimizer_or_evaluation_is_not_resumed(folder, tmp_path):
+    """Dropout of another rate, or another schedule, would go on without a word."""
+    trainer(folder, tmp_path / "run", save_steps=6).train()
+
+    def refused(name, change, optimizers=(None, None), model=None):
+        other = trainer(folder, tmp_path / "run", model=model, optimizers=optimizers)
+        change(other)
+        with pytest.raises(ConfigError, match="other settings") as caught:
+            other.train(resume_from_checkpoint=True)
+        assert name in str(caught.value)
+
+    refused("config", lambda t: setattr(t.model.config, "hidden_dropout_prob", 0.0))
+    fewer = trainer(folder, None).run.eval_dataset.select(range(9))
+    refused("eval_dataset", lambda t: setattr(t.run, "eval_dataset", fewer))
+    model = AutoModelForSequenceClassification.from_pretrained(folder, seed=3)
+    sgd = torch.optim.SGD(model.parameters(), lr=1e-3)
+    refused("optimizer", lambda t: None, (sgd, None), model)
+
+
+def test_the_same_rows_from_elsewhere_are_the_same_rows(folder, tmp_path):
+    """A machine that took the place of another has downloaded its files again."""
+    whole = trainer(folder, tmp_path / "run", save_steps=6)
+    path = tmp_path / "copy.arrow"
+    whole.run.train_dataset.save_to_disk(path)
+    whole.train()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-12")
+    resumed = trainer(folder, tmp_path / "run", save_steps=6)
+    resumed.run.train_dataset = load_from_disk(path)
+    assert resumed.run.train_dataset.fingerprint
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(outcome(whole), outcome(resumed))
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("nowhere", "no such folder"), ("run", "a run folder, with checkpoint-6, checkpoint-12")],
+)
+def test_a_path_that_is_no_checkpoint(folder, tmp_path, where, message):
+    trainer(folder, tmp_path / "run", save_steps=6).train()
+    with pytest.raises(MissingFileError) as caught:
+        trainer(folder, tmp_path / "run").train(resume_from_checkpoint=tmp_path / where)
+    assert message in str(caught.value)
+    with pytest.raises(ConfigError, match="output_dir is None"):
+        trainer(folder, None).train(resume_from_checkpoint=True)
+
+
+def test_the_same_trainer_goes_on_after_an_interruption(folder, tmp_path):
+    """As in a notebook: stop the cell, and train again from what was saved."""
+
+    class Interrupt:
+        at = 7
+
+        @hookimpl
+        def minift_step_end(self, run):
+            if run.state.global_step == self.at:
+                Interrupt.at = None
+                raise KeyboardInterrupt
+
+    trained = trainer(folder, tmp_path / "run", callbacks=[Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        trained.train()
+    trained.train(resume_from_checkpoint=True)
+    whole = trainer(folder, None)
+    whole.train()
+    assert_same(outcome(whole), outcome(trained))
+    with pytest.raises(ConfigError, match="trained already"):
+        trained.train()
+
+
 def test_what_does_not_change_the_weights_may_change(folder, tmp_path):
     whole = trainer(folder, tmp_path / "run", save_steps=6, eval_strategy="no")
     whole.train()
@@ -432,6 +599,58 @@ def test_rotation_and_resuming_leave_other_runs_alone(folder, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoint-12")  # the second run's: the first's remains
     with pytest.raises(MissingFileError):
         trainer(folder, tmp_path / "run", seed=7).train(resume_from_checkpoint=True)
+
+
+def test_a_folder_of_the_users_is_put_aside_and_not_deleted(folder, tmp_path):
+    mine = tmp_path / "run" / "checkpoint-6"
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("mine")
+    trainer(folder, tmp_path / "run", save_steps=6, save_total_limit=1).train()
+    (aside,) = (tmp_path / "run").glob("checkpoint-6.unknown-*")
+    assert (aside / "thesis.txt").read_text() == "mine"
+
+
+def test_rotation_prefers_what_the_run_goes_on_from(folder, tmp_path):
+    """A later checkpoint, damaged, must not push out a valid one."""
+    trainer(folder, tmp_path / "run", save_steps=4).train()
+    for name in ("checkpoint-12", "checkpoint-8"):
+        flip(tmp_path / "run" / name / "model.safetensors")
+    resumed = trainer(folder, tmp_path / "run", save_steps=6, save_total_limit=2)
+
+    class Look:
+        found = None
+
+        @hookimpl
+        def minift_checkpoint_saved(self, run, path):
+            Look.found = Look.found or checkpoints(run.folder)
+
+    resumed.run.manager.register(Look())
+    resumed.train(resume_from_checkpoint=True)
+    assert Look.found == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_a_kill_between_the_two_renames_is_put_right(folder, tmp_path):
+    trained = trainer(folder, tmp_path / "run", save_steps=6)
+    trained.train()
+    saved = tmp_path / "run" / "checkpoint-12"
+    hidden = f".checkpoint-12.tmp-{trained.run.id}"
+    os.rename(saved, saved.with_name(f"{hidden}-old"))
+    saved.with_name(hidden).mkdir()
+    resumed = trainer(folder, tmp_path / "run", save_steps=6)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(outcome(trained), outcome(resumed))
+    assert not list((tmp_path / "run").glob(".*"))
+    checkpoint.verify(saved)
+
+
+def test_metrics_of_numpys_and_torchs_types(folder, tmp_path):
+    trained = trainer(folder, tmp_path / "run", metric_for_best_model="b")
+    odd = {"a": np.float32(0.5), "b": torch.tensor(2.0), "c": np.bool_(True), "d": np.arange(2)}
+    trained.run.compute_metrics = lambda prediction: odd
+    trained.train()
+    record = next(r for r in trained.state.log_history if "eval_a" in r)
+    assert (record["eval_a"], record["eval_b"], record["eval_c"]) == (0.5, 2.0, True)
+    assert record["eval_d"] == [0, 1] and trained.state.best_metric == 2.0
 
 
 def test_no_space_is_said_before_anything_is_written(folder, tmp_path, monkeypatch):

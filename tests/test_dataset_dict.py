@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -352,3 +353,29 @@ def test_what_both_kinds_of_saving_take(tmp_path, splits):
         with pytest.raises(TypeError, match="storage_options"):
             thing.save_to_disk(tmp_path / "new", storage_options={})
     assert not (tmp_path / "new").exists()
+
+
+def test_overwrite_replaces_saved_datasets_and_nothing_else(tmp_path):
+    """A training checkpoint has a state.json too."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "state.json").write_text("{}")
+    with pytest.raises(DataError, match="not empty"):
+        Dataset.from_dict({"a": [1]}).save_to_disk(tmp_path / "other", overwrite=True)
+    assert (tmp_path / "other" / "state.json").read_text() == "{}"
+
+
+def test_an_interrupt_while_overwriting_brings_the_old_one_back(tmp_path, monkeypatch):
+    Dataset.from_dict({"a": [1]}).save_to_disk(tmp_path / "saved")
+    replace = os.replace
+
+    def interrupted(source, target):
+        if Path(target) == tmp_path / "saved" and not str(source).endswith("-old"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Dataset.from_dict({"a": [2]}).save_to_disk(tmp_path / "saved", overwrite=True)
+    monkeypatch.undo()
+    assert load_from_disk(tmp_path / "saved")["a"][:] == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]

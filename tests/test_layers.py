@@ -18,7 +18,7 @@ CORE = ROOT / "minift"
 
 # A file imports only from rows above it (imports for type checking apart).
 ROWS = [
-    ["errors"],
+    ["errors", "atomic"],
     ["hookspecs", "rng"],
     ["plugins"],
     ["device"],
@@ -59,7 +59,7 @@ UPWARDS_WHEN_CALLED = {
 }
 # The core's was 3,200, set before checkpoints and the Accelerator were written. BERT's relatives
 # and save_to_disk went to plugins first (250 lines); what is left is a run's path, or an error.
-BUDGETS = {"minift/data": 2800, "minift": 3900, "plugins": 4000}
+BUDGETS = {"minift/data": 2800, "minift": 4100, "plugins": 4000}
 PEERS = {"transformers", "datasets", "accelerate", "evaluate"}
 BACKENDS = re.compile(r"\b(cuda|xla|tpu|mps|xpu|hpu|torch_xla|huggingface_hub)\b", re.IGNORECASE)
 

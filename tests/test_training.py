@@ -467,6 +467,37 @@ def test_ctrl_c_leaves_a_folder_that_says_so(folder, tmp_path):
     assert said["status"] == "interrupted" and said["state"]["global_step"] == 3
 
 
+def test_early_stopping_does_not_count_evaluations_by_hand(folder, tmp_path):
+    """transformers counts them, and stops training early for a look at other rows."""
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "learning_rate": 0.0}
+    stopped = trainer(folder, tmp_path, callbacks=[EarlyStoppingCallback(3)], **settings)
+    stopped.evaluate()
+    stopped.evaluate()
+    stopped.train()
+    assert stopped.state.global_step == 8
+
+
+@pytest.mark.parametrize(
+    ("scores", "threshold", "at"),
+    [
+        ([1.0, 0.95, 0.90, 0.85], 0.08, 3),  # a little better each time, and never enough
+        ([1.0, 0.9, 0.95, 0.8, 0.8], 0.05, None),
+        ([1.0, float("nan"), float("nan")], 0.0, 3),
+    ],
+)
+def test_early_stopping_compares_with_the_best_so_far(scores, threshold, at):
+    """As transformers does: what is better at all is the best, what is enough resets patience."""
+    from types import SimpleNamespace
+
+    args = SimpleNamespace(metric_for_best_model=None, greater_is_better=None)
+    callback = EarlyStoppingCallback(2, threshold)
+    state = SimpleNamespace(scores=[])
+    for n, score in enumerate(scores, 1):
+        state.scores.append(score)
+        reason = callback.minift_should_stop(SimpleNamespace(args=args, state=state))
+        assert (reason is not None) == (at is not None and n >= at)
+
+
 def test_early_stopping_counts_evaluations_without_improvement(folder, tmp_path):
     made = trainer(
         folder,
@@ -661,6 +692,49 @@ def test_older_spellings_are_understood():
     args = TrainingArguments("x", evaluation_strategy="epoch", warmup_ratio=0.1, no_cuda=True)
     assert args.eval_strategy == "epoch" and args.use_cpu is True
     assert args.warmup(105) == 11
+
+
+def test_arguments_that_say_what_minift_does_anyway(tmp_path):
+    """A script that spells the peer's defaults out runs unchanged."""
+    given = {
+        "push_to_hub": False,
+        "report_to": "none",
+        "optim": "adamw_torch",
+        "log_level": "passive",
+        "save_safetensors": True,
+        "dataloader_pin_memory": True,
+        "enable_jit_checkpoint": True,
+        "gradient_checkpointing": False,
+        "tf32": None,
+        "remove_unused_columns": True,
+        "average_tokens_across_devices": True,
+    }
+    TrainingArguments(str(tmp_path), **given, learning_rate=np.float32(1e-3)).to_dict()
+    assert TrainingArguments("x", report_to=["none"], seed=np.int64(3)).seed == 3
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"precision": "fp32", "bf16": True},
+        {"use_cpu": True, "device": "other:0"},
+        {"eval_steps": 0},
+        {"max_grad_norm": -1},
+        {"load_best_model_at_end": True},
+        {"save_strategy": "best"},
+        {"save_total_limit": 0},
+        {"label_smoothing_factor": 1.0},
+    ],
+)
+def test_arguments_that_contradict_each_other(given):
+    with pytest.raises(ConfigError):
+        TrainingArguments("x", **given)
+
+
+@pytest.mark.parametrize("given", [{"learning_rate": "5e-5"}, {"warmup_ratio": 1.0}])
+def test_arguments_of_another_type_or_beyond_their_end(given):
+    with pytest.raises(ArgumentError):
+        TrainingArguments("x", **given)
 
 
 @pytest.mark.parametrize(

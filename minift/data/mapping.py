@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from minift import atomic
 from minift.data import cache, storage, worker
 from minift.data.apply import TOKENS, Part, Plan, apply, join
 from minift.data.dataset import Dataset
@@ -299,7 +300,7 @@ def write_shard(work: Path, i: int, part: Part) -> Part:
     part = replace(part, file=file)
     said = {"rows": [part.rows.start, part.rows.stop], "popped": sorted(part.popped)}
     text = json.dumps({**said, "runs": sorted(part.runs), "file": file})
-    storage.write_text(work / f"{i:05d}.json", text)
+    atomic.write_text(work / f"{i:05d}.json", text)
     return part
 
 

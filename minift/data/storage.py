@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from minift.atomic import sync_folder, write_text
 from minift.errors import DataError
 
 BATCH_BYTES = 32 << 20  # few, large record batches: random access pays for each one it must search
@@ -214,25 +215,3 @@ def crc32(path: Path) -> int:
         while block := file.read(1 << 20):
             value = zlib.crc32(block, value)
     return value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all, and still there after a crash."""
-    scratch = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:12]}")
-    try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:  # a full disk is not filled by what failed
-        scratch.unlink(missing_ok=True)
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut (not possible, nor needed, on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)

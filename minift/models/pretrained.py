@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minift.data.storage import write_text
+from minift.atomic import write_text
 from minift.errors import ConfigError, DataError
 from minift.models.config import EncoderConfig
 from minift.models.packing import Packing

@@ -23,7 +23,7 @@ ALIASES: dict[str, str] = {
 
 # Names that people know from elsewhere, and why they are not here. The value that switches them off
 # says what minift does anyway, and is taken.
-OFF: tuple[Any, ...] = (None, False, "none", "", [])
+OFF: tuple[Any, ...] = (None, False, "none", "", [], ["none"])
 ABSENT = {
     "push_to_hub": "nothing is uploaded during training",
     "report_to": "metrics.jsonl is always written; trackers are plugins that listen to minift_log",
@@ -32,6 +32,21 @@ ABSENT = {
     "label_names": "the label column is label, labels or label_ids: rename yours",
     "ignore_data_skip": "resuming goes on with the very next row, at no cost",
     "overwrite_output_dir": "a new run replaces what has the same name and leaves the rest",
+    "enable_jit_checkpoint": "SIGTERM always saves",
+    "average_tokens_across_devices": "the mean is always over all items",
+    "restore_callback_states_from_checkpoint": "callbacks decide by what the checkpoint holds",
+    "save_safetensors": "nothing else is written",
+    "log_level": "what is printed is little; -p no:progress leaves the rest out",
+    "gradient_checkpointing": "models of this size fit in memory",
+    "activation_checkpointing": "models of this size fit in memory",
+    "eval_accumulation_steps": "each batch's logits go to the host at once",
+    "prediction_loss_only": "logits are small",
+    "dataloader_pin_memory": "the device's plugin decides that",
+    "tf32": "the device's plugin decides that",
+    "length_column_name": "lengths are those of input_ids",
+    "do_train": "call trainer.train()",
+    "do_eval": "call trainer.evaluate()",
+    "do_predict": "call trainer.predict()",
     "auto_find_batch_size": "it would change what is computed",
     "fsdp": "models of this size fit one device",
     "deepspeed": "models of this size fit one device",
@@ -44,6 +59,11 @@ ABSENT = {
 # Values of absent arguments that name what minift does.
 AS_HERE = (
     ("remove_unused_columns", True),
+    ("enable_jit_checkpoint", True),
+    ("average_tokens_across_devices", True),
+    ("save_safetensors", True),
+    ("log_level", "passive"),
+    ("dataloader_pin_memory", True),
     ("optim", "adamw_torch"),
     ("optim", "adamw_torch_fused"),
 )
@@ -146,12 +166,17 @@ class TrainingArguments:
         values["output_dir"] = None if output_dir is None else str(output_dir)
         if given.pop("group_by_length", False):  # as it was before there were three strategies
             given.setdefault("train_sampling_strategy", "group_by_length")
+        if (given.get("warmup_ratio") or 0) >= 1:
+            raise ArgumentError("warmup_ratio must be below 1", got=given["warmup_ratio"])
         for name, value in given.items():
             if name in ABSENT and (value in OFF or (name, value) in AS_HERE):
                 continue
             today = checked_name(name, list(known))
             if today != name and today in given:
                 raise ArgumentError(f"{name} and {today} are one argument", do="pass one of them")
+            value = value.item() if hasattr(value, "item") else value  # a number of numpy's
+            if isinstance(value, str) and isinstance(known[today].default, int | float):
+                raise ArgumentError(f"{name} must be a number", got=repr(value))
             values[today] = value
         for name, value in values.items():
             setattr(self, name, value)
@@ -172,11 +197,18 @@ class TrainingArguments:
         for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 wrong.append(f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}")
+        for kind in ("bf16", "fp16"):
+            if getattr(self, kind) and self.precision not in ("auto", kind):
+                wrong.append(f"{kind}=True and precision={self.precision!r} contradict each other")
+        if self.use_cpu and self.device not in ("auto", "cpu"):
+            wrong.append(f"use_cpu=True and device={self.device!r} contradict each other")
         if self.bf16 and self.fp16:
             wrong.append("bf16 and fp16 cannot both be chosen")
         if self.logging_steps != "auto" and float(self.logging_steps) <= 0:
             wrong.append(f"logging_steps must be positive or auto, got {self.logging_steps}")
-        if self.save_steps <= 0 or (self.eval_steps or 1) <= 0:
+        if self.max_grad_norm < 0:
+            wrong.append("max_grad_norm must not be negative; 0 means no clipping")
+        if self.save_steps <= 0 or (self.eval_steps is not None and self.eval_steps <= 0):
             wrong.append("save_steps and eval_steps must be positive")
         if self.save_total_limit is not None and self.save_total_limit < 1:
             wrong.append("save_total_limit must be at least 1, or None for no limit")

@@ -1,7 +1,7 @@
 """Callbacks: plugins for one run, passed as `Trainer(callbacks=[...])`.
 
 Each is an object with methods marked `@hookimpl`, as any plugin. What a callback needs for a
-decision it reads from `run.state.log_history`, which survives an interruption.
+decision it reads from `run.state`, which survives an interruption.
 """
 
 import math
@@ -29,14 +29,13 @@ class EarlyStoppingCallback:
     @hookimpl
     def minift_should_stop(self, run: Any) -> str | None:
         name, greater = best_metric_of(run.args)
-        values = [record[name] for record in run.state.log_history if name in record]
         best, waited = None, 0
-        for value in values:
-            if math.isnan(value):  # never the best
-                waited += 1
-                continue
-            better = best is None or (value - best if greater else best - value) > self.threshold
-            best, waited = (value, 0) if better else (best, waited + 1)
+        for value in run.state.scores:
+            gain = None if best is None else (value - best if greater else best - value)
+            better = gain is None or gain > self.threshold  # NaN is never better
+            waited = 0 if better and not math.isnan(value) else waited + 1
+            if not math.isnan(value) and (gain is None or gain > 0):
+                best = value
         if waited < max(self.patience, 1):
             return None
         return f"{name} has not improved on {best} for {waited} evaluation(s)"

@@ -18,6 +18,8 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain
@@ -27,7 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minift.data.storage import sync_folder, write_text
+from minift.atomic import replace_folder, sync_folder, write_text
+from minift.data.dataset import Dataset
+from minift.data.fingerprint import column_digest, fingerprint
 from minift.device import Device
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
 from minift.models.pretrained import PretrainedModel
@@ -37,6 +41,7 @@ from minift.training.run import Run, TrainerState
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
+PAIRS, COUNTS = "(key, value)", "(key, count)"  # mark a dict, a Counter with keys that are no text
 
 # ------------------------------------------------------------------ a folder: whole, or not there
 
@@ -54,19 +59,17 @@ def new_folder(folder: Path, meta: Mapping[str, Any], size: int) -> Iterator[Pat
         TrainingError: there is no space, or writing failed; what was there is as it was.
     """
     scratch = folder.with_name(f".{folder.name}.tmp-{meta['run']}")
-    old = scratch.with_name(f"{scratch.name}-old")
     try:
-        shutil.rmtree(scratch, ignore_errors=True)  # what a kill left
         folder.parent.mkdir(parents=True, exist_ok=True)
+        recover(folder)
         check_space(folder.parent, size)
         scratch.mkdir()
         yield scratch
         write_text(scratch / MANIFEST, json.dumps({**meta, "files": sums(scratch)}, indent=1))
         sync_folder(scratch)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(scratch, folder)
-        sync_folder(folder.parent)
+        if folder.exists() and run_of(folder) is None:  # nobody knows whose: it is not deleted
+            os.replace(folder, folder.with_name(f"{folder.name}.unknown-{uuid.uuid4().hex[:8]}"))
+        replace_folder(scratch, folder)
     except Exception as error:  # the safetensors library raises errors of its own
         if isinstance(error, TrainingError) or not is_about_files(error):
             raise
@@ -77,10 +80,15 @@ def new_folder(folder: Path, meta: Mapping[str, Any], size: int) -> Iterator[Pat
             do="make space, then resume from the newest checkpoint: all that was saved is intact",
         ) from None
     finally:
-        if old.exists() and not folder.exists():  # interrupted between the two
-            os.replace(old, folder)
-        for left in (scratch, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Put right what a kill in the middle of `new_folder` left beside a folder."""
+    for half in folder.parent.glob(f".{folder.name}.tmp-*"):
+        if half.name.endswith("-old") and not folder.exists():  # between the two renames
+            os.replace(half, folder)
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def is_about_files(error: Exception) -> bool:
@@ -144,7 +152,11 @@ def listed(output_dir: Path) -> list[Path]:
     """The folders called checkpoint-STEP, oldest first."""
     found = output_dir.glob(f"{PREFIX}*") if output_dir.is_dir() else ()
     numbered = [p for p in found if p.name.removeprefix(PREFIX).isdigit() and p.is_dir()]
-    return sorted(numbered, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    return sorted(numbered, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix(PREFIX))
 
 
 def run_of(folder: Path) -> str | None:
@@ -187,6 +199,7 @@ def rotate(saved: Path, run: str, limit: int | None) -> None:
     earlier checkpoint, because these were damaged for example.
     """
     others = [p for p in listed(saved.parent) if p != saved and run_of(p) == run]
+    others.sort(key=lambda folder: step_of(folder) < step_of(saved))  # these go on from `saved`
     for folder in others[: max(0, len(others) + 1 - limit)] if limit else ():
         remove(folder, run)
     remove_halves(saved.parent, run)
@@ -194,13 +207,13 @@ def rotate(saved: Path, run: str, limit: int | None) -> None:
 
 def remove_halves(output_dir: Path, run: str) -> None:
     """What a run left that was killed while it wrote or removed a folder."""
-    for folder in output_dir.glob(f".*.tmp-{run}*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for half in output_dir.glob(f".*.tmp-{run}*"):
+        recover(output_dir / half.name[1:].partition(".tmp-")[0])
 
 
 def remove(folder: Path, run: str) -> None:
     """Out of the way in one step, so that a kill leaves no half of it under its own name."""
-    gone = folder.with_name(f".{folder.name}.tmp-{run}-old")
+    gone = folder.with_name(f".{folder.name}.tmp-{run}-gone")
     with contextlib.suppress(OSError):
         os.replace(folder, gone)
     shutil.rmtree(gone, ignore_errors=True)
@@ -276,11 +289,14 @@ def optimizer_state(
         if any(id(p) not in names for p in group["params"]):
             raise ConfigError("the optimizer has a parameter that the model does not have")
         own = [names[id(p)] for p in group["params"]]
-        groups.append({**{k: v for k, v in group.items() if k != "params"}, "params": own})
+        plain = {k: v for k, v in group.items() if k != "params"}
+        groups.append({**to_json(plain, "the optimizer's setting"), "params": own})
         for name, p in zip(own, group["params"], strict=True):
             for key, value in optimizer.state.get(p, {}).items():
-                kind = tensors if isinstance(value, Tensor) else rest
-                kind[f"{name}:{key}"] = value
+                if isinstance(value, Tensor):
+                    tensors[f"{name}:{key}"] = value
+                else:
+                    rest[f"{name}:{key}"] = to_json(value, f"the optimizer's {key}")
     return device.to_host(tensors), {"groups": groups, "rest": rest}
 
 
@@ -303,13 +319,45 @@ def restore_optimizer(
         refuse_other_names(got, expected, "the checkpoint's optimizer updates other parameters")
         raise ConfigError("the checkpoint's optimizer has its parameters in other groups")
     state: dict[str, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *said["rest"].items()]:
+    for key, value in [*tensors.items(), *from_json(said["rest"]).items()]:
         name, _, entry = key.rpartition(":")
         state.setdefault(name, {})[entry] = value
     numbers = {name: i for i, name in enumerate(chain.from_iterable(saved))}
     groups = [{**g, "params": [numbers[n] for n in g["params"]]} for g in said["groups"]]
     by_number = {numbers[name]: entries for name, entries in state.items()}
     optimizer.load_state_dict({"state": by_number, "param_groups": groups})
+
+
+def to_json(value: Any, what: str) -> Any:
+    """A state as JSON that `from_json` turns back; other keys than strings become pairs.
+
+    Raises:
+        ConfigError: JSON has no form for a value in it; names it by `what`.
+    """
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: to_json(inner, f"{what}.{key}") for key, inner in value.items()}
+        kind = COUNTS if isinstance(value, Counter) else PAIRS
+        return {kind: [[key, to_json(inner, f"{what}.{key}")] for key, inner in value.items()]}
+    if isinstance(value, list | tuple):
+        return [to_json(inner, what) for inner in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ConfigError(
+        f"{what} cannot be saved in a checkpoint",
+        got=type(value).__name__,
+        expected="numbers, texts, and lists and dicts of them",
+        do="use a float instead of a tensor; or save_strategy='no'",
+    )
+
+
+def from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        if COUNTS in value:
+            return Counter(dict(value[COUNTS]))
+        pairs = value.get(PAIRS, value.items())
+        return {key: from_json(inner) for key, inner in pairs}
+    return [from_json(inner) for inner in value] if isinstance(value, list) else value
 
 
 def size_of(model: nn.Module) -> int:
@@ -346,16 +394,34 @@ def save(run: Run) -> None:
 
 def state_of(run: Run) -> dict[str, Any]:
     """What a run is made of beside its tensors, as JSON."""
-    assert run.train_dataset is not None
     return {
         "state": asdict(run.state),
         "window": run.window.sums(),
-        "schedule": run.scheduler.state_dict(),
+        "schedule": to_json(run.scheduler.state_dict(), "the schedule's state"),
         "scaler": run.device.scaler.state_dict() if run.device.scaler else None,
         "arguments": run.args.to_dict(),
-        "data": run.train_dataset.fingerprint,
+        "parts": parts_of(run),
         "device": run.device.kind,
     }
+
+
+def parts_of(run: Run) -> dict[str, Any]:
+    """What else than the arguments decides what a run computes."""
+    family = run.model if isinstance(run.model, PretrainedModel) else None
+    parts = {
+        "train_dataset": run.digests.get("train"),
+        "eval_dataset": run.digests.get("eval"),
+        "model's config": family.config.to_dict() if family else None,
+        "optimizer": type(run.optimizer).__name__,
+        "schedule": type(run.scheduler).__name__,
+    }
+    return json.loads(json.dumps(parts, default=str))
+
+
+def content_of(dataset: Dataset) -> str:
+    """A digest of the rows themselves, wherever they were read from and whenever."""
+    columns = [(n, column_digest(dataset.table(columns=[n]).column(n))) for n in dataset.features]
+    return fingerprint("content", columns)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -382,29 +448,32 @@ def restore(run: Run, folder: Path) -> None:
     load_model(run.model, folder)
     tensors = read_tensors(folder / "optimizer.safetensors")
     restore_optimizer(run.optimizer, run.model, tensors, said["optimizer"])
-    run.scheduler.load_state_dict(said["schedule"])
+    run.scheduler.load_state_dict(from_json(said["schedule"]))
     if run.device.scaler is not None:
         run.device.scaler.load_state_dict(said["scaler"])
     run.window.restore(said["window"])
     run.state, run.id = TrainerState(**said["state"]), run_of(folder) or run.id
+    if run.args.load_best_model_at_end:
+        try:
+            best_of(run)
+        except DataError as error:  # a better one may follow; else the end will ask for this
+            run.say(f"the best model so far cannot be loaded: {error}")
     if said["device"] != run.device.kind:
         run.say(f"saved on {said['device']}: on {run.device.kind} results are equal to rounding")
 
 
 def refuse_other_run(run: Run, said: Mapping[str, Any], folder: Path) -> None:
     """A run goes on as it began, or the result would be neither one nor the other."""
-    assert run.train_dataset is not None
-    then, now = said["arguments"], run.args.to_dict()
-    then["max_steps"], now["max_steps"] = said["state"]["max_steps"], run.state.max_steps
-    other = [name for name in DECISIVE if then.get(name) != now[name]]
-    if said["data"] != run.train_dataset.fingerprint:
-        other.append("train_dataset")
-        then["train_dataset"], now["train_dataset"] = said["data"], run.train_dataset.fingerprint
+    then = {**said["arguments"], "max_steps": said["state"]["max_steps"], **said["parts"]}
+    now = {**run.args.to_dict(), "max_steps": run.state.max_steps, **parts_of(run)}
+    other = [name for name in (*DECISIVE, *said["parts"]) if then.get(name) != now[name]]
+    if now["eval_dataset"] is None or then["eval_dataset"] is None:  # or not evaluated on
+        other = [name for name in other if name != "eval_dataset"]
     if other:
         raise ConfigError(
             f"{folder} was saved by a run with other settings",
-            got=", ".join(f"{name}={now[name]!r}" for name in other),
-            expected=", ".join(f"{name}={then.get(name)!r}" for name in other),
+            got=", ".join(f"{name}={now[name]!r:.200}" for name in other),
+            expected=", ".join(f"{name}={then.get(name)!r:.200}" for name in other),
             do="resume with those of the saved run, or start a new run from the model in there",
         )
 
@@ -443,8 +512,15 @@ def load_best(run: Run) -> None:
     Raises:
         DataError: they are gone or damaged; the last ones are in the newest checkpoint.
     """
-    if run.state.best_model_checkpoint is not None:
-        folder = Path(run.state.best_model_checkpoint)
-        folder = folder if folder.is_dir() else run.folder / folder.name  # the run was moved
-        verify(folder)
+    if (folder := best_of(run)) is not None:
         load_model(run.model, folder)
+
+
+def best_of(run: Run) -> Path | None:
+    """The folder of the best model, verified; it may have moved with the run."""
+    if run.state.best_model_checkpoint is None:
+        return None
+    folder = Path(run.state.best_model_checkpoint)
+    folder = folder if folder.is_dir() else run.folder / folder.name
+    verify(folder)
+    return folder

@@ -27,7 +27,7 @@ from minift.training import checkpoint
 from minift.training.arguments import interval
 from minift.training.callbacks import best_metric_of
 from minift.training.evaluation import evaluate, loss_of
-from minift.training.run import Run
+from minift.training.run import Run, plain
 
 
 def train(run: Run) -> None:
@@ -45,7 +45,8 @@ def train(run: Run) -> None:
         epoch, done = divmod(state.global_step, per_epoch)
         groups = epoch_plan(run, epoch)[done:]  # O(1) seek: an epoch's plan is a function
         plan = [rows for group in groups for rows in group]  # the same, batch by batch
-        stream = run.batches(run.train_dataset, plan)
+        number = state.global_step * args.gradient_accumulation_steps  # of the plan's first batch
+        stream = run.batches(run.train_dataset, plan, number)
 
         for group in groups:
             device.seed(rng.derive(args.seed, "dropout", state.global_step))
@@ -118,7 +119,7 @@ class Window:
             finite = finite & torch.isfinite(norm)
         self.bad_step = torch.where((self.halted == 0) & ~finite, float(step), self.bad_step)
         self.halted = torch.maximum(self.halted, (~finite).to(self.halted.dtype))
-        self.loss, self.count, self.norm = self.loss + loss, self.count + count, norm
+        self.loss, self.count, self.norm = self.loss + loss.float(), self.count + count, norm
 
     def fetch(self, run: Run, keep: bool = False) -> dict[str, float]:
         """The record of the window, on the host.
@@ -215,6 +216,8 @@ def saving_due(run: Run, per_epoch: int, improved: bool) -> bool:
     args = run.args
     if args.output_dir is None or args.save_strategy == "best":
         return args.output_dir is not None and improved
+    if run.state.stop_reason and args.save_strategy != "no":
+        return True
     return due(run, args.save_strategy, interval(args.save_steps, run.state.max_steps), per_epoch)
 
 
@@ -232,7 +235,10 @@ def evaluate_and_compare(run: Run) -> bool:
             f"metric_for_best_model={run.args.metric_for_best_model!r} is not measured",
             expected=", ".join(result.metrics),
         )
-    if value is None or math.isnan(value):
+    if value is None:
+        return False
+    run.state.scores.append(value := plain(value))
+    if math.isnan(value):
         return False
     if best is not None and not (value > best if greater else value < best):
         return False

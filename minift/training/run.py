@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minift.atomic import write_text
 from minift.batching import loader
 from minift.data.dataset import Dataset
-from minift.data.storage import write_text
 from minift.device import Device
 from minift.errors import ConfigError
 from minift.models.packing import Packing
@@ -45,6 +45,7 @@ class TrainerState:
         epoch: passes over the training rows done, with a fraction.
         max_steps: updates in all.
         log_history: every record that was logged.
+        scores: `metric_for_best_model` at each evaluation of the loop.
         best_metric: the best value so far of `metric_for_best_model`.
         best_step: the step it was seen at.
         best_model_checkpoint: the folder of the model it was measured on, if that is kept.
@@ -55,6 +56,7 @@ class TrainerState:
     epoch: float = 0.0
     max_steps: int = 0
     log_history: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     best_metric: float | None = None
     best_step: int | None = None
     best_model_checkpoint: str | None = None
@@ -85,6 +87,7 @@ class Run:
     processing_class: Any = None  # the tokenizer, saved with the model
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])  # resuming keeps it
     window: Any = None  # the loop's sums since the last log record, and its latch
+    digests: dict[str, str] = field(default_factory=dict)  # of the rows of "train" and "eval"
     terminated: int = 0  # the signal that asked the process to end
 
     @property
@@ -105,12 +108,15 @@ class Run:
         """Call an observer hook."""
         observe(self.manager, hook, self.say, run=self, **arguments)
 
-    def batches(self, dataset: Dataset, plan: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
-        """Collated batches of the rows that the plan names, on the device.
+    def batches(
+        self, dataset: Dataset, plan: Sequence[np.ndarray], first: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Collated batches of the rows that the plan names, on the device; `first` is its number.
 
         Where the real tokens are is worked out here, while the mask is still in host memory.
         """
-        stream = loader(dataset, plan, self.collate, self.args.dataloader_num_workers)
+        workers = self.args.dataloader_num_workers
+        stream = loader(dataset, plan, self.collate, workers, self.args.seed, first)
         return self.device.batches(map(self.with_packing, stream))
 
     def with_packing(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +132,7 @@ class Run:
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a record to the history, to metrics.jsonl, and tell the observers."""
+        record = {name: plain(value) for name, value in record.items()}
         record = {**record, "epoch": round(self.state.epoch, 4), "step": self.state.global_step}
         self.state.log_history.append(record)
         if self.writes and self.folder.is_dir():
@@ -196,6 +203,11 @@ class Run:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 3),
         }
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy's or torch's as Python's, for JSON."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def status_of(error: BaseException) -> str:

@@ -4,6 +4,7 @@ Whatever is wrong with the data, the labels or the settings is said here, before
 """
 
 import contextlib
+import json
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ import torch
 from minift.batching import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
-from minift.errors import ArgumentError, ColumnError, ConfigError
+from minift.errors import ArgumentError, ColumnError, ConfigError, MissingFileError
 from minift.models.pretrained import PretrainedModel
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
@@ -64,8 +65,8 @@ class Trainer:
         eval_dataset: Dataset | None = None,
         processing_class: Any = None,
         compute_metrics: Callable[[Any], dict[str, float]] | str | Sequence[str] | None = None,
-        callbacks: Sequence[object] = (),
-        optimizers: tuple[Any, Any] = (None, None),
+        callbacks: Sequence[object] | None = (),
+        optimizers: tuple[Any, Any] | None = (None, None),
         loss: Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None = None,
         tokenizer: Any = None,
     ) -> None:
@@ -103,14 +104,14 @@ class Trainer:
             precision=precision,
             precision_reason=reason,
             collate=data_collator,
-            manager=run_manager(manager, callbacks),
+            manager=run_manager(manager, callbacks or ()),
             train_dataset=self._prepared(train_dataset, "train_dataset", must_have_labels=True),
             eval_dataset=self._prepared(eval_dataset, "eval_dataset", must_have_labels=False),
             compute_metrics=compute_metrics,
             takes=None if open_ended else names,
             loss=loss,
-            optimizer=optimizers[0],
-            scheduler=optimizers[1],
+            optimizer=(optimizers or (None, None))[0],
+            scheduler=(optimizers or (None, None))[1],
             processing_class=self.processing_class,
         )
 
@@ -131,10 +132,10 @@ class Trainer:
             SystemExit: the process was told to end (SIGTERM); a checkpoint was saved before.
         """
         run, args = self.run, self.args
-        if run.state.global_step:
-            raise ConfigError("this Trainer has trained already", do="make a new Trainer")
         self._check_plan()
         folder = self._checkpoint(resume_from_checkpoint)
+        if run.state.global_step and folder is None:
+            raise ConfigError("this Trainer has trained already", do="make a new Trainer")
         self._build()
         if folder is not None:
             checkpoint.restore(run, folder)
@@ -203,9 +204,20 @@ class Trainer:
             if run.writes and (before := run_id(run.folder)):
                 checkpoint.remove_halves(run.folder, before)
             return None
+        if args.output_dir is None and str(wanted).lower() == "true":
+            raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
         folder = Path(str(wanted))
         if str(wanted).lower() == "true":
-            folder = checkpoint.newest(run.folder, run_id(run.folder), run.say)
+            if before := run_id(run.folder):
+                checkpoint.remove_halves(run.folder, before)
+            folder = checkpoint.newest(run.folder, before, run.say)
+        elif not folder.is_dir() or checkpoint.listed(folder):
+            inside = ", ".join(path.name for path in checkpoint.listed(folder))
+            raise MissingFileError(
+                f"{folder} is not a checkpoint",
+                got=f"a run folder, with {inside}" if inside else "no such folder",
+                expected="a folder called checkpoint-STEP; or True for the newest in output_dir",
+            )
         else:
             checkpoint.verify(folder)
         if self._wanted == "auto":
@@ -236,7 +248,19 @@ class Trainer:
                 total,
                 args.lr_scheduler_kwargs,
             )
+        if not isinstance(run.scheduler, torch.optim.lr_scheduler.LRScheduler) or isinstance(
+            run.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
+        ):
+            raise ConfigError(
+                "the schedule must depend on the step alone", got=type(run.scheduler).__name__
+            )
         run.window = loop.Window(run.device)
+        for name, dataset in (("train", run.train_dataset), ("eval", run.eval_dataset)):
+            if dataset is not None and args.output_dir is not None:
+                run.digests[name] = checkpoint.content_of(dataset)
+        if run.writes and args.save_strategy != "no":  # what cannot be saved is said now
+            json.dumps(checkpoint.state_of(run))
+            checkpoint.optimizer_state(run.optimizer, run.model, run.device)
 
     def evaluate(
         self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"

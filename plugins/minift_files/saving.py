@@ -7,7 +7,6 @@ a damaged folder is an error here and the folder still opens there.
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -17,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from minift.atomic import replace_folder, write_text
 from minift.data import storage
 from minift.data.dataset import Dataset
 from minift.data.dataset_dict import DatasetDict
@@ -42,16 +42,12 @@ def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
             do="choose another folder, or pass overwrite=True to replace a saved dataset",
         )
     scratch = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex[:12]}")
-    old = scratch.with_name(f"{scratch.name}-old")
     scratch.mkdir(parents=True)
     try:
         yield scratch
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(scratch, folder)
+        replace_folder(scratch, folder)
     finally:
-        for left in (scratch, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def save(dataset: Dataset | DatasetDict, path: Path, *args: Any, **options: Any) -> None:
@@ -74,7 +70,7 @@ def save_splits(
         for name, dataset in splits.items():
             shards = (num_shards or {}).get(name)
             write_dataset(dataset, folder / name, max_shard_size, shards)
-        storage.write_text(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}))
+        write_text(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}))
 
 
 def save_dataset(
@@ -126,8 +122,8 @@ def write_dataset(
     }
     info: dict[str, Any] = {"features": dataset.features.to_dict()}
     info |= dict.fromkeys(("citation", "description", "homepage", "license"), "")
-    storage.write_text(folder / "dataset_info.json", json.dumps(info, indent=2))
-    storage.write_text(folder / "state.json", json.dumps(state, indent=2))
+    write_text(folder / "dataset_info.json", json.dumps(info, indent=2))
+    write_text(folder / "state.json", json.dumps(state, indent=2))
 
 
 def in_bytes(size: int | str) -> int:
@@ -146,7 +142,8 @@ def tables(dataset: Dataset) -> Iterator[pa.Table]:
 
 def is_saved(folder: Path) -> bool:
     """Whether a folder holds what `save_to_disk` writes."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    one = all((folder / name).is_file() for name in ("state.json", "dataset_info.json"))
+    return one or (folder / "dataset_dict.json").is_file()
 
 
 def read(folder: Path, verify: bool = False) -> Dataset | DatasetDict:
