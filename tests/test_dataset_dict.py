@@ -243,7 +243,7 @@ def test_an_error_while_saving_leaves_nothing(tmp_path, splits, monkeypatch):
     def disk_full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(storage, "write_text", disk_full)
+    monkeypatch.setattr("minift_files.saving.write_text", disk_full)
     for thing in (splits, splits["train"]):
         with pytest.raises(OSError, match="disk full"):
             thing.save_to_disk(tmp_path / "ds")
