@@ -192,6 +192,24 @@ def newest(output_dir: Path, run: str | None, say: Callable[[str], None]) -> Pat
     )
 
 
+def named(folder: Path) -> Path:
+    """A checkpoint by its path, verified.
+
+    Raises:
+        MissingFileError: there is no such folder, or it is the one that checkpoints are in.
+        DataError: it is damaged.
+    """
+    inside = ", ".join(path.name for path in listed(folder))
+    if inside or not folder.is_dir():
+        raise MissingFileError(
+            f"{folder} is not a checkpoint",
+            got=f"a run folder, with {inside}" if inside else "no such folder",
+            expected="a folder called checkpoint-STEP; or True for the newest in output_dir",
+        )
+    verify(folder)
+    return folder
+
+
 def rotate(saved: Path, run: str, limit: int | None) -> None:
     """Keep what was just saved and the newest others of this run, `limit` in all.
 

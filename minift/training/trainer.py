@@ -18,7 +18,7 @@ import torch
 from minift.batching import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
-from minift.errors import ArgumentError, ColumnError, ConfigError, MissingFileError
+from minift.errors import ArgumentError, ColumnError, ConfigError
 from minift.models.pretrained import PretrainedModel
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
@@ -197,29 +197,21 @@ class Trainer:
         """The checkpoint to go on from; its precision is kept where none was asked for."""
         run, args = self.run, self.args
         wanted = args.resume_from_checkpoint if wanted is None else wanted
-        if str(wanted).lower() in ("none", "false", ""):
+        word = str(wanted).lower()
+        before = run_id(run.folder) if run.writes else None
+        if before:
+            checkpoint.remove_halves(run.folder, before)
+        if word in ("none", "false", ""):
             old = [p.name for p in checkpoint.listed(run.folder)] if run.writes else []
             if old:
                 run.say(f"a new run begins in {run.folder}, which holds {', '.join(old)} of others")
-            if run.writes and (before := run_id(run.folder)):
-                checkpoint.remove_halves(run.folder, before)
             return None
-        if args.output_dir is None and str(wanted).lower() == "true":
+        if word != "true":
+            folder = checkpoint.named(Path(str(wanted)))
+        elif args.output_dir is None:
             raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
-        folder = Path(str(wanted))
-        if str(wanted).lower() == "true":
-            if before := run_id(run.folder):
-                checkpoint.remove_halves(run.folder, before)
-            folder = checkpoint.newest(run.folder, before, run.say)
-        elif not folder.is_dir() or checkpoint.listed(folder):
-            inside = ", ".join(path.name for path in checkpoint.listed(folder))
-            raise MissingFileError(
-                f"{folder} is not a checkpoint",
-                got=f"a run folder, with {inside}" if inside else "no such folder",
-                expected="a folder called checkpoint-STEP; or True for the newest in output_dir",
-            )
         else:
-            checkpoint.verify(folder)
+            folder = checkpoint.newest(run.folder, before, run.say)
         if self._wanted == "auto":
             saved = checkpoint.read_state(folder)["arguments"]["precision"]
             run.precision, _ = choose_precision(saved, run.device)
@@ -248,12 +240,8 @@ class Trainer:
                 total,
                 args.lr_scheduler_kwargs,
             )
-        if not isinstance(run.scheduler, torch.optim.lr_scheduler.LRScheduler) or isinstance(
-            run.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
-        ):
-            raise ConfigError(
-                "the schedule must depend on the step alone", got=type(run.scheduler).__name__
-            )
+        if isinstance(run.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise ConfigError("the schedule must depend on the step alone", got="ReduceLROnPlateau")
         run.window = loop.Window(run.device)
         for name, dataset in (("train", run.train_dataset), ("eval", run.eval_dataset)):
             if dataset is not None and args.output_dir is not None:
