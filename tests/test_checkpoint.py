@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny import make_model, make_rows
+from tiny import make_model, make_rows, write_csv
 
 from minift import (
     AutoModelForSequenceClassification,
@@ -22,7 +22,7 @@ from minift import (
     Trainer,
     TrainingArguments,
     hookimpl,
-    load_from_disk,
+    load_dataset,
 )
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
 from minift.training import checkpoint
@@ -474,15 +474,19 @@ def test_a_manifest_cannot_name_files_elsewhere(folder, tmp_path):
         ({"num_train_epochs": 4}, "num_train_epochs=4"),
         ({"gradient_accumulation_steps": 1}, "gradient_accumulation_steps=1"),
         ({"precision": "bf16"}, "precision='bf16'"),
+        ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy='sequential'"),
+        ({"weight_decay": 0.1}, "weight_decay=0.1"),
         ({"n": 51}, "train_dataset"),
     ],
 )
 def test_another_run_is_not_resumed(folder, tmp_path, changed, name):
     trainer(folder, tmp_path / "run", save_steps=6).train()
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     other = trainer(folder, tmp_path / "run", save_steps=6, **changed)
     with pytest.raises(ConfigError, match="other settings") as caught:
         other.train(resume_from_checkpoint=True)
     assert name in str(caught.value)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
 
 
 def test_another_model_optimizer_or_evaluation_is_not_resumed(folder, tmp_path):
@@ -506,14 +510,20 @@ def test_another_model_optimizer_or_evaluation_is_not_resumed(folder, tmp_path):
 
 def test_the_same_rows_from_elsewhere_are_the_same_rows(folder, tmp_path):
     """A machine that took the place of another has downloaded its files again."""
-    whole = trainer(folder, tmp_path / "run", save_steps=6)
-    path = tmp_path / "copy.arrow"
-    whole.run.train_dataset.save_to_disk(path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def from_file(name):
+        path = write_csv(tmp_path / name, make_rows(50))
+        rows = load_dataset("csv", data_files=str(path), split="train")
+        rows = rows.map(lambda b: tokenizer(b["sentence1"], b["sentence2"]), batched=True)
+        built = trainer(folder, tmp_path / "run", save_steps=6)
+        built.run.train_dataset = rows.select_columns(built.run.train_dataset.column_names)
+        return built
+
+    whole, resumed = from_file("there.csv"), from_file("here.csv")
+    assert whole.run.train_dataset.fingerprint != resumed.run.train_dataset.fingerprint
     whole.train()
     shutil.rmtree(tmp_path / "run" / "checkpoint-12")
-    resumed = trainer(folder, tmp_path / "run", save_steps=6)
-    resumed.run.train_dataset = load_from_disk(path)
-    assert resumed.run.train_dataset.fingerprint
     resumed.train(resume_from_checkpoint=True)
     assert_same(outcome(whole), outcome(resumed))
 
