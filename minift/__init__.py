@@ -33,6 +33,7 @@ _HOME = {
     "EvalPrediction": "minift.training.evaluation",
     "EarlyStoppingCallback": "minift.training.callbacks",
     "Accelerator": "minift.accelerator",
+    "notebook_launcher": "minift.launch",
     "pipeline": "minift.pipeline",
     "set_seed": "minift.rng",
     "MiniftError": "minift.errors",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from minift.device import Device
     from minift.errors import MiniftError
     from minift.hookspecs import hookimpl
+    from minift.launch import notebook_launcher
     from minift.models.auto import AutoConfig, AutoModel, AutoModelForSequenceClassification
     from minift.optim import AdamW
     from minift.pipeline import pipeline

@@ -16,7 +16,9 @@ itself; two in one process know nothing of each other.
 
 import contextlib
 import copy
+import inspect
 import json
+import math
 import random
 import uuid
 from collections import deque
@@ -34,11 +36,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
-from minift import rng
+from minift import processes, rng
 from minift.atomic import write_text
 from minift.batching import batches, row_order
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
+from minift.models.packing import Packing
 from minift.models.weights import save_weights
 from minift.plugins import default_manager
 from minift.training import checkpoint
@@ -93,7 +96,8 @@ class Accelerator:
         self.mixed_precision = "no" if self._precision == "fp32" else self._precision
         self.device = self._device.torch_device
         self.num_processes, self.process_index = self._device.world_size, self._device.rank
-        self.is_main_process = self.is_local_main_process = self.process_index == 0
+        self.is_main_process = self.process_index == 0
+        self.is_local_main_process = processes.local_rank() == 0
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.sync_gradients = True
         self._id, self._seed = uuid.uuid4().hex[:12], 0
@@ -216,13 +220,15 @@ class Accelerator:
         loss_sum, count = getattr(loss, "loss_sum", None), getattr(loss, "count", None)
         scalar = isinstance(loss, Tensor) and loss.numel() == 1
         if scalar:
-            if not self._rows:
+            if not self._batch:
                 what = "a mean loss needs its number of rows, and no prepared loader gave a batch"
                 raise ArgumentError(what, do="prepare the DataLoader, or pass the model's outputs")
             loss_sum, count = loss * self._rows, self._rows
         if loss_sum is None or count is None:
             known = "outputs with loss_sum and count (pass labels), or a scalar: outputs.loss"
             raise ArgumentError("backward needs a loss", got=type(loss).__name__, expected=known)
+        real = self._rows > 0 or not self._batch  # else the batch is another process's
+        loss_sum, count = loss_sum * real, count * real
         self._device.backward(loss_sum, last=self.sync_gradients)
         for optimizer in self._optimizers:
             optimizer.add(count, again=scalar and optimizer.batch == self._batch)
@@ -258,7 +264,16 @@ class Accelerator:
         counts = [optimizer.count for optimizer in self._optimizers]
         if not counts or None in counts:  # else gradients wait, and a group's stream goes on
             update = max((optimizer.updates for optimizer in self._optimizers), default=0)
-            self._device.seed(rng.derive(self._seed, "dropout", update))
+            masks = update * self.num_processes + self.process_index
+            self._device.seed(rng.derive(self._seed, "dropout", masks))
+
+    def _with_packing(self, batch: Any) -> Any:
+        """On a device that would have to be waited for, models are told where the tokens are."""
+        models = [given for given, _ in self._prepared if isinstance(given, nn.Module)]
+        takes = all("packing" in inspect.signature(model.forward).parameters for model in models)
+        if models and takes and self.device.type != "cpu" and "attention_mask" in batch:
+            batch = {**batch, "packing": Packing.of(batch["attention_mask"])}
+        return batch
 
     # -- several processes ------------------------------------------------------------------------
 
@@ -266,7 +281,9 @@ class Accelerator:
         """The rows of all processes, in tensors or in lists, tuples and dicts of them."""
         return on_tensors(self._device.gather, values)
 
-    gather_for_metrics = gather  # each row comes once: no loader repeats rows to fill a batch
+    def gather_for_metrics(self, values: Any) -> Any:
+        """The same of the batch at hand; rows that only filled it up are left out."""
+        return self.gather(on_tensors(lambda x: x[: self._rows] if x.dim() else x, values))
 
     def wait_for_everyone(self) -> None:
         self._device.barrier()
@@ -288,19 +305,24 @@ class Accelerator:
         """The weights (of a model of minift's, all that `from_pretrained` reads) in a folder."""
         if self.is_main_process:
             checkpoint.save_model(self.unwrap_model(model), Path(save_directory), self._device)
+        self._device.barrier()
 
     def save_state(self, output_dir: str | Path) -> None:
         """Everything prepared, and the generators, in a folder that is there whole or not at all.
+
+        Of several processes one writes, with its generators, and the others wait.
 
         Raises:
             ConfigError: gradients wait for their update; an unprepared scheduler would be lost; the
                 folder holds something else.
             TrainingError: it cannot be written.
         """
-        folder = Path(output_dir)
+        if self.is_main_process:
+            self._write_state(Path(output_dir))
+        self._device.barrier()
+
+    def _write_state(self, folder: Path) -> None:
         self._refuse_to_save(folder)
-        if not self.is_main_process:
-            return
         model = self._together()
         with checkpoint.new_folder(folder, {"run": self._id}, checkpoint.size_of(model)) as scratch:
             checkpoint.save_model(model, scratch, self._device)
@@ -414,7 +436,7 @@ class PreparedLoader:
     Each iteration is an epoch, so evaluate on a loader of its own; one that is left early is not
     taken up again. If the DataLoader shuffles, the order of epoch e is that of the Trainer,
     `row_order(n, seed, e)`, whatever was drawn or interrupted before; other samplers are asked as
-    they are.
+    they are. Several processes take as many batches at a time, and share their rows out in order.
 
     Attributes:
         seed: the Accelerator's, or that of the generator that the DataLoader was made with.
@@ -435,7 +457,7 @@ class PreparedLoader:
         self.epoch, self.begun = 0, False
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return math.ceil(len(self.loader) / self.accelerator.num_processes)
 
     def __getattr__(self, name: str) -> Any:  # batch_size, sampler, collate_fn...
         return getattr(self.__dict__["loader"], name)
@@ -447,27 +469,37 @@ class PreparedLoader:
         """The next epoch's batches from number `skip` on."""
         epoch = self.epoch + self.begun
         accelerator, sizes = self.accelerator, deque[int]()
-        stream = accelerator._device.batches(counted(self.loaded(epoch, skip), sizes))
-        for number in range(skip, len(self)):
+        accelerator._before_batch()  # also for what a sampler draws
+        shares = list(islice(self.shares(epoch), skip, None))
+        plan = [rows for rows, _ in shares]
+        stream = accelerator._device.batches(counted(self.loaded(epoch, plan), sizes))
+        for number, (_, real) in enumerate(shares, skip):
             accelerator._before_batch()  # also for what a collator draws
             batch = next(stream)
             last = number + 1 == len(self)
             self.epoch, self.begun = epoch + last, not last
             accelerator._batch += 1
-            accelerator._rows, accelerator._at_end = sizes.popleft(), last
+            accelerator._rows, accelerator._at_end = sizes.popleft() * real, last
             yield batch
 
-    def loaded(self, epoch: int, skip: int) -> Iterator[Any]:
-        """The same in host memory."""
+    def loaded(self, epoch: int, plan: Any) -> Iterator[Any]:
+        """The batches of a plan, in host memory."""
         # torch draws a seed for workers whenever a DataLoader is iterated, from the generator that
         # dropout uses, unless it is given another.
         own = rng.torch_generator(self.seed, "workers", epoch)
-        plan: Any = islice(self.plan(epoch), skip, None)
         manner = {name: getattr(self.loader, name) for name in MANNERS}
-        yield from DataLoader(self.dataset, batch_sampler=plan, generator=own, **manner)
+        stream = DataLoader(self.dataset, batch_sampler=plan, generator=own, **manner)
+        yield from map(self.accelerator._with_packing, stream)
+
+    def shares(self, epoch: int) -> Iterator[tuple[list[int], bool]]:
+        """This process's rows of each batch; False marks a row of others, where it has none."""
+        ranks, plan = self.accelerator.num_processes, iter(self.plan(epoch))
+        while at_once := [int(row) for rows in islice(plan, ranks) for row in rows]:
+            own = np.array_split(at_once, ranks)[self.accelerator.process_index].tolist()
+            yield own or at_once[:1], bool(own)
 
     def plan(self, epoch: int) -> Iterator[Sequence[int]]:
-        """The row numbers of an epoch's batches."""
+        """The row numbers of an epoch's batches, as the DataLoader cuts them."""
         cut: Any = self.loader.batch_sampler
         sampler: Any = getattr(cut, "sampler", None)
         n = len(self.dataset)  # type: ignore[arg-type]
@@ -535,8 +567,9 @@ class PreparedOptimizer(Optimizer):
         if self.count is None:
             what = "the optimizer has no gradient to step by"
             raise ConfigError(what, do="call accelerator.backward(loss), not loss.backward()")
-        self.divided = True
-        return self.accelerator._device.clip_grad_norm(self.optimizer, max_norm, self.count)
+        self.divided, device = True, self.accelerator._device
+        count = torch.as_tensor(self.count, dtype=torch.float32, device=device.torch_device)
+        return device.clip_grad_norm(self.optimizer, max_norm, device.all_reduce(count))
 
     def step(self) -> None:  # type: ignore[override]
         """Update the parameters, if the accumulation group is complete."""

@@ -88,13 +88,39 @@ def batches(order: np.ndarray, size: int, drop_last: bool = False) -> list[np.nd
     return [order[i : i + size] for i in range(0, stop, size)]
 
 
+def fill(batch: dict[str, Any], rows: int, length: int, pad_id: int) -> dict[str, Any]:
+    """A collated batch, in host memory, as a block of a given size: for compiled shapes.
+
+    Args:
+        batch: tensors whose first axis is B, blocks of tokens of shape (B, T) among them, as many
+            as have the shape of `input_ids`.
+        rows: B from now on. New rows are copies of the first one, which a weight must leave out.
+        length: T from now on. New positions are padding, with a mask of 0.
+        pad_id: the token for them.
+    """
+    import torch
+
+    filled = dict(batch)
+    for name, value in batch.items():
+        if not isinstance(value, torch.Tensor) or not value.dim():
+            continue
+        block = name != "labels" and "input_ids" in batch
+        if block and value.shape == batch["input_ids"].shape:
+            more = length - value.shape[1]
+            by = pad_id if name == "input_ids" else 0
+            value = torch.nn.functional.pad(value, (0, more), value=by)
+        copies = value[:1].expand(rows - len(value), *value.shape[1:])
+        filled[name] = torch.cat([value, copies])
+    return filled
+
+
 def loader(
     dataset: Dataset,
     plan: Sequence[np.ndarray],
     collate: Callable[[Any], dict[str, Any]],
     num_workers: int = 0,
     seed: int = 0,
-    first: int = 0,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Collated batches for a plan of row numbers, in its order whatever the number of workers.
 
@@ -105,10 +131,10 @@ def loader(
             their own, in a worker or not, in a resumed run or not.
         num_workers: processes that collate; 0 for this one.
         seed: of these streams.
-        first: the number of the plan's first batch.
+        numbers: of the plan's batches; 0, 1, ... by default.
     """
     tasks = Tasks(dataset, collate, seed)
-    numbered = list(enumerate(plan, first))
+    numbered = list(zip(range(len(plan)) if numbers is None else numbers, plan, strict=True))
     if num_workers == 0:
         yield from map(tasks.__getitem__, numbered)
         return

@@ -13,8 +13,9 @@ value. Evaluation takes each batch's logits to the host.
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from minift import processes
 from minift.errors import ConfigError, DeviceError, TrainingError
 from minift.plugins import Manager, registry
 
@@ -31,12 +32,12 @@ class Device:
 
     name = "host"
     priority = 0  # "auto" takes the highest that is available
-    rank = 0
-    world_size = 1
+    touched: ClassVar[str | None] = None  # the kind of accelerator that this process has used
 
     def __init__(self, spec: str = "") -> None:
         """`spec` is what the user typed, for example "name:1" for the second device."""
         self.spec = spec or self.name
+        self.rank, self.world_size = processes.rank(), processes.world_size()
         self.scaler: torch.amp.GradScaler | None = None  # of fp16's losses
 
     @classmethod
@@ -81,11 +82,28 @@ class Device:
     # -- one step ---------------------------------------------------------------------------------
 
     def prepare(self, model: "torch.nn.Module") -> "torch.nn.Module":
-        """Move the model, before the optimizer is built on its parameters."""
-        return model.to(self.torch_device)
+        """Move the model, before the optimizer is built on its parameters.
 
-    def batches(self, loader: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The loader's batches on the device, in the loader's order."""
+        In several processes this is where they meet; all take over what process 0 has.
+        """
+        if self.torch_device.type != "cpu":
+            Device.touched = self.kind
+        model = model.to(self.torch_device)
+        if self.world_size > 1:
+            processes.join()
+            processes.share([tensor.detach() for tensor in model.state_dict().values()])
+        return model
+
+    def batches(
+        self, loader: Iterable[dict[str, Any]], weighted: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """The loader's batches on the device, in the loader's order.
+
+        Args:
+            loader: gives collated batches in host memory.
+            weighted: whether a batch may be filled up with rows that do not count. They are marked
+                by a 0 in `row_weight`, (B,), which is then in every batch; real rows come first.
+        """
         for batch in loader:
             yield {
                 name: value.to(self.torch_device, non_blocking=True)
@@ -123,6 +141,8 @@ class Device:
     ) -> "Tensor":
         """Turn summed gradients into mean gradients with a global L2 norm of at most `max_norm`.
 
+        The sums of all ranks are added first, so the result is the same on each of them.
+
         Division and clipping are one factor. An optimizer that follows torch's convention for
         scaled gradients (attribute `grad_scale`, as its fused ones do) applies it while it reads
         the gradients anyway; for any other the gradients are divided in place.
@@ -130,17 +150,19 @@ class Device:
         Args:
             optimizer: holds the parameters.
             max_norm: 0 means no clipping.
-            count: how many items the gradients are the sum over.
+            count: how many items, over all ranks, the gradients are the sum over.
 
         Returns:
             The norm of the mean gradient before clipping, a scalar tensor on the device.
         """
         import torch
 
-        if self.scaler is not None:
-            self.scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in parameters if p.grad is not None]
+        if self.world_size > 1:
+            processes.add_up(grads)
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm(grads)
         divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device)
         divisor = torch.where(divisor > 0, divisor, 1.0)  # no items, no gradient: nothing to divide
@@ -193,8 +215,14 @@ class Device:
         """Wait until everything that was queued has been computed."""
 
     def fetch(self, scalars: "dict[str, Tensor]") -> dict[str, float]:
-        """Scalars on the host: in training the only call that waits, made at log points."""
-        return {name: float(value) for name, value in scalars.items()}
+        """Scalars on the host: in training the only call that waits, made at log points.
+
+        They travel as one tensor: each transfer has its own wait.
+        """
+        import torch
+
+        values = torch.stack([value.float() for value in scalars.values()])
+        return dict(zip(scalars, values.tolist(), strict=True))
 
     def to_host(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
         """Tensors as they are saved: in host memory, detached, contiguous."""
@@ -203,15 +231,20 @@ class Device:
     # -- several processes ------------------------------------------------------------------------
 
     def all_reduce(self, value: "Tensor") -> "Tensor":
-        """The sum over all ranks."""
+        """The sum over all ranks; of a tensor in host memory, without waiting for the device."""
+        if self.world_size > 1:
+            value = value.clone()
+            processes.add_up([value])
         return value
 
     def gather(self, value: "Tensor") -> "Tensor":
-        """The rows of all ranks, in rank order."""
-        return value
+        """The rows of all ranks, in rank order; the ranks may have different numbers of them."""
+        return processes.gather(value) if self.world_size > 1 else value
 
     def barrier(self) -> None:
         """Wait for all ranks."""
+        if self.world_size > 1:
+            processes.barrier()
 
     # -- what it did ------------------------------------------------------------------------------
 

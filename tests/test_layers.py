@@ -19,7 +19,7 @@ CORE = ROOT / "minift"
 # A file imports only from rows above it (imports for type checking apart).
 ROWS = [
     ["errors", "atomic"],
-    ["hookspecs", "rng"],
+    ["hookspecs", "rng", "processes"],
     ["plugins"],
     ["device"],
     ["data.features", "data.cache", "data.storage", "data.rows", "data.padding"],
@@ -45,7 +45,7 @@ ROWS = [
     ["training.callbacks"],
     ["training.loop"],
     ["training.trainer"],
-    ["accelerator"],
+    ["accelerator", "launch"],
     ["pipeline"],
     ["cli"],
 ]
@@ -57,9 +57,10 @@ UPWARDS_WHEN_CALLED = {
     ("data.joining", "data.dataset_dict"),
     ("data.dataset_dict", "data.loading"),
 }
-# The core's was 3,200, set before checkpoints and the Accelerator were written. BERT's relatives
-# and save_to_disk went to plugins first (250 lines); what is left is a run's path, or an error.
-BUDGETS = {"minift/data": 2800, "minift": 4100, "plugins": 4000}
+# The core's was 3,200, set before checkpoints and the Accelerator (4,100) and several processes were
+# written. BERT's relatives and save_to_disk went to plugins first (250 lines); what is left is a
+# run's path, or an error.
+BUDGETS = {"minift/data": 2800, "minift": 4400, "plugins": 4000}
 PEERS = {"transformers", "datasets", "accelerate", "evaluate"}
 BACKENDS = re.compile(r"\b(cuda|xla|tpu|mps|xpu|hpu|torch_xla|huggingface_hub)\b", re.IGNORECASE)
 

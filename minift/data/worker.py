@@ -23,7 +23,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -54,23 +54,23 @@ class WorkerError(MiniftError, RuntimeError):
 
 
 class Worker:
-    """One process and the pipes to it."""
+    """One process and the pipes to it; its environment is this one's, with `changes`."""
 
-    def __init__(self) -> None:
+    def __init__(self, changes: Mapping[str, str] = ENVIRONMENT) -> None:
         path = [str(folder) for folder in sys.path]
         start = f"import sys; sys.path[:] = {path!r}; import minift.data.worker as w; w.main()"
         self.process = subprocess.Popen(
             [sys.executable, "-c", start],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **changes},
         )
 
-    def ask(self, request: bytes) -> Any:
+    def ask(self, request: Any) -> Any:
         """One request and its answer; the exception that the worker met, or `Died`."""
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
-            self.process.stdin.write(request)
+            self.process.stdin.write(pickle.dumps(request))
             self.process.stdin.flush()
             succeeded, answer = pickle.load(self.process.stdout)
         except (OSError, EOFError, ValueError, pickle.UnpicklingError):
@@ -92,6 +92,14 @@ class Worker:
         return names.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
 
 
+def sendable(call: Callable[..., Any]) -> bytes:
+    """A function in the form that a worker takes, with all that it refers to in `__main__`."""
+    try:
+        return cloudpickle.dumps(call)
+    except Exception as error:  # whatever some object's own pickling raises
+        raise UnsendableError(f"{type(error).__name__}: {error}") from None
+
+
 class Pool:
     """Workers that take tasks from one queue.
 
@@ -105,10 +113,7 @@ class Pool:
         self, call: Callable[[Any, int | None], Any], tasks: Sequence[Any], describe: Any
     ) -> None:
         self.call, self.describe = call, describe
-        try:
-            self.job = cloudpickle.dumps(call)
-        except Exception as error:  # whatever some object's own pickling raises
-            raise UnsendableError(f"{type(error).__name__}: {error}") from None
+        self.job = sendable(call)
         self.waiting = collections.deque(tasks)
         self.crashed: set[Any] = set()
         self.workers: list[Worker] = []
@@ -156,10 +161,10 @@ class Pool:
             self.workers.append(worker)
             tasks: list[Any] = []
             try:
-                worker.ask(pickle.dumps((rank, self.job)))
+                worker.ask((rank, self.job))
                 self.ready.set()
                 while not self.over.is_set() and (tasks := self.next_task()):
-                    worker.ask(pickle.dumps(tasks[0]))
+                    worker.ask(tasks[0])
                 return
             except Died:
                 cause = worker.end(patience=5)

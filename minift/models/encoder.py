@@ -313,15 +313,16 @@ class SequenceClassifier(PretrainedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         packing: Packing | None = None,
+        row_weight: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """
         Args:
             input_ids, attention_mask, token_type_ids: (B, T), as a collator makes them.
-            labels: see `classifier_loss`.
+            labels, row_weight: see `classifier_loss`.
             packing: `Packing.of(attention_mask)`, if somebody has made it on the host already.
         """
         summary = self.summarize(input_ids, attention_mask, token_type_ids, packing)
-        return classifier_output(self.config, self.classify(summary), labels)
+        return classifier_output(self.config, self.classify(summary), labels, row_weight)
 
     def summarize(self, *batch: Any) -> Tensor:
         """A batch to one state a row, (B, H): that of the first position."""

@@ -152,7 +152,9 @@ def check_inputs(
     return attention_mask
 
 
-def classifier_loss(logits: Tensor, labels: Tensor, problem_type: str) -> tuple[Tensor, Tensor]:
+def classifier_loss(
+    logits: Tensor, labels: Tensor, problem_type: str, row_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(sum of losses, number of items), fp32; the mean over any split of rows is sum over number.
 
     Args:
@@ -161,15 +163,22 @@ def classifier_loss(logits: Tensor, labels: Tensor, problem_type: str) -> tuple[
             regression; (B, num_labels) of 0 and 1 for several labels a row.
         problem_type: "single_label_classification", "regression" or
             "multi_label_classification".
+        row_weight: (B,), 0 for a row that only fills the batch up, else 1; None: all count.
     """
+    if problem_type == "single_label_classification":
+        labels = labels.view(-1).long()
+        if row_weight is not None:
+            labels = torch.where(row_weight > 0, labels, -100)
+        loss = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+        return loss, (labels != -100).sum()
+    labels = labels.to(logits.dtype).view(logits.shape)
     if problem_type == "regression":
-        error = logits.squeeze(-1) - labels.to(logits.dtype).view(logits.squeeze(-1).shape)
-        return error.square().sum(), torch.tensor(error.numel(), device=logits.device)
-    if problem_type == "multi_label_classification":
-        loss = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
-        return loss, torch.tensor(labels.numel(), device=logits.device)
-    loss = F.cross_entropy(logits, labels.view(-1).long(), ignore_index=-100, reduction="sum")
-    return loss, (labels != -100).sum()
+        losses = (logits - labels).square()
+    else:
+        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    if row_weight is None:
+        return losses.sum(), torch.tensor(losses.numel(), device=logits.device)
+    return (losses * row_weight[:, None]).sum(), row_weight.sum() * losses.shape[1]
 
 
 def check_targets(logits: Tensor, labels: Tensor, problem_type: str) -> None:
@@ -203,7 +212,7 @@ def check_targets(logits: Tensor, labels: Tensor, problem_type: str) -> None:
 
 
 def classifier_output(
-    config: EncoderConfig, logits: Tensor, labels: Tensor | None
+    config: EncoderConfig, logits: Tensor, labels: Tensor | None, row_weight: Tensor | None = None
 ) -> SequenceClassifierOutput:
     """Logits in fp32, and, if there are labels, the loss.
 
@@ -218,7 +227,7 @@ def classifier_output(
     if config.problem_type is None:
         config.problem_type = infer_problem_type(logits.shape[-1], labels.is_floating_point())
     check_targets(logits, labels, config.problem_type)
-    loss_sum, count = classifier_loss(logits, labels, config.problem_type)
+    loss_sum, count = classifier_loss(logits, labels, config.problem_type, row_weight)
     return SequenceClassifierOutput(logits, loss_sum / count, loss_sum, count)
 
 

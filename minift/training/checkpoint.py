@@ -41,6 +41,7 @@ from minift.training.run import Run, TrainerState
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
+SPLIT = ("per_device_train_batch_size", "gradient_accumulation_steps")  # of an update's rows
 PAIRS, COUNTS = "(key, value)", "(key, count)"  # mark a dict, a Counter with keys that are no text
 
 # ------------------------------------------------------------------ a folder: whole, or not there
@@ -391,11 +392,18 @@ def size_of(model: nn.Module) -> int:
 def save(run: Run) -> None:
     """Write checkpoint-STEP, and remove the oldest of this run beyond save_total_limit.
 
+    One process writes, and the others wait until all is there.
+
     Raises:
         TrainingError: there is no space; all earlier checkpoints are intact.
     """
-    if not run.writes:
-        return
+    if run.writes:
+        write(run)
+    run.device.barrier()
+
+
+def write(run: Run) -> None:
+    """What `save` does in the process that writes."""
     step, model = run.state.global_step, run.model
     folder = run.folder / f"{PREFIX}{step}"
     with new_folder(folder, {"run": run.id, "step": step}, size_of(model)) as scratch:
@@ -420,13 +428,17 @@ def state_of(run: Run) -> dict[str, Any]:
         "arguments": run.args.to_dict(),
         "parts": parts_of(run),
         "device": run.device.kind,
+        "processes": run.device.world_size,
     }
 
 
 def parts_of(run: Run) -> dict[str, Any]:
     """What else than the arguments decides what a run computes."""
     family = run.model if isinstance(run.model, PretrainedModel) else None
+    rows, at_once = len(run.train_dataset or ()), run.rows_at_once
     parts = {
+        "rows in an update": at_once * run.args.gradient_accumulation_steps,
+        "rows in an epoch": rows - rows % at_once if run.args.dataloader_drop_last else rows,
         "train_dataset": run.digests.get("train"),
         "eval_dataset": run.digests.get("eval"),
         "model's config": family.config.to_dict() if family else None,
@@ -484,7 +496,14 @@ def refuse_other_run(run: Run, said: Mapping[str, Any], folder: Path) -> None:
     """A run goes on as it began, or the result would be neither one nor the other."""
     then = {**said["arguments"], "max_steps": said["state"]["max_steps"], **said["parts"]}
     now = {**run.args.to_dict(), "max_steps": run.state.max_steps, **parts_of(run)}
-    other = [name for name in (*DECISIVE, *said["parts"]) if then.get(name) != now[name]]
+    names = [*DECISIVE, *said["parts"]]
+    if (before := said.get("processes", 1)) != run.device.world_size:
+        names = [name for name in names if name not in SPLIT]  # "rows in an update" stays
+        run.say(
+            f"saved by {before} processes, and now there are {run.device.world_size}: the same "
+            "rows in the same order, equal to rounding but for dropout's masks"
+        )
+    other = [name for name in names if then.get(name) != now[name]]
     if now["eval_dataset"] is None or then["eval_dataset"] is None:  # or not evaluated on
         other = [name for name in other if name != "eval_dataset"]
     if other:
@@ -498,14 +517,14 @@ def refuse_other_run(run: Run, said: Mapping[str, Any], folder: Path) -> None:
 
 def save_best(run: Run) -> None:
     """Keep the model as it is now in best-STEP, whatever is saved when."""
-    if not run.writes:
-        return
     folder = run.folder / f"best-{run.state.best_step}"
-    meta = {"run": run.id, "step": run.state.best_step}
-    with new_folder(folder, meta, size_of(run.model)) as scratch:
-        save_model(run.model, scratch, run.device, run.processing_class)
     run.state.best_model_checkpoint = str(folder)
-    forget_worse(run)
+    if run.writes:
+        meta = {"run": run.id, "step": run.state.best_step}
+        with new_folder(folder, meta, size_of(run.model)) as scratch:
+            save_model(run.model, scratch, run.device, run.processing_class)
+        forget_worse(run)
+    run.device.barrier()
 
 
 def forget_worse(run: Run) -> None:

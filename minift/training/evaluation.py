@@ -73,17 +73,24 @@ def evaluate(
     if "input_ids" in dataset.features and is_flat(dataset._table.schema.field("input_ids").type):
         order = np.argsort(-dataset.lengths("input_ids"), kind="stable")
     plan = batches(order, run.args.per_device_eval_batch_size)
+    ranks = run.device.world_size if len(plan) >= run.device.world_size else 1
+    own = plan[run.device.rank :: ranks] if ranks > 1 else plan  # few batches: each computes all
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
     total, count = 0.0, 0.0
     with torch.inference_mode(), run.device.autocast(precision or run.precision):
-        for rows, batch in zip(plan, run.batches(dataset, plan), strict=True):
+        for rows, batch in zip(own, run.batches(dataset, own), strict=True):
             outputs = run.forward(batch)
             logits = put(logits, outputs.logits.float(), rows, len(dataset))
             if "labels" in batch:
                 labels = put(labels, batch["labels"], rows, len(dataset))
                 loss_sum, items = loss_of(run, outputs, batch)
                 total, count = total + float(loss_sum), count + float(items)
+    if ranks > 1:  # where a rank has written nothing there are zeros
+        total, count = add_up(run, np.array([total, count]))
+        logits, labels = (
+            None if block is None else add_up(run, block) for block in (logits, labels)
+        )
     run.model.train(was_training)
     seconds = time.perf_counter() - started
     metrics: dict[str, float] = {"loss": total / count} if count else {}
@@ -109,11 +116,16 @@ def loss_of(run: Run, outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
 
 def put(block: np.ndarray | None, values: Any, rows: np.ndarray, n: int) -> np.ndarray:
     """Write a batch's values to the rows they belong to; the first batch says the shape."""
-    host = values.cpu().numpy()
+    host = values.cpu().numpy()[: len(rows)]  # a device may have filled the batch up
     if block is None:
         block = np.zeros((n, *host.shape[1:]), host.dtype)
     block[rows] = host
     return block
+
+
+def add_up(run: Run, block: np.ndarray) -> np.ndarray:
+    """The sum over all ranks, on each of them."""
+    return run.device.all_reduce(torch.from_numpy(block)).numpy()
 
 
 def named_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:

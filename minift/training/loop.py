@@ -15,6 +15,7 @@ the last log record. `checkpoint.py` saves just that.
 """
 
 import math
+import signal
 from typing import Any
 
 import numpy as np
@@ -43,22 +44,31 @@ def train(run: Run) -> None:
 
     while state.global_step < state.max_steps and not state.stop_reason:
         epoch, done = divmod(state.global_step, per_epoch)
-        groups = epoch_plan(run, epoch)[done:]  # O(1) seek: an epoch's plan is a function
-        plan = [rows for group in groups for rows in group]  # the same, batch by batch
+        # O(1) seek: an epoch's plan is a function
+        updates = [own_batches(run, group) for group in epoch_plan(run, epoch)[done:]]
+        plan = [rows for parts, _ in updates for rows in parts]  # the same, batch by batch
         number = state.global_step * args.gradient_accumulation_steps  # of the plan's first batch
         stream = run.batches(run.train_dataset, plan, number)
 
-        for group in groups:
-            device.seed(rng.derive(args.seed, "dropout", state.global_step))
+        for parts, weight in updates:
+            masks = state.global_step * device.world_size + device.rank  # each rank has its own
+            device.seed(rng.derive(args.seed, "dropout", masks))
             step_loss, step_count = 0.0, 0
-            for i, _ in enumerate(group):
-                batch = next(stream)
-                with device.autocast(run.precision):
-                    outputs = run.forward(batch)
-                    loss_sum, count = loss_of(run, outputs, batch)
-                device.backward(loss_sum, last=i == len(group) - 1)
-                step_loss, step_count = step_loss + loss_sum.detach(), step_count + count
+            try:
+                for i, _ in enumerate(parts):
+                    batch = next(stream)
+                    with device.autocast(run.precision):
+                        outputs = run.forward(batch)
+                        loss_sum, count = loss_of(run, outputs, batch)
+                        loss_sum, count = loss_sum * weight, count * weight
+                    device.backward(loss_sum, last=i == len(parts) - 1)
+                    step_loss, step_count = step_loss + loss_sum.detach(), step_count + count
+            except torch.OutOfMemoryError as error:
+                run.halve_batches(parts, error)
+                optimizer.zero_grad(set_to_none=True)
+                break  # nothing has changed: the same update again, in smaller parts
 
+            step_loss, step_count = over_all_ranks(run, step_loss, step_count)
             norm = device.clip_grad_norm(optimizer, args.max_grad_norm, step_count)
             window.add(step_loss, step_count, norm, state.global_step)
             learning_rate = optimizer.param_groups[0]["lr"]  # the one that this update uses
@@ -74,13 +84,16 @@ def train(run: Run) -> None:
             improved = False
             if evaluation_due(run, per_epoch):
                 window.fetch(run, keep=True)  # never evaluate, and never save, after a halt
-                improved = evaluate_and_compare(run)
-                state.stop_reason = run.manager.hook.minift_should_stop(run=run)
-            if run.terminated or saving_due(run, per_epoch, improved):
+                improved = run.anywhere(evaluate_and_compare(run))
+                reason = run.manager.hook.minift_should_stop(run=run)
+                if run.anywhere(reason is not None):
+                    state.stop_reason = reason or "another process stopped"
+            terminated = run.anywhere(run.terminated)
+            if terminated or saving_due(run, per_epoch, improved):
                 window.fetch(run, keep=True)
                 checkpoint.save(run)
-            if run.terminated:
-                raise SystemExit(128 + run.terminated)  # as a shell reports a signal
+            if terminated:
+                raise SystemExit(128 + (run.terminated or signal.SIGTERM))  # as a shell reports it
             if state.stop_reason or state.global_step == state.max_steps:
                 window.fetch(run, keep=True)
                 return
@@ -112,14 +125,14 @@ class Window:
         self.loss, self.count = (torch.full_like(self.loss, sums[n]) for n in ("loss", "count"))
         self.total_loss, self.total_count = sums["total_loss"], sums["total_count"]
 
-    def add(self, loss: Any, count: Any, norm: torch.Tensor, step: int) -> None:
+    def add(self, loss: torch.Tensor, count: torch.Tensor, norm: torch.Tensor, step: int) -> None:
         """One optimizer step: its summed loss, its count, its gradient's norm."""
         finite = torch.isfinite(loss)
         if self.device.scaler is None:  # else gradients overflow now and then, and the step is left
             finite = finite & torch.isfinite(norm)
         self.bad_step = torch.where((self.halted == 0) & ~finite, float(step), self.bad_step)
         self.halted = torch.maximum(self.halted, (~finite).to(self.halted.dtype))
-        self.loss, self.count, self.norm = self.loss + loss.float(), self.count + count, norm
+        self.loss, self.count, self.norm = self.loss + loss, self.count + count, norm
 
     def fetch(self, run: Run, keep: bool = False) -> dict[str, float]:
         """The record of the window, on the host.
@@ -164,10 +177,10 @@ def not_finite(run: Run, step: int) -> TrainingError:
 
 
 def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
-    """The rows of an epoch: optimizer steps of micro-batches of row numbers."""
+    """The rows of an epoch: optimizer steps of micro-batches of row numbers, those of all ranks."""
     args, dataset = run.args, run.train_dataset
     assert dataset is not None
-    size, group = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    size, group = run.rows_at_once, args.gradient_accumulation_steps
     seed = args.seed if args.data_seed is None else args.data_seed
     kind = args.train_sampling_strategy
     lengths = dataset.lengths("input_ids") if kind == "group_by_length" else None
@@ -178,11 +191,29 @@ def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
     return [micro[i : i + group] for i in range(0, len(micro), group)]
 
 
+def own_batches(run: Run, group: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
+    """This rank's share of an update, batch by batch, and 1.
+
+    At the end of an epoch there may be fewer rows than ranks. One without a row computes another's,
+    so that it has gradients of the same shapes to add up, and 0 says that they do not count.
+    """
+    shares = [np.array_split(rows, run.device.world_size)[run.device.rank] for rows in group]
+    parts = [part for rows in shares for part in np.array_split(rows, run.parts) if len(part)]
+    return (parts, 1) if parts else ([group[0][:1]], 0)
+
+
+def over_all_ranks(run: Run, loss: Any, count: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of the losses of an update, and of how many items, fp32 scalars on the device."""
+    where = run.device.torch_device
+    sums = [torch.as_tensor(value, dtype=torch.float32, device=where) for value in (loss, count)]
+    total = run.device.all_reduce(torch.stack(sums))
+    return total[0], total[1]
+
+
 def steps_per_epoch(run: Run) -> int:
     """Optimizer steps in an epoch, at least 1."""
     assert run.train_dataset is not None
-    n, args = len(run.train_dataset), run.args
-    size = args.per_device_train_batch_size
+    n, args, size = len(run.train_dataset), run.args, run.rows_at_once
     micro = n // size if args.dataloader_drop_last else math.ceil(n / size)
     return max(1, math.ceil(micro / args.gradient_accumulation_steps))
 

@@ -25,7 +25,7 @@ from minift.atomic import write_text
 from minift.batching import loader
 from minift.data.dataset import Dataset
 from minift.device import Device
-from minift.errors import ConfigError
+from minift.errors import ConfigError, TrainingError
 from minift.models.packing import Packing
 from minift.plugins import Manager, observe
 from minift.training.arguments import TrainingArguments
@@ -89,6 +89,7 @@ class Run:
     window: Any = None  # the loop's sums since the last log record, and its latch
     digests: dict[str, str] = field(default_factory=dict)  # of the rows of "train" and "eval"
     terminated: int = 0  # the signal that asked the process to end
+    parts: int = 1  # that a batch is computed in, because the whole did not fit into memory
 
     @property
     def folder(self) -> Path:
@@ -99,25 +100,60 @@ class Run:
         """Whether this process writes anything: one of all does, and none without output_dir."""
         return self.device.rank == 0 and self.args.output_dir is not None
 
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a micro-batch in all processes together."""
+        return self.args.per_device_train_batch_size * self.device.world_size
+
+    def anywhere(self, flag: object) -> bool:
+        """Whether it is so in any process: what all must do together, each of them asks this."""
+        import torch
+
+        return bool(self.device.all_reduce(torch.tensor(float(bool(flag)))).item())
+
+    def halve_batches(self, parts: Sequence[np.ndarray], error: Exception) -> None:
+        """Compute each batch in twice as many parts from here on: same rows, same sums.
+
+        Raises:
+            TrainingError: not even a single row fits into the device's memory.
+        """
+        if max(map(len, parts)) == 1:
+            raise TrainingError(
+                "a batch of one row does not fit into the memory of the device",
+                got=str(error).partition("\n")[0],
+                do="tokenize with a smaller max_length, or take a smaller model",
+            ) from error
+        self.parts *= 2
+        self.say(f"out of memory: each batch is computed in {self.parts} parts from here on")
+
     def say(self, text: str) -> None:
         """A line for the person who watches; stdout is for results."""
         if self.device.rank == 0:
             print(text, file=sys.stderr)
 
     def tell(self, hook: str, **arguments: Any) -> None:
-        """Call an observer hook."""
+        """Call an observer hook, in one process of all."""
+        if self.device.rank > 0:
+            return
         observe(self.manager, hook, self.say, run=self, **arguments)
 
     def batches(
         self, dataset: Dataset, plan: Sequence[np.ndarray], first: int = 0
     ) -> Iterator[dict[str, Any]]:
-        """Collated batches of the rows that the plan names, on the device; `first` is its number.
+        """Collated batches of the rows that the plan names, on the device.
 
         Where the real tokens are is worked out here, while the mask is still in host memory.
+
+        Args:
+            dataset: whose rows.
+            plan: the rows of each batch of this process.
+            first: the number of the plan's first batch; those of all processes come in turn.
         """
-        workers = self.args.dataloader_num_workers
-        stream = loader(dataset, plan, self.collate, workers, self.args.seed, first)
-        return self.device.batches(map(self.with_packing, stream))
+        workers, ranks = self.args.dataloader_num_workers, self.device.world_size
+        numbers = range(first * ranks + self.device.rank, (first + len(plan)) * ranks, ranks)
+        stream = loader(dataset, plan, self.collate, workers, self.args.seed, numbers)
+        weighted = self.loss is None and "row_weight" in (self.takes or ())
+        return self.device.batches(map(self.with_packing, stream), weighted)
 
     def with_packing(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with its `Packing`, for a model that takes one."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from minift import processes
 from minift.batching import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
@@ -175,11 +176,11 @@ class Trainer:
         run, args = self.run, self.args
         if run.train_dataset is None or len(run.train_dataset) == 0:
             raise ConfigError("there are no rows to train on", do="pass train_dataset=")
-        if args.dataloader_drop_last and len(run.train_dataset) < args.per_device_train_batch_size:
+        if args.dataloader_drop_last and len(run.train_dataset) < run.rows_at_once:
             raise ConfigError(
                 "dataloader_drop_last leaves no batch",
                 got=f"{len(run.train_dataset)} rows",
-                expected=f"at least {args.per_device_train_batch_size}",
+                expected=f"at least {run.rows_at_once}",
             )
         if args.eval_strategy != "no" and run.eval_dataset is None:
             raise ConfigError("eval_strategy needs eval_dataset", got=args.eval_strategy)
@@ -198,9 +199,12 @@ class Trainer:
         run, args = self.run, self.args
         wanted = args.resume_from_checkpoint if wanted is None else wanted
         word = str(wanted).lower()
-        before = run_id(run.folder) if run.writes else None
-        if before:
+        before = run_id(run.folder) if args.output_dir is not None else None
+        if before and run.writes:
             checkpoint.remove_halves(run.folder, before)
+        run.device.barrier()  # from here on all processes find the same
+        if word in ("none", "false", "") and processes.restarted() and before:
+            word = "true" if checkpoint.listed(run.folder) else word
         if word in ("none", "false", ""):
             old = [p.name for p in checkpoint.listed(run.folder)] if run.writes else []
             if old:
@@ -274,15 +278,18 @@ class Trainer:
         if output_dir is None and self.args.output_dir is None:
             raise ArgumentError("save_model needs a folder", do="pass one: output_dir is None")
         folder = Path(output_dir or self.run.folder)
-        checkpoint.save_model(self.model, folder, self.run.device, self.processing_class)
+        if self.run.device.rank == 0:
+            checkpoint.save_model(self.model, folder, self.run.device, self.processing_class)
+        self.run.device.barrier()
 
     def _announce(self) -> None:
-        run, args = self.run, self.args
+        run, args, ranks = self.run, self.args, self.run.device.world_size
         assert run.train_dataset is not None
         run.say(
             f"training on {run.device.kind} in {run.precision} ({run.precision_reason}): "
             f"{len(run.train_dataset)} rows, {run.state.max_steps} steps of "
-            f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows\n"
+            f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows"
+            f"{f' in each of {ranks} processes' if ranks > 1 else ''}\n"
             f"columns that feed the model: {', '.join(run.train_dataset.column_names)}; "
             f"riding along: {', '.join(self._riding) or 'none'}"
         )

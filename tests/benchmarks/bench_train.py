@@ -150,7 +150,9 @@ BUILD: dict[str, Callable[..., Any]] = {"minift": minift_trainer, "peer": peer_t
 
 
 def precision_settings(library: str, precision: str) -> dict[str, Any]:
-    return {"precision": precision} if library == "minift" else {"bf16": precision == "bf16"}
+    if library == "minift":
+        return {"precision": precision}
+    return {"bf16": precision == "bf16", "use_cpu": True}  # else it refuses bf16 without a GPU
 
 
 def precision_of(trainer: Any) -> str:

@@ -1,0 +1,143 @@
+"""Several processes that train together: which of them this one is, and how they add up numbers.
+
+torchrun (or `notebook_launcher`) starts them, on one machine or several, and tells each in its
+environment who it is. They meet when a model is prepared. Each computes its own rows of an update;
+the sums of their losses, counts and gradients then go around once, so that all of them take the
+same step. Nothing else is exchanged, and only tensors are: torch's collectives for objects would
+open pickles.
+
+A process that dies breaks the connections to the others, whose next exchange fails. That ends them
+too, with a message; torchrun reports the first failure, and may start all of them again.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from minift.errors import DeviceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TABLE = 8192  # rows that make a tensor a table of embeddings: no other layer has as many
+
+
+def rank() -> int:
+    """The number of this process, of all."""
+    return int(os.environ.get("RANK", 0))
+
+
+def local_rank() -> int:
+    """Its number of those on this machine, which says which accelerator it takes."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def restarted() -> bool:
+    """Whether torchrun started this process in the place of one that failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def join() -> None:
+    """Meet the others, if there are any. Called again, it does nothing."""
+    import torch.distributed as dist
+
+    if world_size() > 1 and not dist.is_initialized():
+        with failures_explained():
+            dist.init_process_group()  # for each kind of memory by torch's default for it
+
+
+def add_up(tensors: "Sequence[Tensor]") -> None:
+    """Make of each tensor, in place, its sum over all processes.
+
+    They are on their way at the same time, each from where it lies: to copy them into one buffer
+    first and back again takes longer.
+    """
+    import torch.distributed as dist
+
+    tables = [tensor for tensor in tensors if is_table(tensor)]
+    with failures_explained():
+        works = [dist.all_reduce(x, async_op=True) for x in tensors if not is_table(x)]
+        for table in tables:
+            add_up_rows(table)
+        for work in works:
+            work.wait()
+
+
+def is_table(tensor: "Tensor") -> bool:
+    """Whether it may be the gradient of a table of embeddings in host memory."""
+    import torch
+
+    large = tensor.dim() == 2 and len(tensor) > TABLE
+    return large and tensor.is_cpu and tensor.dtype == torch.float32
+
+
+def add_up_rows(table: "Tensor") -> None:
+    """The same of a tensor of which most rows are zero in every process.
+
+    A batch has some hundred tokens of a vocabulary of thirty thousand, and the table is half of a
+    small model: the zeros would take as long as everything else.
+    """
+    import torch
+    import torch.distributed as dist
+
+    touched = torch.from_numpy(table.numpy().any(1).astype("uint8"))
+    dist.all_reduce(touched, dist.ReduceOp.MAX)
+    rows = touched.nonzero()[:, 0]
+    values = table[rows]
+    dist.all_reduce(values)
+    table[rows] = values
+
+
+def share(tensors: "Sequence[Tensor]") -> None:
+    """Make of each tensor, in place, what it is in process 0."""
+    import torch.distributed as dist
+
+    with failures_explained():
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+def gather(value: "Tensor") -> "Tensor":
+    """The rows of all processes, in the order of their numbers; each may have another number."""
+    import torch
+    import torch.distributed as dist
+
+    value = value if value.dim() else value[None]
+    lengths = [torch.zeros(1, dtype=torch.int64, device=value.device) for _ in range(world_size())]
+    with failures_explained():
+        dist.all_gather(lengths, lengths[0].new_tensor([len(value)]))
+        sizes = [int(length) for length in lengths]
+        padded = value.new_zeros(max(sizes), *value.shape[1:])
+        padded[: len(value)] = value
+        blocks = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(blocks, padded)
+    return torch.cat([block[:size] for block, size in zip(blocks, sizes, strict=True)])
+
+
+def barrier() -> None:
+    """Wait for the others."""
+    import torch.distributed as dist
+
+    with failures_explained():
+        dist.barrier()
+
+
+@contextlib.contextmanager
+def failures_explained() -> Iterator[None]:
+    """The others' end is seen as a broken connection."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DeviceError(
+            f"process {rank()} of {world_size()} lost the others",
+            got=str(error).strip().splitlines()[0][:200],
+            expected="all processes, taking the same steps",
+            do="look for the first error of another process; torchrun --max-restarts N starts "
+            "them again, and they go on from the newest checkpoint",
+        ) from error

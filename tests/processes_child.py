@@ -1,0 +1,155 @@
+"""What each process does in `test_processes.py`: torchrun starts it, or nobody for one process.
+
+    torchrun --nproc-per-node 2 processes_child.py PART MODEL FOLDER '{"setting": ...}'
+
+It writes FOLDER/PART-RANK.json.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import numpy as np
+import torch
+from tiny import count, load, make_rows
+from torch.utils.data import DataLoader
+
+from minift import (
+    Accelerator,
+    AdamW,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Dataset,
+    Trainer,
+    TrainingArguments,
+    get_scheduler,
+    set_seed,
+)
+from minift.optim import parameter_groups
+from minift.training import loop
+
+SETTINGS = {
+    "max_steps": 20,
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "device": "cpu",
+    "precision": "fp32",
+}
+ROWS, EVALUATED, SEED = 49, 21, 42  # in updates of 16 the last has one row; in twos the last is odd
+MODEL_SEED = 3
+
+
+def data(model: Path, n: int, seed: int) -> Dataset:
+    """Tokenized rows, by a map that counts its calls."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def tokenize(batch):
+        count()
+        return tokenizer(batch["sentence1"], batch["sentence2"])
+
+    mapped = Dataset.from_dict(make_rows(n, seed)).map(tokenize, batched=True)
+    return mapped.remove_columns(["sentence1", "sentence2"]).rename_column("label", "labels")
+
+
+def digest(model) -> str:
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode() + tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def train(model: Path, folder: Path, rows: int = ROWS, **settings) -> dict:
+    """A Trainer's run: which rows each update had, what was logged, what it predicts."""
+    seen, own = [], loop.own_batches
+    network = load(model, seed=MODEL_SEED)
+    if os.environ.get("RANK") == "1":
+        torch.nn.init.ones_(network.classifier.weight)  # process 0's weights count
+
+    def recorded(run, group):
+        parts, weight = own(run, group)
+        seen.append(np.concatenate(parts).tolist() if weight else [])
+        return parts, weight
+
+    loop.own_batches = recorded
+    trainer = Trainer(
+        network,
+        TrainingArguments(str(folder / "run"), **{**SETTINGS, **settings}),
+        train_dataset=data(model, rows, 0),
+        eval_dataset=data(model, EVALUATED, 1),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        compute_metrics="accuracy",
+    )
+    trainer.train()
+    loop.own_batches = own
+    records = [r for r in trainer.state.log_history if "grad_norm" in r]
+    predicted = trainer.predict(trainer.run.eval_dataset)
+    return {
+        "rows": seen,
+        "losses": [r["loss"] for r in records],
+        "norms": [r["grad_norm"] for r in records],
+        "weights": digest(trainer.model),
+        "logits": predicted.predictions.tolist(),
+        "labels": predicted.label_ids.tolist(),
+        "metrics": {n: predicted.metrics[n] for n in ("test_loss", "test_accuracy")},
+        "ran": trainer.run.device.world_size,
+    }
+
+
+def by_hand(model: Path, folder: Path, size: int = 8, steps: int = 20) -> dict:
+    """The same loop written with an Accelerator, and an evaluation with gather_for_metrics."""
+    accelerator = Accelerator(device="cpu")
+    set_seed(SEED)
+    collate = DataCollatorWithPadding(AutoTokenizer.from_pretrained(model))
+    batches = DataLoader(data(model, ROWS, 0), shuffle=True, batch_size=size, collate_fn=collate)
+    scored = DataLoader(data(model, EVALUATED, 1), batch_size=2, collate_fn=collate)
+    network = load(model, seed=MODEL_SEED)
+    optimizer = AdamW(parameter_groups(network, 0.0), lr=1e-3)
+    scheduler = get_scheduler("linear", optimizer, 0, steps)
+    batches, scored, network, optimizer, scheduler = accelerator.prepare(
+        batches, scored, network, optimizer, scheduler
+    )
+    network.train()
+    while optimizer.updates < steps:
+        for batch in batches:
+            accelerator.backward(network(**batch))
+            accelerator.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            if optimizer.updates == steps:
+                break
+    network.eval()
+    labels = []
+    for batch in scored:
+        with torch.no_grad():
+            logits = network(**batch).logits
+        labels.append(accelerator.gather_for_metrics({"labels": batch["labels"], "x": logits}))
+    accelerator.save_state(folder / "state")
+    accelerator.load_state(folder / "state")
+    return {
+        "weights": digest(accelerator.unwrap_model(network)),
+        "labels": torch.cat([one["labels"] for one in labels]).tolist(),
+        "logits": torch.cat([one["x"] for one in labels]).tolist(),
+        "processes": accelerator.num_processes,
+    }
+
+
+PARTS = {"train": train, "by_hand": by_hand}
+
+
+def main(part: str, model: str, folder: str, settings: dict) -> None:
+    torch.set_num_threads(1)
+    for name in part.split("+"):
+        found = PARTS[name](Path(model), Path(folder), **settings.get(name, {}))
+        path = Path(folder) / f"{name}-{os.environ.get('RANK', '0')}.json"
+        path.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], json.loads(sys.argv[4]))

@@ -1,0 +1,336 @@
+"""Several processes: the same rows, the same steps, as one; and what happens when one dies.
+
+Real processes, started by torchrun, on the CPU.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import make_model, make_rows, write_csv
+
+from minift import notebook_launcher
+from minift.errors import ArgumentError, DeviceError, TrainingError
+
+CHILD = Path(__file__).with_name("processes_child.py")
+QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Without dropout, whose masks depend on how rows are shared."""
+    return make_model(tmp_path_factory.mktemp("model"), **QUIET)
+
+
+def port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(words, launcher=("--standalone", "--nproc-per-node", "2"), **options):
+    command = [*TORCHRUN, *launcher, *map(str, words)] if launcher else [sys.executable, *words]
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, **options,
+    )  # fmt: skip
+
+
+def finish(*processes, code=0) -> str:
+    said = "".join(process.communicate(timeout=300)[0] for process in processes)
+    assert all(process.returncode == code for process in processes), said
+    return said
+
+
+def results(folder: Path, part: str) -> list[dict]:
+    """What each process wrote, in the order of their numbers."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{part}-*.json"))]
+
+
+def child(folder: Path, model: Path, part: str, **settings) -> list:
+    folder.mkdir()
+    return [CHILD, part, model, folder, json.dumps(settings)]
+
+
+@pytest.fixture(scope="module")
+def one(model, tmp_path_factory):
+    """One process, 16 rows at once."""
+    folder = tmp_path_factory.mktemp("one") / "out"
+    settings = {"train": {"per_device_train_batch_size": 16}, "by_hand": {"size": 16}}
+    finish(start(child(folder, model, "train+by_hand", **settings), launcher=()))
+    return {part: results(folder, part)[0] for part in ("train", "by_hand")}
+
+
+@pytest.fixture(scope="module")
+def two(model, tmp_path_factory):
+    """Two processes, 8 rows in each; and how often they called the function of a map."""
+    folder = tmp_path_factory.mktemp("two") / "out"
+    calls = folder.parent / "calls"
+    calls.touch()
+    environment = {**os.environ, "TEST_CALLS": str(calls), "MINIFT_CACHE": str(folder.parent)}
+    said = finish(start(child(folder, model, "train+by_hand"), env=environment))
+    found = {part: results(folder, part) for part in ("train", "by_hand")}
+    return {**found, "calls": len(calls.read_text().splitlines()), "said": said}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def counted(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_CALLS", str(tmp_path_factory.mktemp("calls") / "calls"))
+        yield
+
+
+# ---------------------------------------------------------------------------------- the same steps
+
+
+def test_each_update_has_the_rows_of_one_process_in_the_same_order(one, two):
+    """Pain: a sampler that pads the last batch trains on some rows twice."""
+    first, second = (found["rows"] for found in two["train"])
+    assert [a + b for a, b in zip(first, second, strict=True)] == one["train"]["rows"]
+    epoch = [row for update in one["train"]["rows"][:4] for row in update]
+    assert sorted(epoch) == list(range(49))
+    assert second[3] == []  # the epoch's last row is the other's
+
+
+def test_losses_and_gradients_are_those_of_one_process(one, two):
+    """Pain (transformers#47688): loss and gradient grow with the number of processes."""
+    assert [found["ran"] for found in two["train"]] == [2, 2]
+    mine, (theirs, again) = one["train"], two["train"]
+    assert len(mine["losses"]) == 20
+    assert theirs["losses"][0] == pytest.approx(mine["losses"][0], rel=1e-6)
+    assert theirs["norms"][0] == pytest.approx(mine["norms"][0], rel=1e-6)
+    assert theirs["losses"] == pytest.approx(mine["losses"], abs=1e-5)
+    assert again["losses"] == theirs["losses"] and again["weights"] == theirs["weights"]
+
+
+def test_evaluation_gives_every_row_once_and_in_order(one, two):
+    for found in two["train"]:
+        assert found["labels"] == one["train"]["labels"]
+        assert found["logits"] == [pytest.approx(row, abs=1e-4) for row in one["train"]["logits"]]
+        assert found["metrics"] == pytest.approx(one["train"]["metrics"], abs=1e-4)
+
+
+def test_a_loop_written_by_hand_ends_with_the_trainers_weights(one, two):
+    assert one["by_hand"]["weights"] == one["train"]["weights"]
+    for by_hand, train in zip(two["by_hand"], two["train"], strict=True):
+        assert by_hand["processes"] == 2
+        assert by_hand["weights"] == train["weights"]
+
+
+def test_gather_for_metrics_gives_every_row_once_and_in_order(one, two):
+    """21 rows in batches of 2: at the end one process has a row and the other none."""
+    for found in two["by_hand"]:
+        assert found["labels"] == one["by_hand"]["labels"] == one["train"]["labels"]
+        assert found["logits"] == [pytest.approx(x, abs=1e-4) for x in one["by_hand"]["logits"]]
+
+
+def test_one_process_maps_while_the_other_waits(two):
+    assert two["calls"] == 2  # the training rows, the rows for evaluation
+
+
+def test_one_process_speaks(two):
+    assert two["said"].count("training on cpu") == 1
+    assert "in each of 2 processes" in two["said"]
+
+
+def test_two_agents_are_one_world(model, two, tmp_path):
+    """As on two machines: each agent starts one process, and they meet at an address."""
+    words = child(tmp_path / "out", model, "train")
+    meeting = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d")
+    place = (*meeting, "--rdzv-id", "test", "--rdzv-endpoint", f"127.0.0.1:{port()}")
+    finish(*[start(words, launcher=place) for _ in range(2)])
+    for found, expected in zip(results(tmp_path / "out", "train"), two["train"], strict=True):
+        assert found == expected
+
+
+# --------------------------------------------------------------------------- when one of them dies
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A csv file, and a model with dropout."""
+    folder = tmp_path_factory.mktemp("files")
+    make_model(folder / "model", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
+    write_csv(folder / "train.csv", make_rows(64))
+    write_csv(folder / "dev.csv", make_rows(20, 1))
+    slow = "import time\nimport minift\n\n@minift.hookimpl\ndef minift_step_end(run):\n"
+    (folder / "slow.py").write_text(slow + "    time.sleep(0.05)\n")
+    return folder
+
+
+def command(files: Path, folder: Path, *more) -> list:
+    words = ["-m", "minift", "--plugin", files / "slow.py", "train", "--model", files / "model"]
+    words += ["--train-file", files / "train.csv", "--validation-file", files / "dev.csv"]
+    words += ["--output-dir", folder, "--per-device-train-batch-size", "4", "--max-steps", "24"]
+    words += ["--logging-steps", "1", "--save-steps", "3", "--save-total-limit", "2"]
+    words += ["--eval-strategy", "steps", "--eval-steps", "4", "--device", "cpu"]
+    return [*words, "--learning-rate", "1e-3", *more]
+
+
+def step_of(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+
+
+def until_step(process, folder: Path, step: int) -> None:
+    end = time.monotonic() + 120
+    while step_of(folder) < step:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def process_with(rank: int, folder: Path) -> int:
+    """The pid of the process with this rank that trains into a folder."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            told = (path / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(folder).encode() in words and f"RANK={rank}".encode() in told:
+            return int(path.name)
+    raise AssertionError(f"no process has rank {rank}")
+
+
+def weights(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def history(folder: Path) -> list[dict]:
+    """The losses that were logged, in the order of the steps."""
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: r[k] for k in ("step", "loss", "grad_norm")} for r in records if "grad_norm" in r]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "out"
+    said = finish(start(command(files, folder)))
+    assert said.count("saved to") == 1
+    return folder
+
+
+def test_torchrun_starts_them_again_and_they_end_with_the_same_weights(
+    files, undisturbed, tmp_path
+):
+    folder = tmp_path / "out"
+    again = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
+    process = start(command(files, folder), launcher=again)
+    until_step(process, folder, 8)
+    os.kill(process_with(1, folder), signal.SIGKILL)
+    said = finish(process)
+    assert "going on from" in said
+    assert weights(folder) == weights(undisturbed)
+    assert history(folder) == history(undisturbed)
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_rank_that_dies_ends_the_run_with_its_reason(files, tmp_path):
+    """Not a hang: the others see the broken connection."""
+    folder = tmp_path / "out"
+    process = start(command(files, folder))
+    until_step(process, folder, 5)
+    os.kill(process_with(1, folder), signal.SIGKILL)
+    said = finish(process, code=1)
+    assert "process 0 of 2 lost the others" in said
+    assert "SIGKILL" in said or "exitcode  : -9" in said
+    status = json.loads((folder / "run.json").read_text())
+    assert status["status"] == "failed" and "lost the others" in status["error"]
+
+
+def test_sigterm_saves_and_one_process_goes_on(files, undisturbed, tmp_path):
+    """Another number of processes continues the same order; only dropout's masks differ."""
+    folder = tmp_path / "out"
+    process = start(command(files, folder))
+    until_step(process, folder, 7)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    saved = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
+    assert saved >= 7
+    refused = start(command(files, folder, "--resume-from-checkpoint", "true"), launcher=())
+    assert "rows in an update=4" in finish(refused, code=2)
+    more = ["--resume-from-checkpoint", "true", "--gradient-accumulation-steps", "2"]
+    said = finish(start(command(files, folder, *more), launcher=()))
+    assert "saved by 2 processes, and now there are 1" in said
+    state = json.loads((folder / "run.json").read_text())["state"]
+    assert state["global_step"] == 24
+    ours, theirs = history(folder), history(undisturbed)
+    assert ours[:saved] == theirs[:saved]
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs]
+
+
+# --------------------------------------------------------------------------------- from a notebook
+
+
+SCRIPT = """
+import sys
+import minift
+
+def work(folder, fail_at):
+    import os
+    if os.environ["RANK"] == fail_at:
+        os.kill(os.getpid(), 9) if fail_at == "1" else 1 / 0
+    accelerator = minift.Accelerator(device="cpu")
+    import torch
+    model = accelerator.prepare(torch.nn.Linear(2, 2))
+    ranks = accelerator.gather(torch.tensor([accelerator.process_index]))
+    open(f"{folder}/{accelerator.process_index}", "w").write(str(ranks.tolist()))
+    accelerator.wait_for_everyone()
+
+minift.notebook_launcher(work, (sys.argv[1], sys.argv[2]), num_processes=2)
+print("done")
+"""
+
+
+def launch(folder: Path, fail_at: str = "") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", SCRIPT, str(folder), fail_at]  # no module holds `work`
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_notebook_launcher_starts_processes_that_meet(tmp_path):
+    done = launch(tmp_path)
+    assert done.returncode == 0 and done.stdout == "done\n", done.stderr
+    assert [(tmp_path / str(i)).read_text() for i in range(2)] == ["[0, 1]", "[0, 1]"]
+
+
+@pytest.mark.parametrize(
+    ("fail_at", "said"),
+    [("1", "process 1 died"), ("0", "division by zero")],
+    ids=["killed", "error"],
+)
+def test_notebook_launcher_ends_all_when_one_fails(tmp_path, fail_at, said):
+    done = launch(tmp_path, fail_at)
+    assert done.returncode == 1 and said in done.stderr
+
+
+def test_notebook_launcher_refuses_what_cannot_work(monkeypatch):
+    from minift import Device
+
+    with pytest.raises(ArgumentError, match="at least 1"):
+        notebook_launcher(print, num_processes=0)
+    monkeypatch.setattr(Device, "touched", "a device")
+    with pytest.raises(DeviceError, match="has used a device already"):
+        notebook_launcher(print, num_processes=2)
+    said = []
+    notebook_launcher(said.append, (1,), num_processes=1)
+    assert said == [1]
+
+
+def test_an_error_in_a_process_that_can_be_raised_here_is(tmp_path):
+    with pytest.raises(TrainingError, match="not a step"):
+        notebook_launcher(fail, num_processes=2)
+
+
+def fail():
+    raise TrainingError("not a step")
