@@ -12,8 +12,11 @@ too, with a message; torchrun reports the first failure, and may start all of th
 
 import contextlib
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from minift.errors import DeviceError
 
@@ -49,7 +52,33 @@ def join() -> None:
 
     if world_size() > 1 and not dist.is_initialized():
         with failures_explained():
-            dist.init_process_group()  # for each kind of memory by torch's default for it
+            store, *_ = next(dist.rendezvous("env://"))
+            # Each kind of memory has its own way to others, torch's default for it.
+            dist.init_process_group(store=agreed(store), rank=rank(), world_size=world_size())
+
+
+def agreed(store: Any) -> Any:
+    """A part of torchrun's store that belongs to these processes alone.
+
+    It lives on when processes are started again, with the addresses of those that are gone. So
+    process 0 makes up a name, and the others go by a name only if somebody answers under it.
+    """
+    import torch.distributed as dist
+
+    own = uuid.uuid4().hex
+    if rank() == 0:
+        store.set("minift", own)
+        for other in range(1, world_size()):
+            store.set(f"{own}/answer/{other}", store.get(f"{own}/ask/{other}"))
+        return dist.PrefixStore(own, store)
+    while True:
+        name = store.get("minift").decode()
+        store.set(f"{name}/ask/{rank()}", own)
+        with contextlib.suppress(RuntimeError):  # nobody answers: it was an earlier one's name
+            store.wait([f"{name}/answer/{rank()}"], timedelta(seconds=1))
+            if store.get(f"{name}/answer/{rank()}").decode() == own:
+                return dist.PrefixStore(name, store)
+        time.sleep(0.05)
 
 
 def add_up(tensors: "Sequence[Tensor]") -> None:

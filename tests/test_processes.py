@@ -3,6 +3,7 @@
 Real processes, started by torchrun, on the CPU.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from minift.errors import ArgumentError, DeviceError, TrainingError
 CHILD = Path(__file__).with_name("processes_child.py")
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+STARTED: dict = {}  # the processes of these tests, and what they said
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -39,17 +42,43 @@ def port() -> int:
 
 
 def start(words, launcher=("--standalone", "--nproc-per-node", "2"), **options):
-    command = [*TORCHRUN, *launcher, *map(str, words)] if launcher else [sys.executable, *words]
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, **options,
-    )  # fmt: skip
+    command = [*TORCHRUN, *launcher, *words] if launcher else [sys.executable, *words]
+    with tempfile.TemporaryFile("w+") as output:  # a pipe that nobody reads would stop them
+        process = subprocess.Popen(
+            list(map(str, command)),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
+        )
+        STARTED[process] = os.fdopen(os.dup(output.fileno()))
+    return process
+
+
+def said_by(process) -> str:
+    STARTED[process].seek(0)
+    return STARTED[process].read()
 
 
 def finish(*processes, code=0) -> str:
-    said = "".join(process.communicate(timeout=300)[0] for process in processes)
-    assert all(process.returncode == code for process in processes), said
+    """What they have said, when all have ended with this code."""
+    codes = []
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        codes = [process.wait(timeout=120) for process in processes]
+    said = "\n".join(map(said_by, processes))
+    assert set(codes) == {code}, f"{codes or 'they do not end'}\n{said}"
     return said
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_left():
+    yield
+    for process, output in STARTED.items():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        output.close()
+    STARTED.clear()
 
 
 def results(folder: Path, part: str) -> list[dict]:
@@ -148,6 +177,7 @@ def test_two_agents_are_one_world(model, two, tmp_path):
     words = child(tmp_path / "out", model, "train")
     meeting = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d")
     place = (*meeting, "--rdzv-id", "test", "--rdzv-endpoint", f"127.0.0.1:{port()}")
+    place = (*place, "--local-addr", "127.0.0.1")
     finish(*[start(words, launcher=place) for _ in range(2)])
     for found, expected in zip(results(tmp_path / "out", "train"), two["train"], strict=True):
         assert found == expected
@@ -186,7 +216,7 @@ def step_of(folder: Path) -> int:
 def until_step(process, folder: Path, step: int) -> None:
     end = time.monotonic() + 120
     while step_of(folder) < step:
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+        assert process.poll() is None and time.monotonic() < end, said_by(process)
         time.sleep(0.01)
 
 
@@ -255,7 +285,7 @@ def test_sigterm_saves_and_one_process_goes_on(files, undisturbed, tmp_path):
     process = start(command(files, folder))
     until_step(process, folder, 7)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.wait(timeout=120)
     saved = max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
     assert saved >= 7
     refused = start(command(files, folder, "--resume-from-checkpoint", "true"), launcher=())

@@ -37,6 +37,8 @@ class Train:
         inputs = Inputs.from_args(args)
         trainer = build_trainer(args.model, inputs, training_args)
         metrics = train_and_save(trainer)
+        if trainer.run.device.rank > 0:  # one process of several says how it ended
+            return 0
         times = ("epoch", "runtime", "per_second")
         shown = [name for name in metrics if not name.endswith(times)]
         if shown:

@@ -13,11 +13,11 @@ A stage whose file is absent or says something else is made again, the first one
 a second call returns at once, and what an interrupted call left behind is never used.
 
 The torch on PyPI is built for CUDA and asks for 5 GB of libraries that a test on the CPU never
-calls. It is therefore installed "slim": without all but three small ones of them.
-In the place of each other one that torch links comes a stub: a library of the same name, which gcc
-makes of the names that torch looks up in it, and which ends the process if one is called.
-Should anything fail on this way (no gcc, for example, or a product that comes out wrong), the
-ordinary installation takes its place.
+calls. It is therefore installed "slim", with only three small ones of them. In the place of each
+other one that torch links comes a stub: a library of the same name, which gcc makes of the names
+that torch looks up in it, and which ends the process if one is called. Should anything fail on
+this way (no gcc, for example, or gradients that are wrong), the ordinary installation takes its
+place.
 
 Nothing outside the standard library is imported: this runs in the Python of a bare machine.
 """
