@@ -45,7 +45,8 @@ ROWS = [
     ["training.callbacks"],
     ["training.loop"],
     ["training.trainer"],
-    ["accelerator", "launch"],
+    ["prepared", "launch"],
+    ["accelerator"],
     ["pipeline"],
     ["cli"],
 ]

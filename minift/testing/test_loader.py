@@ -8,7 +8,6 @@ import uuid
 import zipfile
 from pathlib import Path
 
-import pytest
 import torch
 
 from minift import AutoModel, AutoTokenizer, DatasetDict, load_dataset
@@ -96,7 +95,9 @@ def test_a_model_is_found_in_the_same_place_again(manager, checkpoint_name):
 
 def test_a_model_and_its_tokenizer_load(checkpoint_name):
     """And fit each other: what the tokenizer gives, the model takes."""
-    tokenizer, model = (kind.from_pretrained(checkpoint_name) for kind in (AutoTokenizer, AutoModel))
+    tokenizer, model = (
+        kind.from_pretrained(checkpoint_name) for kind in (AutoTokenizer, AutoModel)
+    )
     batch = tokenizer(["one text", "another, longer text"], padding=True, return_tensors="pt")
     with torch.inference_mode():
         state = model(**batch).last_hidden_state
