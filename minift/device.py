@@ -94,15 +94,14 @@ class Device:
             processes.share([tensor.detach() for tensor in model.state_dict().values()])
         return model
 
-    def batches(
-        self, loader: Iterable[dict[str, Any]], weighted: bool = False
-    ) -> Iterator[dict[str, Any]]:
+    def batches(self, loader: Iterable[dict[str, Any]], rows: int = 0) -> Iterator[dict[str, Any]]:
         """The loader's batches on the device, in the loader's order.
 
         Args:
             loader: gives collated batches in host memory.
-            weighted: whether a batch may be filled up with rows that do not count. They are marked
-                by a 0 in `row_weight`, (B,), which is then in every batch; real rows come first.
+            rows: if not 0, the device may fill each batch up to so many rows with some that do
+                not count. They come last and are marked by a 0 in `row_weight`, fp32 (B,), which
+                is then in every batch.
         """
         for batch in loader:
             yield {
@@ -253,7 +252,7 @@ class Device:
         return {}
 
     def counters(self) -> dict[str, int]:
-        """What the device counts, for example compilations and transfers."""
+        """What the device counts: "compilations" of graphs, "transfers_to_host", and others."""
         return {}
 
 

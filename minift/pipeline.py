@@ -52,7 +52,7 @@ class TextClassificationPipeline:
         )
         order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
         found = np.zeros((len(texts), self.config.num_labels), np.float32)
-        with torch.inference_mode():
+        with torch.no_grad():  # not every backend has tensors of inference_mode
             for rows in batches(order, self.batch_size):
                 columns = {name: [values[i] for i in rows] for name, values in encoded.items()}
                 batch = dict(self.tokenizer.pad(columns, return_tensors="pt"))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from minift_commands import env
 
 from minift import cli, plugins
 from minift.device import choose_device, choose_precision
-from minift_commands import env
 
 PLUGIN = """
 from minift import Device, hookimpl
@@ -57,7 +57,9 @@ def test_for_programs(capsys, own_cache):
     assert found["versions"]["python"] == platform.python_version()
     device = choose_device("auto", plugins.build_manager(["cpu"]))
     precision, reason = choose_precision("auto", device)
-    assert found["devices"] == [{"name": "cpu", "priority": 0, "unavailable": None, "plugin": "cpu"}]
+    assert found["devices"] == [
+        {"name": "cpu", "priority": 0, "unavailable": None, "plugin": "cpu"}
+    ]
     assert found["auto"] == {
         "device": "cpu", "kind": "cpu", "precision": precision, "precision_reason": reason,
     }  # fmt: skip

@@ -115,7 +115,8 @@ def test_every_file_has_a_row():
     listed = {name for row in ROWS for name in row}
     there = {module_name(path) for path in sources(CORE)}
     packages = {"__main__", "data", "models", "training"}
-    assert there - {"__init__"} - packages == listed
+    kit = {name for name in there if name.split(".")[0] == "testing"}  # uses the rest as anybody
+    assert there - {"__init__"} - packages - kit == listed
 
 
 def test_files_import_only_from_rows_above():

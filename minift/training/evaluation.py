@@ -72,14 +72,15 @@ def evaluate(
     order = np.arange(len(dataset))
     if "input_ids" in dataset.features and is_flat(dataset._table.schema.field("input_ids").type):
         order = np.argsort(-dataset.lengths("input_ids"), kind="stable")
-    plan = batches(order, run.args.per_device_eval_batch_size)
+    size = run.args.per_device_eval_batch_size
+    plan = batches(order, size)
     ranks = run.device.world_size if len(plan) >= run.device.world_size else 1
     own = plan[run.device.rank :: ranks] if ranks > 1 else plan  # few batches: each computes all
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
     total, count = 0.0, 0.0
-    with torch.inference_mode(), run.device.autocast(precision or run.precision):
-        for rows, batch in zip(own, run.batches(dataset, own), strict=True):
+    with torch.no_grad(), run.device.autocast(precision or run.precision):
+        for rows, batch in zip(own, run.batches(dataset, own, size), strict=True):
             outputs = run.forward(batch)
             logits = put(logits, outputs.logits.float(), rows, len(dataset))
             if "labels" in batch:

@@ -48,7 +48,8 @@ def train(run: Run) -> None:
         updates = [own_batches(run, group) for group in epoch_plan(run, epoch)[done:]]
         plan = [rows for parts, _ in updates for rows in parts]  # the same, batch by batch
         number = state.global_step * args.gradient_accumulation_steps  # of the plan's first batch
-        stream = run.batches(run.train_dataset, plan, number)
+        size = args.per_device_train_batch_size
+        stream = run.batches(run.train_dataset, plan, size, number)
 
         for parts, weight in updates:
             masks = state.global_step * device.world_size + device.rank  # each rank has its own

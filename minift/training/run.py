@@ -9,6 +9,7 @@ output_dir/
 """
 
 import json
+import math
 import platform
 import sys
 import time
@@ -138,7 +139,7 @@ class Run:
         observe(self.manager, hook, self.say, run=self, **arguments)
 
     def batches(
-        self, dataset: Dataset, plan: Sequence[np.ndarray], first: int = 0
+        self, dataset: Dataset, plan: Sequence[np.ndarray], size: int, first: int = 0
     ) -> Iterator[dict[str, Any]]:
         """Collated batches of the rows that the plan names, on the device.
 
@@ -147,13 +148,15 @@ class Run:
         Args:
             dataset: whose rows.
             plan: the rows of each batch of this process.
+            size: rows of a full batch.
             first: the number of the plan's first batch; those of all processes come in turn.
         """
         workers, ranks = self.args.dataloader_num_workers, self.device.world_size
         numbers = range(first * ranks + self.device.rank, (first + len(plan)) * ranks, ranks)
         stream = loader(dataset, plan, self.collate, workers, self.args.seed, numbers)
         weighted = self.loss is None and "row_weight" in (self.takes or ())
-        return self.device.batches(map(self.with_packing, stream), weighted)
+        rows = math.ceil(size / self.parts) if weighted else 0
+        return self.device.batches(map(self.with_packing, stream), rows)
 
     def with_packing(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with its `Packing`, for a model that takes one."""

@@ -141,12 +141,10 @@ class AcceleratorDevice(Device):
         super().set_rng_state(state[:size].clone())
         self.module.set_rng_state(state[size:].clone(), self.torch_device)
 
-    def batches(
-        self, loader: Iterable[dict[str, Any]], weighted: bool = False
-    ) -> Iterator[dict[str, Any]]:
+    def batches(self, loader: Iterable[dict[str, Any]], rows: int = 0) -> Iterator[dict[str, Any]]:
         """One batch ahead: the next one is on its way before this one is computed with."""
         ahead: dict[str, Any] | None = None
-        for batch in super().batches(map(self.on_host, loader), weighted):
+        for batch in super().batches(map(self.on_host, loader), rows):
             if ahead is not None:
                 yield ahead
             ahead = batch

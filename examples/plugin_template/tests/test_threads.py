@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
+from minift_threads import ThreadsDevice
 
 from minift import MiniftError
-from minift_threads import ThreadsDevice
 
 
 def test_it_passes_minifts_own_tests():

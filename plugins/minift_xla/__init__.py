@@ -1,0 +1,192 @@
+"""TPUs, and XLA's emulation of one on the processor, through torch_xla.
+
+XLA runs nothing at once: operations pile up into a graph until somebody wants a value, then the
+graph is compiled, for these very shapes, and run. Compiling takes seconds to minutes, so that a
+training run must look the same in every step (https://docs.pytorch.org/xla, "Recompilation"):
+
+- batches have few shapes: their length is a power of two, and short batches are filled up with rows
+  of weight zero;
+- a step ends with one `sync`, which is where its graph is cut off;
+- no number is read from the device between log points.
+
+With several devices (the cores of a TPU, or CPU_NUM_DEVICES virtual ones) one program runs on all
+of them: each batch is divided into rows among them, and the compiler adds what they must exchange
+(GSPMD, Xu et al. 2021, arXiv 2105.04663). For the loop it is one device with one large batch.
+
+torch_xla 2.9 is its last release and fits torch 2.9 alone. For a TPU and a newer torch there is
+torch_tpu, whose device is called `tpu` (plugins/minift_generic).
+"""
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from minift import Device, hookimpl
+from minift.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+SHORTEST = 32  # the smallest length; each larger one is twice the one before
+MOST_SHAPES = 16  # of batches, in one run
+
+
+class XlaDevice(Device):
+    name = "xla"
+    priority = -1  # only when asked for: without a TPU it is an emulation
+
+    def __init__(self, spec: str = "") -> None:
+        super().__init__(spec)
+        if self.world_size > 1:
+            raise DeviceError(
+                "xla computes on all of its devices from one process",
+                got=f"{self.world_size} processes",
+                do="start it without torchrun or notebook_launcher",
+            )
+        import numpy as np
+        import torch_xla.runtime as xr
+
+        self.type = xr.device_type()
+        self.mesh: Any = None
+        devices = xr.global_runtime_device_count()
+        if devices > 1:
+            import torch_xla.distributed.spmd as xs
+
+            xr.use_spmd()
+            self.mesh = xs.Mesh(np.arange(devices), (devices,), ("data",))
+        self.devices = devices
+        self.pad_id, self.longest = 0, sys.maxsize
+        self.shapes: set[tuple[Any, ...]] = set()
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        if importlib.util.find_spec("torch_xla") is None:
+            return "torch_xla is not installed (pip install 'minift[xla]', with torch 2.9)"
+        return None
+
+    @property
+    def kind(self) -> str:
+        what = "CPU emulation" if self.type == "CPU" else self.type
+        return f"xla ({what})" if self.devices == 1 else f"xla ({what}, {self.devices} devices)"
+
+    @property
+    def torch_device(self) -> "torch.device":
+        import torch_xla
+
+        return torch_xla.device()
+
+    def precisions(self) -> dict[str, str | None]:
+        emulated = "the emulation computes bf16 no faster" if self.type == "CPU" else None
+        return {"fp32": None, "bf16": emulated}
+
+    # -- randomness -------------------------------------------------------------------------------
+
+    def seed(self, seed: int) -> None:
+        import torch_xla
+
+        super().seed(seed)
+        torch_xla.manual_seed(seed)  # torch.manual_seed does not reach it
+
+    def rng_state(self) -> "Tensor":
+        import torch
+        import torch_xla.core.xla_model as xm
+
+        return torch.tensor(list(xm.get_rng_state().to_bytes(8, "little")), dtype=torch.uint8)
+
+    def set_rng_state(self, state: "Tensor") -> None:
+        import torch_xla.core.xla_model as xm
+
+        xm.set_rng_state(int.from_bytes(bytes(state.tolist()), "little"))
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def prepare(self, model: "torch.nn.Module") -> "torch.nn.Module":
+        config = getattr(model, "config", None)
+        self.pad_id = getattr(config, "pad_token_id", None) or 0
+        self.longest = getattr(config, "longest_row", sys.maxsize)
+        return super().prepare(model)
+
+    def batches(self, loader: Iterable[dict[str, Any]], rows: int = 0) -> Iterator[dict[str, Any]]:
+        for batch in super().batches(self.filled(batch, rows) for batch in loader):
+            if self.mesh is not None:
+                self.divide(batch)
+            yield batch
+
+    def filled(self, batch: dict[str, Any], rows: int) -> dict[str, Any]:
+        """The batch in one of few shapes, still in host memory."""
+        import torch
+
+        from minift.batching import fill
+
+        batch = {name: value for name, value in batch.items() if name != "packing"}
+        tensors = {n: x for n, x in batch.items() if isinstance(x, torch.Tensor) and x.dim()}
+        if not tensors:
+            return batch
+        B = len(next(iter(tensors.values())))
+        T = batch["input_ids"].shape[1] if "input_ids" in batch else 0
+        rows = -(-rows // self.devices) * self.devices  # as many for each device
+        batch = fill(batch, max(B, rows), self.length(T), self.pad_id)
+        if rows:
+            batch["row_weight"] = (torch.arange(max(B, rows)) < B).float()
+        self.note_shape({name: tuple(batch[name].shape) for name in tensors})
+        return batch
+
+    def length(self, T: int) -> int:
+        """The smallest of few lengths that T tokens fit into."""
+        length = SHORTEST
+        while length < T:
+            length *= 2
+        return max(T, min(length, self.longest))
+
+    def note_shape(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Each new shape is compiled anew; many of them are a mistake, and a run that crawls."""
+        self.shapes.add(tuple(sorted(shapes.items())))
+        if len(self.shapes) > MOST_SHAPES:
+            said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise DeviceError(
+                f"the batches have more than {MOST_SHAPES} shapes, and each of them is compiled",
+                got=f"a new one: {said}",
+                expected="few shapes: lengths that are powers of two, and full batches",
+                do="have the collator pad to one size (padding='max_length', max_length=128), and "
+                "give other tensors the same size in every batch",
+            )
+
+    def divide(self, batch: dict[str, Any]) -> None:
+        """Each device takes some rows; with too few for all, each takes the whole batch."""
+        import torch_xla.distributed.spmd as xs
+
+        for value in batch.values():
+            if getattr(value, "ndim", 0) and len(value) % self.devices == 0:
+                xs.mark_sharding(value, self.mesh, ("data", *[None] * (value.ndim - 1)))
+
+    def step(self, optimizer: "torch.optim.Optimizer", halted: "Tensor | None" = None) -> bool:
+        taken = super().step(optimizer, halted)
+        self.sync()
+        return taken
+
+    # -- leaving the device -----------------------------------------------------------------------
+
+    def sync(self) -> None:
+        import torch_xla
+
+        torch_xla.sync()
+
+    def to_host(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+        self.sync()  # else each tensor would be computed by a graph of its own
+        return super().to_host(state)
+
+    def counters(self) -> dict[str, int]:
+        import torch_xla.debug.metrics as met
+
+        transfers = met.metric_data("TransferFromDeviceTime")
+        return {
+            "compilations": met.counter_value("UncachedCompile") or 0,
+            "transfers_to_host": transfers[0] if transfers else 0,
+        }
+
+
+@hookimpl
+def minift_devices():
+    return {"xla": XlaDevice}
