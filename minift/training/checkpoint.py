@@ -481,8 +481,8 @@ def restore(run: Run, folder: Path) -> None:
     run.scheduler.load_state_dict(from_json(said["schedule"]))
     if run.device.scaler is not None:
         run.device.scaler.load_state_dict(said["scaler"])
-    run.window.restore(said["window"])
     run.state, run.id = TrainerState(**said["state"]), run_of(folder) or run.id
+    run.window.restore(said["window"], run.state.global_step)
     if run.args.load_best_model_at_end:
         try:
             best_of(run)

@@ -71,7 +71,7 @@ def train(run: Run) -> None:
 
             step_loss, step_count = over_all_ranks(run, step_loss, step_count)
             norm = device.clip_grad_norm(optimizer, args.max_grad_norm, step_count)
-            window.add(step_loss, step_count, norm, state.global_step)
+            window.add(step_loss, step_count, norm)
             learning_rate = optimizer.param_groups[0]["lr"]  # the one that this update uses
             if device.step(optimizer, window.halted):
                 run.scheduler.step()
@@ -105,11 +105,14 @@ class Window:
 
     def __init__(self, device: Any) -> None:
         self.device = device
-        where = device.torch_device
-        self.loss = self.count = self.norm = torch.zeros((), device=where)
-        self.halted = torch.zeros((), device=where)  # 1 from the first step that is not finite
-        self.bad_step = torch.full((), -1.0, device=where)
+        self.loss = self.count = self.norm = self.step = self.number(0)
+        self.halted = self.number(0)  # 1 from the first step that is not finite
+        self.bad_step = self.number(-1)
         self.total_loss, self.total_count = 0.0, 0.0
+
+    def number(self, value: float) -> torch.Tensor:
+        """A scalar on the device: sent, since one that is made there is part of what compiles."""
+        return torch.tensor(float(value)).to(self.device.torch_device)
 
     def sums(self) -> dict[str, float]:
         """What a checkpoint keeps, so that a log record after it is that of a run without it."""
@@ -122,16 +125,18 @@ class Window:
         count = sums["count"] + sums["total_count"]
         return (sums["loss"] + sums["total_loss"]) / (count or 1)
 
-    def restore(self, sums: dict[str, float]) -> None:
-        self.loss, self.count = (torch.full_like(self.loss, sums[n]) for n in ("loss", "count"))
+    def restore(self, sums: dict[str, float], step: int) -> None:
+        self.loss, self.count = self.number(sums["loss"]), self.number(sums["count"])
+        self.step = self.number(step)
         self.total_loss, self.total_count = sums["total_loss"], sums["total_count"]
 
-    def add(self, loss: torch.Tensor, count: torch.Tensor, norm: torch.Tensor, step: int) -> None:
+    def add(self, loss: torch.Tensor, count: torch.Tensor, norm: torch.Tensor) -> None:
         """One optimizer step: its summed loss, its count, its gradient's norm."""
         finite = torch.isfinite(loss)
         if self.device.scaler is None:  # else gradients overflow now and then, and the step is left
             finite = finite & torch.isfinite(norm)
-        self.bad_step = torch.where((self.halted == 0) & ~finite, float(step), self.bad_step)
+        self.bad_step = torch.where((self.halted == 0) & ~finite, self.step, self.bad_step)
+        self.step = self.step + 1
         self.halted = torch.maximum(self.halted, (~finite).to(self.halted.dtype))
         self.loss, self.count, self.norm = self.loss + loss, self.count + count, norm
 
@@ -155,7 +160,7 @@ class Window:
             return {}
         self.total_loss += got["loss"]
         self.total_count += got["count"]
-        self.loss, self.count = torch.zeros_like(self.loss), torch.zeros_like(self.loss)
+        self.loss, self.count = self.number(0), self.number(0)
         return {"loss": got["loss"] / (got["count"] or 1), "grad_norm": got["norm"]}
 
 

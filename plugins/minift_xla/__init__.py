@@ -173,6 +173,13 @@ class XlaDevice(Device):
 
         torch_xla.sync()
 
+    def fetch(self, scalars: "dict[str, Tensor]") -> dict[str, float]:
+        """All in one transfer, without a graph that puts them together first."""
+        import torch_xla
+
+        values = torch_xla._XLAC._xla_get_cpu_tensors(list(scalars.values()))
+        return {name: float(value) for name, value in zip(scalars, values, strict=True)}
+
     def to_host(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
         self.sync()  # else each tensor would be computed by a graph of its own
         return super().to_host(state)
