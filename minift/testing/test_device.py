@@ -258,19 +258,22 @@ def test_how_rows_are_cut_into_micro_batches_does_not_matter(name):
 
 
 def test_rows_come_in_the_order_that_they_have_everywhere(name):
-    """The order is a function of the seed and the epoch, and no device's."""
+    """It is a function of the seed and the epoch, and no device's; so each step's loss is too."""
 
-    def order(where):
+    def train(where):
         seen = []
 
         def collate(rows):
             seen.append([row["input_ids"][1] for row in rows])
             return tiny.collate(rows)
 
-        tiny.trainer(where, max_steps=8, collator=collate).train()  # more than an epoch
-        return seen[:8]  # a device may fetch batches ahead
+        run = tiny.trainer(where, max_steps=8, collator=collate)  # more than an epoch
+        run.train()
+        return seen[:8], tiny.logged(run, "loss")  # a device may fetch batches ahead
 
-    assert order(name) == order(REFERENCE)
+    (order, losses), (same_order, same_losses) = train(name), train(REFERENCE)
+    assert order == same_order
+    assert losses == pytest.approx(same_losses, **DRIFT)
 
 
 # --------------------------------------------------------------------- do others open what it saves

@@ -105,14 +105,16 @@ class Window:
 
     def __init__(self, device: Any) -> None:
         self.device = device
-        self.loss = self.count = self.norm = self.step = self.number(0)
+        # Each window begins with these. New ones would be part of what some backends compile.
+        self.zeros = self.number(0), self.number(0)
+        self.loss, self.count = self.zeros
+        self.norm, self.step = self.number(0), self.number(0)
         self.halted = self.number(0)  # 1 from the first step that is not finite
         self.bad_step = self.number(-1)
         self.total_loss, self.total_count = 0.0, 0.0
 
     def number(self, value: float) -> torch.Tensor:
-        """A scalar on the device: sent, since one that is made there is part of what compiles."""
-        return torch.tensor(float(value)).to(self.device.torch_device)
+        return torch.full((), float(value), device=self.device.torch_device)
 
     def sums(self) -> dict[str, float]:
         """What a checkpoint keeps, so that a log record after it is that of a run without it."""
@@ -160,7 +162,7 @@ class Window:
             return {}
         self.total_loss += got["loss"]
         self.total_count += got["count"]
-        self.loss, self.count = self.number(0), self.number(0)
+        self.loss, self.count = self.zeros
         return {"loss": got["loss"] / (got["count"] or 1), "grad_norm": got["norm"]}
 
 

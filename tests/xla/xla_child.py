@@ -45,6 +45,8 @@ class Counted:
     def minift_step_end(self, run) -> None:
         self.steps.append(run.device.counters())
         self.fallbacks = fallbacks()
+        known = [dict(shapes)["input_ids"] for shapes in getattr(run.device, "shapes", ())]
+        self.shapes = sorted(known)
 
 
 def real(folder: Path, rows: int, max_length: int):
@@ -56,9 +58,7 @@ def real(folder: Path, rows: int, max_length: int):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     data = load_dataset("headlines")["train"].select(range(rows))
     data = data.map(
-        lambda b: tokenizer(
-            b["sentence1"], b["sentence2"], truncation=True, max_length=max_length
-        ),
+        lambda b: tokenizer(b["sentence1"], b["sentence2"], truncation=True, max_length=max_length),
         batched=True,
     )
     return AutoModelForSequenceClassification.from_pretrained(folder, seed=1), tokenizer, data
@@ -102,10 +102,21 @@ def main(said: dict) -> dict:
         "steps": counted.steps,
         "evaluated": trainer.evaluate()["eval_loss"],
         "weights": {n: float(w.double().square().sum()) for n, w in weights.items()},
-        "shapes": sorted({shape for known in getattr(trainer.run.device, "shapes", ())
-                          for name, shape in known if name == "input_ids"}),
+        "shapes": counted.shapes,
         "fallbacks": counted.fallbacks,
-    }  # fmt: skip
+        "sharding": sharding(trainer.run.device),
+    }
+
+
+def sharding(device) -> str:
+    """How a batch of eight rows lies on the devices, as XLA says it."""
+    if "torch_xla" not in sys.modules:
+        return ""
+    import torch_xla
+
+    block = torch.ones(8, 32, dtype=torch.int64)
+    (batch,) = device.batches([{"input_ids": block, "attention_mask": block}], 8)
+    return torch_xla._XLAC._get_xla_sharding_spec(batch["input_ids"])
 
 
 def fallbacks() -> list[str]:
