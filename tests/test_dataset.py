@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import name_of
 from torch.utils.data import DataLoader
 
 from minift import (
@@ -141,7 +142,7 @@ def test_one_row(ten, key):
         (iter([3, 1]), [3, 1]),
         ({3: "x"}.keys(), [3]),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_several_rows(ten, key, rows):
     batch = ten[key]
@@ -154,7 +155,7 @@ def test_several_rows(ten, key, rows):
         *(True, np.bool_(True), 1.0, np.float64(1), None, [1.0], [True], np.array([True, False])),
         *(["a"], [None], [[1, 2], [3]], object(), np.array(1.0)),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_what_is_no_key(ten, key):
     with pytest.raises((TypeError, ValueError)) as caught:

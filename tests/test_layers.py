@@ -58,7 +58,7 @@ UPWARDS_WHEN_CALLED = {
     ("data.joining", "data.dataset_dict"),
     ("data.dataset_dict", "data.loading"),
 }
-# The core's was 3,200, set before checkpoints and the Accelerator (4,100) and several processes were
+# The core's was 3,200, set before checkpoints, the Accelerator (4,100) and several processes were
 # written. BERT's relatives and save_to_disk went to plugins first (250 lines); what is left is a
 # run's path, or an error.
 BUDGETS = {"minift/data": 2800, "minift": 4400, "plugins": 4000}

@@ -42,7 +42,6 @@ ABSENT = {
     "eval_accumulation_steps": "each batch's logits go to the host at once",
     "prediction_loss_only": "logits are small",
     "dataloader_pin_memory": "the device's plugin decides that",
-    "tf32": "the device's plugin decides that",
     "length_column_name": "lengths are those of input_ids",
     "do_train": "call trainer.train()",
     "do_eval": "call trainer.evaluate()",
@@ -73,7 +72,7 @@ CHOICES = {
     "eval_strategy": ("no", "steps", "epoch"),
     "save_strategy": ("no", "steps", "epoch", "best"),
     "train_sampling_strategy": ("random", "sequential", "group_by_length"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "precision": ("auto", "fp32", "bf16", "fp16", "tf32"),
 }
 
 # What a run computes depends on these, so a checkpoint is resumed with the same ones only.
@@ -123,9 +122,10 @@ class TrainingArguments:
     # Where and how it is computed
     device: str = arg("auto", "auto, or a device that a plugin provides (`minift plugins`)")
     use_cpu: bool = arg(False, "the same as device=cpu")
-    precision: str = arg("auto", "auto (bf16 where it is native, else fp32), fp32, bf16 or fp16")
+    precision: str = arg("auto", "auto: bf16 where native, else fp32; or fp32, bf16, fp16, tf32")
     bf16: bool | None = arg(None, "True: precision=bf16; False: precision=fp32")
     fp16: bool | None = arg(None, "True: precision=fp16; False: precision=fp32")
+    tf32: bool | None = arg(None, "True: precision=tf32, on GPUs that have it")
 
     full_determinism: bool = arg(False, "refuse operations that may differ from run to run")
 
@@ -197,13 +197,14 @@ class TrainingArguments:
         for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 wrong.append(f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}")
-        for kind in ("bf16", "fp16"):
-            if getattr(self, kind) and self.precision not in ("auto", kind):
+        kinds = [kind for kind in ("bf16", "fp16", "tf32") if getattr(self, kind)]
+        for kind in kinds:
+            if self.precision not in ("auto", kind):
                 wrong.append(f"{kind}=True and precision={self.precision!r} contradict each other")
         if self.use_cpu and self.device not in ("auto", "cpu"):
             wrong.append(f"use_cpu=True and device={self.device!r} contradict each other")
-        if self.bf16 and self.fp16:
-            wrong.append("bf16 and fp16 cannot both be chosen")
+        if len(kinds) > 1:
+            wrong.append(f"{' and '.join(kinds)} cannot both be chosen")
         if self.logging_steps != "auto" and float(self.logging_steps) <= 0:
             wrong.append(f"logging_steps must be positive or auto, got {self.logging_steps}")
         if self.max_grad_norm < 0:
@@ -224,19 +225,19 @@ class TrainingArguments:
             raise ConfigError("; ".join(wrong), do="correct the training arguments")
 
     def wanted_precision(self) -> str:
-        """precision=, or what bf16= and fp16= say."""
+        """precision=, or what bf16=, fp16= and tf32= say."""
         if self.precision != "auto":
             return self.precision
-        if self.bf16:
-            return "bf16"
-        if self.fp16:
-            return "fp16"
+        for kind in ("bf16", "fp16", "tf32"):
+            if getattr(self, kind):
+                return kind
         return "auto" if self.bf16 is None and self.fp16 is None else "fp32"
 
     def resolved(self, precision: str) -> None:
-        """From here on `args.bf16` and `args.fp16` read as what is really computed."""
+        """From here on `args.bf16` and its like read as what is really computed."""
         self.precision = precision
         self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
+        self.tf32 = precision == "tf32"
 
     def warmup(self, total: int) -> int:
         """Warm-up in steps, of `total`."""

@@ -1,0 +1,217 @@
+"""minift_generic: what is there and what is not, and the kit on an emulated accelerator."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import minift
+import minift_generic
+import pytest
+import torch
+from minift_generic import AcceleratorDevice, Mps, Tpu, Xpu
+
+from minift.device import choose_device
+from minift.errors import DeviceError
+from minift.plugins import build_manager
+
+EMULATED = Path(__file__).with_name("emulated.py")
+ROOT = Path(minift.__file__).parents[1]
+
+
+def run_kit(name):
+    """The conformance kit, in a process of its own."""
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    words += ["--pyargs", "minift.testing", "--device", name, "--minift-plugin", str(EMULATED)]
+    return subprocess.run([*words, "-rs"], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", ["emu", "emu-cuda"])
+def test_an_emulated_accelerator_passes_the_kit(name):
+    """Its tensors are out of the host's reach; reads are counted: none between log points."""
+    done = run_kit(name)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    assert "does not count transfers_to_host" not in done.stdout
+
+
+def test_the_kit_notices_a_hidden_wait(tmp_path):
+    """Or the test above would prove nothing."""
+    spoilt = tmp_path / "spoilt.py"
+    spoilt.write_text(
+        f"import sys\nsys.path.insert(0, {str(EMULATED.parent)!r})\n"
+        "import emulated\nfrom minift import hookimpl\n"
+        "class Waits(emulated.Installed):\n"
+        "    def backward(self, loss_sum, last=True):\n"
+        "        super().backward(loss_sum, last)\n"
+        "        loss_sum.item()\n"
+        "@hookimpl\ndef minift_devices():\n    return {'waits': Waits}\n"
+    )
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    words += ["--pyargs", "minift.testing", "--device", "waits", "--minift-plugin", str(spoilt)]
+    words += ["-k", "nothing_leaves"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout[-2000:]
+
+
+# ----------------------------------------------------------------------------- is it there
+
+
+class Fake:
+    """What torch.get_device_module gives, as far as a test needs it."""
+
+    def __init__(self, count=1, available=True):
+        self.count, self.available, self.chosen = count, available, None
+        self.state = torch.arange(16, dtype=torch.uint8)
+        self.calls = []
+
+    def is_available(self):
+        return self.available
+
+    def device_count(self):
+        return self.count
+
+    def set_device(self, index):
+        self.chosen = index
+
+    def manual_seed(self, seed):
+        self.calls.append(("seed", seed))
+
+    def get_rng_state(self, device):
+        return self.state.clone()
+
+    def set_rng_state(self, state, device):
+        self.state = state
+
+    def synchronize(self):
+        self.calls.append("synchronize")
+
+    def memory_allocated(self):
+        return 7
+
+    def max_memory_allocated(self):
+        return 9
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    made = Fake()
+    monkeypatch.setattr(torch, "get_device_module", lambda name: made)
+    return made
+
+
+@pytest.mark.parametrize("kind", [Tpu, Xpu, Mps])
+def test_a_machine_without_one_says_why(kind):
+    if kind.unavailable() is None:
+        pytest.skip(f"this machine has a {kind.name}")
+    manager = build_manager()
+    with pytest.raises(DeviceError, match=f"{kind.name} ?.*cannot be used here") as error:
+        choose_device(kind.name, manager)
+    assert str(kind.unavailable()) in str(error.value)
+
+
+def test_each_reason(monkeypatch, tmp_path):
+    assert "torch_tpu is not installed" in Tpu._missing()
+    monkeypatch.setattr(minift_generic.sys, "platform", "linux")
+    assert "no machine with mps (darwin arm64)" in Mps._missing()
+    monkeypatch.setattr(minift_generic, "torch_folder", lambda: tmp_path)
+    assert "was built without xpu" in Xpu._missing()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libtorch_xpu.so").touch()
+    monkeypatch.setattr(Xpu, "files", (str(tmp_path / "renderD*"),))
+    assert "this machine shows none" in Xpu._missing()
+    (tmp_path / "renderD128").touch()
+    assert Xpu._missing() is None
+    found = importlib.util.find_spec("json")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(Tpu, "files", (str(tmp_path / "accel*"),))
+    assert "this machine shows none" in Tpu._missing()
+
+
+def test_torch_has_the_last_word(fake):
+    """What lies on the disk is a guess; a driver that does not work is seen by torch only."""
+    fake.available = False
+
+    class Other(AcceleratorDevice):
+        name = "other"
+
+    assert "finds no other that works" in Other.unavailable()
+    with pytest.raises(DeviceError, match="finds no other that works"):
+        Other()
+    fake.available = True
+    assert Other.unavailable() is None
+
+
+def test_a_type_that_torch_does_not_know():
+    class Other(AcceleratorDevice):
+        name = "no-such-type"
+
+    assert "knows no no-such-type" in Other.unavailable()
+
+
+@pytest.mark.parametrize("spec", ["xpu:2", "xpu:-1", "xpu:one"])
+def test_a_device_that_the_machine_does_not_have(fake, spec):
+    fake.count = 2
+    with pytest.raises(DeviceError, match=f"there is no {spec}") as error:
+        Xpu(spec)
+    assert "xpu:0, xpu:1" in str(error.value)
+
+
+def test_which_device_is_taken(fake, monkeypatch):
+    fake.count = 2
+    assert (Xpu("xpu:1").index, fake.chosen) == (1, 1)
+    assert Xpu("xpu").torch_device == torch.device("xpu:0")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert Xpu("xpu").index == 1
+    with pytest.raises(DeviceError, match="a device of its own"):
+        Xpu("xpu:0")
+    fake.count = 1
+    with pytest.raises(DeviceError, match="as many processes as the machine has"):
+        Xpu("xpu")
+
+
+# -------------------------------------------------------------------------- what it does
+
+
+def test_one_batch_is_ahead_in_the_loaders_order(fake, monkeypatch):
+    monkeypatch.setattr(Xpu, "torch_device", torch.device("cpu"))
+    asked = []
+
+    def loader():
+        for i in range(3):
+            asked.append(i)
+            yield {"input_ids": torch.full((1, 2), i)}
+
+    stream = Xpu().batches(loader())
+    assert asked == []
+    for number, ahead in [(0, 2), (1, 3), (2, 3)]:
+        assert next(stream)["input_ids"].tolist() == [[number] * 2]
+        assert len(asked) == ahead
+    assert next(stream, None) is None
+
+
+def test_precisions_and_memory(fake):
+    device = Xpu()
+    assert device.precisions() == {
+        "fp32": None,
+        "bf16": "torch.xpu does not say whether bf16 is native",
+    }
+    fake.is_bf16_supported = lambda including_emulation: including_emulation
+    assert "not compute bf16 natively" in device.precisions()["bf16"]
+    fake.is_bf16_supported = lambda including_emulation: True
+    assert device.precisions() == {"fp32": None, "bf16": None}
+    assert device.memory() == {"allocated": 7, "peak": 9}
+    device.sync()
+    assert fake.calls == ["synchronize"]
+
+
+def test_both_generators_are_seeded_and_restored(fake):
+    """That of the device and, for what a module draws on the host, torch's own."""
+    device = Xpu()
+    device.seed(5)
+    assert fake.calls == [("seed", 5)] and torch.initial_seed() == 5
+    saved, first = device.rng_state(), torch.rand(3)
+    fake.state = torch.zeros(16, dtype=torch.uint8)
+    device.set_rng_state(saved)
+    assert torch.equal(torch.rand(3), first)
+    assert fake.state.tolist() == list(range(16))
