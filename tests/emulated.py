@@ -8,13 +8,17 @@ belongs to the whole process, so tests use this in a process of its own.
 `emu` is a device as minift_generic has them, `emu-cuda` one as minift_cuda has them.
 """
 
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
+import minift
 from minift import hookimpl
 from minift_cuda import CudaDevice
 from minift_generic import AcceleratorDevice
 
+FILE = Path(__file__)
 READS = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal"}
 counts = {"transfers_to_host": 0, "pinned": 0}
 
@@ -64,7 +68,7 @@ class Module:
         return [torch.bfloat16, torch.float16]
 
     def get_device_capability(self, index):
-        return 8, 0
+        return 7, 5  # below 8.0: what autocast does in bf16 is not emulated
 
 
 def install() -> None:
@@ -168,6 +172,55 @@ class Installed(AcceleratorDevice):
 
 class InstalledCuda(Installed, CudaDevice):
     name = "emu"
+
+
+class Fake:
+    """What torch.get_device_module gives, as far as a test needs it; nothing is computed."""
+
+    def __init__(self, count=1, capability=(8, 0)):
+        self.count, self.capability, self.available, self.chosen = count, capability, True, None
+        import torch
+
+        self.state = torch.arange(16, dtype=torch.uint8)
+        self.calls = []
+
+    def is_available(self):
+        return self.available
+
+    def device_count(self):
+        return self.count
+
+    def get_device_capability(self, index):
+        return self.capability
+
+    def set_device(self, index):
+        self.chosen = index
+
+    def manual_seed(self, seed):
+        self.calls.append(("seed", seed))
+
+    def get_rng_state(self, device):
+        return self.state.clone()
+
+    def set_rng_state(self, state, device):
+        self.state = state
+
+    def synchronize(self):
+        self.calls.append("synchronize")
+
+    def memory_allocated(self):
+        return 7
+
+    def max_memory_allocated(self):
+        return 9
+
+
+def run_kit(name: str, file: Path = FILE, *more: str) -> "subprocess.CompletedProcess[str]":
+    """The conformance kit on a device, in a process of its own."""
+    root = Path(minift.__file__).parents[1]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(root)]
+    words += ["--pyargs", "minift.testing", "--device", name, "--minift-plugin", str(file), "-rs"]
+    return subprocess.run([*words, *more], capture_output=True, text=True, timeout=300)
 
 
 @hookimpl

@@ -1,5 +1,6 @@
 """The plugin template as a stranger has it: built, installed beside minift, found, run, removed."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -40,11 +41,11 @@ def wheel(project):
     target = project.parent / "dist"
     build = ["wheel", "--no-deps", "-w", target, project]
     done = pip(*build)
-    if done.returncode:
-        again = pip(*build, "--no-build-isolation")
-        if again.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]
-            pytest.skip(f"THE TEMPLATE WAS NOT BUILT: pip cannot get hatchling here: {said}")
+    if done.returncode and importlib.util.find_spec("hatchling"):
+        done = pip(*build, "--no-build-isolation")
+    if "No matching distribution found for hatchling" in done.stderr:
+        pytest.skip("THE TEMPLATE WAS NOT TESTED: pip reaches no registry that has hatchling")
+    assert done.returncode == 0, done.stderr
     (built,) = target.glob("*.whl")
     return built
 

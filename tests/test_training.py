@@ -408,7 +408,7 @@ def test_the_run_folder_says_how_to_repeat_the_run(folder, tmp_path):
     assert said["arguments"]["learning_rate"] == 1e-3
     assert said["precision"] == "fp32" and said["precision_reason"] == "asked for"
     assert said["data"]["train"]["rows"] == 50 and said["data"]["train"]["fingerprint"]
-    assert said["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(said["versions"]["torch"])
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 3]
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")

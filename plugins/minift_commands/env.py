@@ -108,7 +108,7 @@ def readable(found: dict[str, Any]) -> str:
         lines.append(f'"auto" takes {auto["device"]}{kind}')
         lines.append(f"precision {auto['precision']} ({auto['precision_reason']})")
     usable = "" if cores["usable"] in (None, cores["cores"]) else f", {cores['usable']} usable"
-    lines.append(f"{cores['cores']} cores{usable}; torch computes in {cores['threads']} threads")
+    lines.append(f"{cores['cores']} cores{usable}; torch's threads: {cores['threads']}")
     if room:
         lines.append("memory: " + ", ".join(f"{size(room[name])} {name}" for name in room))
     group = found["processes"]
