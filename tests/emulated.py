@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
-import minift
-from minift import hookimpl
 from minift_cuda import CudaDevice
 from minift_generic import AcceleratorDevice
+
+import minift
+from minift import hookimpl
 
 FILE = Path(__file__)
 READS = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal"}

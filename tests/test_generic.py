@@ -13,7 +13,6 @@ from minift.errors import DeviceError
 from minift.plugins import build_manager
 
 
-
 def test_an_emulated_accelerator_passes_the_kit():
     """Its tensors are out of the host's reach; reads are counted: none between log points."""
     done = run_kit("emu")

@@ -717,6 +717,8 @@ def test_arguments_that_say_what_minift_does_anyway(tmp_path):
     "given",
     [
         {"precision": "fp32", "bf16": True},
+        {"precision": "bf16", "tf32": True},
+        {"fp16": True, "tf32": True},
         {"use_cpu": True, "device": "other:0"},
         {"eval_steps": 0},
         {"max_grad_norm": -1},

@@ -69,9 +69,9 @@ def train(run: Run) -> None:
                 optimizer.zero_grad(set_to_none=True)
                 break  # nothing has changed: the same update again, in smaller parts
 
-            step_loss, step_count = over_all_ranks(run, step_loss, step_count)
-            norm = device.clip_grad_norm(optimizer, args.max_grad_norm, step_count)
-            window.add(step_loss, step_count, norm)
+            all_loss, all_count = over_all_ranks(run, step_loss, step_count)
+            norm = device.clip_grad_norm(optimizer, args.max_grad_norm, all_count)
+            window.add(all_loss, all_count, norm)
             learning_rate = optimizer.param_groups[0]["lr"]  # the one that this update uses
             if device.step(optimizer, window.halted):
                 run.scheduler.step()

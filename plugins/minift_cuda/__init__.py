@@ -1,4 +1,4 @@
-"""NVIDIA GPUs. Its logic is tested on an emulated accelerator; see README.md for what was run where.
+"""NVIDIA GPUs. NOT RUN ON HARDWARE: its logic is tested on an emulated accelerator.
 
 What an accelerator needs in general is in minift_generic. Here is what CUDA has beside it:
 
@@ -13,7 +13,6 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minift_generic import AcceleratorDevice
@@ -67,9 +66,8 @@ class CudaDevice(AcceleratorDevice):
 
     def on_host(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Round T up where padding is computed with, and pin what is sent."""
-        ids = batch.get("input_ids")
         if "packing" not in batch and "attention_mask" in batch and self.pad_id is not None:
-            rows, length = ids.shape  # type: ignore[union-attr]
+            rows, length = batch["input_ids"].shape
             rounded = -(-length // MULTIPLE) * MULTIPLE
             if rounded <= self.longest:
                 batch = fill(batch, rows, rounded, self.pad_id)
@@ -80,7 +78,7 @@ class CudaDevice(AcceleratorDevice):
         self.precision = precision
 
     @contextlib.contextmanager
-    def autocast(self, precision: str) -> Iterator[None]:  # type: ignore[override]
+    def autocast(self, precision: str) -> Iterator[None]:
         name = "fp32" if precision == "tf32" else precision
         with products(precision), super().autocast(name):
             yield

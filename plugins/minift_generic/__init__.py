@@ -89,7 +89,8 @@ class AcceleratorDevice(Device):
             if torch.get_device_module(cls.name).is_available():
                 return None
             return cls._missing() or f"torch {torch.__version__} finds no {cls.name} that works"
-        return cls._missing() or (torch and f"torch {torch.__version__} knows no {cls.name}")
+        unknown = None if torch is None else f"torch {torch.__version__} knows no {cls.name}"
+        return cls._missing() or unknown
 
     @classmethod
     def _missing(cls) -> str | None:
@@ -118,7 +119,7 @@ class AcceleratorDevice(Device):
     def precisions(self) -> dict[str, str | None]:
         """fp16 is not offered: its loss scale has been tried on none of these devices."""
         asked = getattr(self.module, "is_bf16_supported", None)
-        slow = f"torch.{self.name} does not say whether bf16 is native"
+        slow: str | None = f"torch.{self.name} does not say whether bf16 is native"
         if asked is not None:
             native = asked(including_emulation=False)
             slow = None if native else f"{self.kind} does not compute bf16 natively"
@@ -182,14 +183,16 @@ class Tpu(AcceleratorDevice):
     """A TPU through torch_tpu, torch's own backend; for torch_xla there is minift_xla."""
 
     name = "tpu"
-    package, files = "torch_tpu", ("/dev/accel*", "/dev/vfio/[0-9]*")
+    package: ClassVar[str | None] = "torch_tpu"
+    files: ClassVar[tuple[str, ...]] = ("/dev/accel*", "/dev/vfio/[0-9]*")
 
 
 class Xpu(AcceleratorDevice):
     """An Intel GPU."""
 
     name = "xpu"
-    library, files = "torch_xpu", ("/dev/dri/renderD*", "/dev/dxg")
+    library: ClassVar[str | None] = "torch_xpu"
+    files: ClassVar[tuple[str, ...]] = ("/dev/dri/renderD*", "/dev/dxg")
 
 
 class Mps(AcceleratorDevice):
