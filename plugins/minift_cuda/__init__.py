@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from minift_generic import AcceleratorDevice
 
 from minift import hookimpl
-from minift.batching import fill
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,6 +65,8 @@ class CudaDevice(AcceleratorDevice):
 
     def on_host(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Round T up where padding is computed with, and pin what is sent."""
+        from minift.batching import fill
+
         if "packing" not in batch and "attention_mask" in batch and self.pad_id is not None:
             rows, length = batch["input_ids"].shape
             rounded = -(-length // MULTIPLE) * MULTIPLE
