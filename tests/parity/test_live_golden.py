@@ -24,9 +24,12 @@ def made(tmp_path_factory):
 
 
 def differences(got, want, where=""):
-    """Paths at which two JSON trees differ, floats by more than 1e-6 (relative above 1)."""
+    """Paths at which two JSON trees differ, floats by more than 5e-6 (relative above 1).
+
+    So much is between the peer's own answers on a processor with AVX2 and one with AVX-512.
+    """
     if isinstance(want, float) and isinstance(got, (int, float)):
-        return [] if math.isclose(got, want, rel_tol=1e-6, abs_tol=1e-6) else [where]
+        return [] if math.isclose(got, want, rel_tol=5e-6, abs_tol=5e-6) else [where]
     if type(got) is not type(want):
         return [where]
     if isinstance(want, dict):
