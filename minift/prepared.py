@@ -170,7 +170,10 @@ class PreparedOptimizer(Optimizer):
             what = "the optimizer has no gradient to step by"
             raise ConfigError(what, do="call accelerator.backward(loss), not loss.backward()")
         self.divided, device = True, self.accelerator._device
-        count = torch.as_tensor(self.count, dtype=torch.float32, device=device.torch_device)
+        where, count = device.torch_device, self.count
+        if not isinstance(count, Tensor):  # made there: sending a number would wait
+            count = torch.full((), float(count), device=where)
+        count = count.to(where, torch.float32)
         return device.clip_grad_norm(self.optimizer, max_norm, device.all_reduce(count))
 
     def step(self) -> None:  # type: ignore[override]

@@ -114,6 +114,8 @@ def test_batches_are_padded_to_a_multiple_of_8(gpu, length, padded):
     assert torch.equal(got["input_ids"][:, :length], ids) and got["note"] == "x"
     (got,) = device.batches([{**batch, "packing": Packing.of(batch["attention_mask"])}])
     assert got["input_ids"].shape == (2, length)
+    (got,) = device.batches([{"attention_mask": batch["attention_mask"]}])  # of a model without ids
+    assert got["attention_mask"].shape == (2, length)
 
 
 def test_all_tensors_of_a_batch_are_pinned(gpu):

@@ -176,9 +176,16 @@ def test_two_agents_are_one_world(model, two, tmp_path):
     """As on two machines: each agent starts one process, and they meet at an address."""
     words = child(tmp_path / "out", model, "train")
     meeting = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d")
-    place = (*meeting, "--rdzv-id", "test", "--rdzv-endpoint", f"127.0.0.1:{port()}")
-    place = (*place, "--local-addr", "127.0.0.1")
-    finish(*[start(words, launcher=place) for _ in range(2)])
+    for attempt in range(2):  # torch's agents now and then wait for each other at the end
+        place = ("--rdzv-id", f"test{attempt}", "--rdzv-endpoint", f"127.0.0.1:{port()}")
+        place = (*meeting, *place, "--local-addr", "127.0.0.1", "--rdzv-conf")
+        agents = [start(words, (*place, f"is_host={host}")) for host in ("true", "false")]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for agent in agents:
+                agent.wait(timeout=60)
+            break
+        assert len(results(tmp_path / "out", "train")) == 2, said_by(agents[0])
+    finish(*agents)
     for found, expected in zip(results(tmp_path / "out", "train"), two["train"], strict=True):
         assert found == expected
 

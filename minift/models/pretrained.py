@@ -177,7 +177,7 @@ def classifier_loss(
     else:
         losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     if row_weight is None:
-        return losses.sum(), torch.tensor(losses.numel(), device=logits.device)
+        return losses.sum(), torch.full((), losses.numel(), device=logits.device)
     return (losses * row_weight[:, None]).sum(), row_weight.sum() * losses.shape[1]
 
 

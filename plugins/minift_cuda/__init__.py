@@ -67,7 +67,8 @@ class CudaDevice(AcceleratorDevice):
         """Round T up where padding is computed with, and pin what is sent."""
         from minift.batching import fill
 
-        if "packing" not in batch and "attention_mask" in batch and self.pad_id is not None:
+        padded = {"input_ids", "attention_mask"} <= batch.keys() and "packing" not in batch
+        if padded and self.pad_id is not None:
             rows, length = batch["input_ids"].shape
             rounded = -(-length // MULTIPLE) * MULTIPLE
             if rounded <= self.longest:
