@@ -177,7 +177,7 @@ class XlaDevice(Device):
         """All in one transfer, without a graph that puts them together first."""
         import torch_xla
 
-        values = torch_xla._XLAC._xla_get_cpu_tensors(list(scalars.values()))
+        values = torch_xla._XLAC._xla_get_cpu_tensors([x.detach() for x in scalars.values()])
         return {name: float(value) for name, value in zip(scalars, values, strict=True)}
 
     def to_host(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
