@@ -121,3 +121,38 @@ def test_freed_memory_is_kept():
         return int(done.stdout)
 
     assert faults("kept") < faults("usual") / 2
+
+
+INTERRUPTED = """
+import os, signal, sys
+import numpy as np, torch
+from minift_cpu import CpuDevice
+
+class CtrlC(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass  # a handler runs between two of Python's instructions
+        return grad
+
+weight = torch.ones(4, requires_grad=True)
+try:
+    rows = torch.from_numpy(np.arange(4))  # the last to know them is autograd
+    CpuDevice().backward(weight[rows].sum() + CtrlC.apply(weight).sum())
+except KeyboardInterrupt:
+    print(weight.grad.tolist())
+    del rows
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_in_a_backward_pass_waits_for_its_end():
+    """With torch 2.9 the process would otherwise never go away."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "[2.0, 2.0, 2.0, 2.0]\n"), done.stderr
