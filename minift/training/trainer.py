@@ -145,18 +145,18 @@ class Trainer:
         started, first_step = time.perf_counter(), run.state.global_step
         run.start()
         generator = run.device.rng_state()
-        try:
-            if run.writes and args.save_strategy != "no":
-                checkpoint.check_space(run.folder, checkpoint.size_of(run.model))
-            with termination_noticed(run):
+        with termination_noticed(run):  # also while the reason is written down
+            try:
+                if run.writes and args.save_strategy != "no":
+                    checkpoint.check_space(run.folder, checkpoint.size_of(run.model))
                 loop.train(run)
-            if args.load_best_model_at_end:
-                checkpoint.load_best(run)
-        except BaseException as error:
-            run.end(error)
-            raise
-        finally:
-            run.device.set_rng_state(generator)  # the run's streams are its own: leave no trace
+                if args.load_best_model_at_end:
+                    checkpoint.load_best(run)
+            except BaseException as error:
+                run.end(error)
+                raise
+            finally:
+                run.device.set_rng_state(generator)  # the streams are the run's own: leave no trace
         seconds, steps = time.perf_counter() - started, run.state.global_step - first_step
         rows = len(run.train_dataset or ()) * steps / loop.steps_per_epoch(run)
         metrics: dict[str, float] = {

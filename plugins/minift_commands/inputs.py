@@ -286,14 +286,13 @@ def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Traine
 def train_and_save(trainer: Trainer) -> dict[str, float]:
     """Train, save, score the validation rows; run.json says "finished" only after all three."""
     run = trainer.run
+    trainer.train()  # says by itself how it ended
     try:
-        trainer.train()
         run.write_status("saving")
         trainer.save_model()
         metrics = trainer.evaluate() if run.eval_dataset is not None else {}
     except BaseException as error:
-        if run.started:  # before that nothing was written
-            run.write_status(status_of(error), error)
+        run.write_status(status_of(error), error)
         raise
     run.write_status("finished")
     return metrics
