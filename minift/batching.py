@@ -4,6 +4,7 @@ An epoch's order is a function of (seed, epoch) alone, so it is the same on ever
 number of machines, and step k of epoch e is found by arithmetic: resuming skips nothing.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -141,7 +142,7 @@ def loader(
     import torch
     from torch.utils.data import DataLoader
 
-    yield from DataLoader(
+    workers: DataLoader = DataLoader(
         tasks,  # type: ignore[arg-type]
         batch_size=None,
         sampler=numbered,
@@ -151,6 +152,9 @@ def loader(
         worker_init_fn=obey_the_parent_alone,
         collate_fn=as_it_is,  # type: ignore[arg-type]
     )
+    with sigterm_held():  # a worker begins with it held, until it knows whom to obey
+        stream = iter(workers)
+    yield from stream
 
 
 def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +176,19 @@ class Tasks:
             return self.collate(self.dataset.__getitems__(rows))
         with rng.streams(self.seed, "collate", number):
             return self.collate(self.dataset.__getitems__(rows))
+
+
+@contextlib.contextmanager
+def sigterm_held() -> Iterator[None]:
+    """SIGTERM waits until the block is done; processes that are forked in it begin with it held."""
+    if not hasattr(signal, "pthread_sigmask"):  # not POSIX
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def obey_the_parent_alone(worker: int) -> None:

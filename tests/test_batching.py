@@ -1,5 +1,8 @@
 """Rows to batches: the same tensors from whatever rows come as, and an order that is a function."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import make_model, make_rows
 
-from minift import AutoTokenizer, ClassLabel, DataCollatorWithPadding, Dataset, Features, Value
+from minift import (
+    AutoTokenizer,
+    ClassLabel,
+    DataCollatorWithPadding,
+    Dataset,
+    Features,
+    Value,
+    batching,
+)
 from minift.batching import batches, loader, row_order
 from minift.data.batch import RowBatch
 from minift.errors import ConfigError, DataError
@@ -359,3 +370,19 @@ def test_any_collator_gets_a_list_of_dicts(tokenizer):
     data = tokenized(tokenizer)
     (batch,) = loader(data, [np.array([1, 4])], lambda rows: {"n": [len(r) for r in rows]})
     assert batch == {"n": [4, 4]}
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="not POSIX, or macOS")
+def test_a_worker_obeys_the_parent_alone_from_its_first_moment(tokenizer, collate, monkeypatch):
+    """Schedulers send SIGTERM to all processes of a run, also while workers are just starting."""
+    obey = batching.obey_the_parent_alone
+
+    def too_early(worker):
+        os.kill(os.getpid(), signal.SIGTERM)
+        obey(worker)
+
+    monkeypatch.setattr(batching, "obey_the_parent_alone", too_early)
+    rows = tokenized(tokenizer)
+    plan = batches(range(len(rows)), 8)
+    assert len(list(loader(rows, plan, collate, num_workers=2))) == len(plan)
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
