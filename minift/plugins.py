@@ -53,6 +53,24 @@ class Registered:
     plugin: str
 
 
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """What a plugin's `minift_find_checkpoint` may answer instead of a path; it is one, too.
+
+    Attributes:
+        folder: the model's, on this machine.
+        source: where it comes from, for run.json.
+        revision: the exact version, or "".
+    """
+
+    folder: Path
+    source: str = ""
+    revision: str = ""
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+
 def build_manager(
     select: Sequence[str] | None = (),
     files: Iterable[str | Path] = (),
@@ -261,16 +279,29 @@ def trace(manager: Manager) -> None:
     manager.add_hookcall_monitoring(before, after)
 
 
-def find_checkpoint(name: str, revision: str | None = None) -> Path:
+def find_checkpoint(name: str, revision: str | None = None, wanted: str = "model") -> Path:
     """The folder of a model or tokenizer: a local path, or what a plugin finds under the name.
+
+    Args:
+        name: a path or a name.
+        revision: a version, for plugins.
+        wanted: what of it: "model", "tokenizer" or "config".
 
     Raises:
         MissingFileError: it is neither.
     """
+    return locate_checkpoint(name, revision, wanted).folder
+
+
+def locate_checkpoint(
+    name: str, revision: str | None = None, wanted: str = "model"
+) -> FoundCheckpoint:
+    """The same, and where the folder comes from."""
     local = Path(name).expanduser()
     if local.is_dir():
-        return local
-    found = default_manager().hook.minift_find_checkpoint(name=name, revision=revision)
+        return FoundCheckpoint(local, str(local))
+    find = default_manager().hook.minift_find_checkpoint
+    found = find(name=name, revision=revision, wanted=wanted)
     if found is None:
         raise MissingFileError(
             f"there is no model {name!r}",
@@ -278,4 +309,6 @@ def find_checkpoint(name: str, revision: str | None = None) -> Path:
             expected="a folder with config.json, model.safetensors and tokenizer.json",
             do="check the path, or see `minift plugins` for what can find models by name",
         )
-    return Path(found)
+    if isinstance(found, FoundCheckpoint):
+        return found
+    return FoundCheckpoint(Path(found), str(found))

@@ -324,7 +324,7 @@ class AutoTokenizer:
     @staticmethod
     def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> Tokenizer:
         """The tokenizer in a model's folder, or in the folder that a plugin finds for a name."""
-        return Tokenizer(find_checkpoint(str(name_or_path), revision))
+        return Tokenizer(find_checkpoint(str(name_or_path), revision, "tokenizer"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,15 @@ import os
 # before torch is imported, here and in every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test reaches the real Hub, or a token of who runs it: this port refuses at once. The library
+# reads these when it is imported.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_TOKEN_PATH"] = os.devnull
+os.environ |= dict.fromkeys(["HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_XET"], "1")
+os.environ.pop("HF_TOKEN", None)
+os.environ.pop("HUGGING_FACE_HUB_TOKEN", None)
+os.environ.pop("HF_HUB_CACHE", None)
+
 import pytest
 
 from minift import plugins
@@ -26,6 +35,21 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MINIFT_CACHE", str(folder))
     yield folder
     plugins.set_default_manager(None)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on loopback, and an empty cache of downloads."""
+    import huggingface_hub.constants
+    from fake_hub import FakeHub
+
+    server = FakeHub()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    yield server
+    server.close()
 
 
 @pytest.fixture

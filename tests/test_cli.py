@@ -246,7 +246,7 @@ def test_a_metric_that_does_not_fit_fails_before_training(model, tmp_path, capsy
     rows["label"] = [0, 1, 2, 0, 1, 2]
     file = str(write_csv(tmp_path / "train.csv", rows))
     words = ["train", "--model", model, "--train-file", file, "--metric", "f1"]
-    assert "classes 0 and 1" in refused(capsys, tmp_path, *words)
+    assert "binary f1 is of two classes" in refused(capsys, tmp_path, *words)
 
 
 @pytest.mark.parametrize("labels", [[1, 2], [0, 99999999]])

@@ -1,6 +1,10 @@
-"""Metrics: edge cases, ways to feed them, names. test_golden.py holds scikit-learn's numbers."""
+"""Metrics: edge cases, intervals, ways to feed them, names.
+
+The numbers of scikit-learn and scipy: in test_golden.py, and live in parity/test_live_metrics.py.
+"""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minift import evaluate, hookimpl
-from minift.errors import ConfigError, DataError
+from minift.errors import ArgumentError, ConfigError, DataError
 from minift.plugins import build_manager, set_default_manager
+from minift.training.callbacks import best_metric_of
 
 LABELS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 
@@ -51,15 +56,110 @@ def test_f1_is_of_class_one():
     assert compute("f1", [0, 0, 0, 1], [0, 0, 1, 1]) == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("other", [2, -1, 0.5])
-def test_f1_of_other_classes_is_an_error(other):
-    with pytest.raises(DataError, match="classes 0 and 1") as caught:
-        compute("f1", [0, 1, other], [0, 1, 1])
+@pytest.mark.parametrize("other", [2, -1, "x"])
+@pytest.mark.parametrize("name", ["f1", "precision", "recall"])
+def test_binary_scores_of_other_classes_are_an_error(name, other):
+    kind = str if isinstance(other, str) else int
+    with pytest.raises(DataError, match="of two classes, one of them pos_label=1") as caught:
+        compute(name, [kind(0), kind(1), other], [kind(0), kind(1), kind(1)])
     assert str(other) in str(caught.value)
+    with pytest.raises(DataError, match="pos_label=1"):
+        compute(name, [0, 2], [2, 2])
+    assert evaluate.load(name).compute([0, 2], [2, 2], pos_label=0)[name] == 0.0
 
 
-def test_accuracy_of_nothing_is_not_a_number():
-    assert math.isnan(compute("accuracy", [], []))
+@pytest.mark.parametrize("name", ["accuracy", "f1", "matthews_correlation", "confusion_matrix"])
+@pytest.mark.parametrize("other", [0.5, float("nan"), float("inf")])
+def test_a_number_that_is_no_class_is_an_error(name, other):
+    """Probabilities, most often: they would all count as wrong."""
+    with pytest.raises(DataError, match="whole numbers"), np.errstate(invalid="ignore"):
+        compute(name, [0.0, other], [0, 1])
+    assert compute(name, [0.0, 1.0], [0, 1]) is not None
+
+
+def test_strings_are_no_numbers():
+    with pytest.raises(DataError, match="never equal"):
+        compute("accuracy", ["1"], [1])
+
+
+@pytest.mark.parametrize(
+    ("average", "want"),
+    [("micro", 0.5), ("macro", 7 / 18), ("weighted", 7 / 12), (None, [2 / 3, 1 / 2, 0])],
+)
+def test_averages(average, want):
+    got = evaluate.load("f1").compute([0, 1, 1, 2], [0, 0, 1, 1], average=average)["f1"]
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
+
+
+def test_labels_choose_the_classes_and_their_order():
+    f1 = evaluate.load("f1")
+    got = f1.compute([0, 1, 1, 2], [0, 0, 1, 1], labels=[2, 0], average=None)["f1"]
+    np.testing.assert_allclose(got, [0, 2 / 3], rtol=0, atol=1e-12)
+    assert f1.compute([0, 1], [0, 1], labels=[0], pos_label=1) == {"f1": 1.0}  # binary: pos_label
+
+
+@pytest.mark.parametrize(
+    ("name", "predictions", "references", "value", "reason"),
+    [
+        ("f1", [0], [0], 0.0, "no true nor predicted"),
+        ("precision", [0, 0], [0, 1], 0.0, "no predicted"),
+        ("recall", [0, 1], [0, 0], 0.0, "no true"),
+        ("pearsonr", [1, 1], [1, 2], math.nan, "constant"),
+        ("spearmanr", [1, 2], [3, 3], math.nan, "constant"),
+        ("spearmanr", [1], [1], math.nan, "constant"),
+        ("spearmanr", [1, math.nan], [1, 2], math.nan, "not finite"),
+        ("f1", [], [], math.nan, "no rows"),
+    ],
+)
+def test_what_is_not_defined_is_said(name, predictions, references, value, reason):
+    with pytest.warns(UserWarning, match=name) as said:
+        got = compute(name, predictions, references)
+    assert reason in str(said[0].message)
+    assert got == value or (math.isnan(got) and math.isnan(value))
+
+
+def test_a_correlation_of_one_row_is_an_error():
+    for few in ([], [1.0]):
+        with pytest.raises(DataError, match="two rows"):
+            compute("pearsonr", few, few)
+
+
+def test_correlations_of_what_is_not_finite():
+    for value in (math.nan, math.inf):
+        with pytest.warns(UserWarning, match="not finite"):
+            assert math.isnan(compute("pearsonr", [1, value, 3], [1, 2, 3]))
+    assert compute("spearmanr", [1, math.inf, 3], [1, 2, 3]) == pytest.approx(0.5)
+
+
+def test_matthews_of_very_many_rows_does_not_overflow():
+    """n^4 does not fit 64 bits; the same shares must give the same number."""
+    p, r = np.tile([0, 1, 1, 0], 20_000), np.tile([0, 1, 0, 0], 20_000)
+    few = compute("matthews_correlation", p[:4], r[:4])
+    assert few == pytest.approx(1 / math.sqrt(3)) == compute("matthews_correlation", p, r)
+
+
+def test_confusion_matrix():
+    metric = evaluate.load("confusion_matrix")
+    got = metric.compute([0, 2, 1, 0], [0, 1, 1, 2])["confusion_matrix"]
+    assert got.dtype == np.int64 and got.tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 0]]
+    got = metric.compute(["b", "a"], ["b", "b"], labels=["b", "a"])["confusion_matrix"]
+    assert got.tolist() == [[1, 1], [0, 0]]
+    with pytest.raises(DataError, match="any of these classes"):
+        metric.compute([1], [1], labels=[5])
+    assert metric.range is None and metric.higher_is_better is None
+
+
+def test_exact_match():
+    metric = evaluate.load("exact_match")
+    p, r = ["Cat.", "dog 1", "a\0"], ["cat", "dog", "a"]
+    assert metric.compute(p, r) == {"exact_match": 0.0}  # numpy's own strings drop the zero
+    assert metric.compute(p, r, ignore_case=True, ignore_punctuation=True)["exact_match"] == 1 / 3
+    assert metric.compute(["dog1"], ["dog"], ignore_numbers=True) == {"exact_match": 1.0}
+
+
+@pytest.mark.parametrize("name", ["accuracy", "exact_match", "matthews_correlation"])
+def test_a_score_of_nothing_is_not_a_number(name):
+    assert math.isnan(compute(name, [], []))
 
 
 def test_accuracy_of_strings():
@@ -67,9 +167,91 @@ def test_accuracy_of_strings():
 
 
 def test_logits_are_not_classes():
-    with pytest.raises(DataError, match="class numbers") as caught:
+    with pytest.raises(DataError, match="equally long sequences") as caught:
         compute("accuracy", np.zeros((4, 2)), [0, 1, 0, 1])
     assert "argmax" in str(caught.value)
+
+
+# --------------------------------------------------------------------------------------- intervals
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson(hits, n, low, high):
+    """The examples of Newcombe 1998 (Statistics in Medicine 17), table I, method 3."""
+    assert evaluate.wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
+    assert evaluate.wilson(n - hits, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
+    assert evaluate.wilson(hits, n, 0.99)[1] - evaluate.wilson(hits, n, 0.99)[0] > high - low
+
+
+def test_wilson_of_nothing_says_nothing():
+    assert evaluate.wilson(0, 0) == (0.0, 1.0)
+
+
+def test_an_interval_for_each_number():
+    rng = np.random.default_rng(0)
+    r = rng.integers(0, 2, 400)
+    p = np.where(rng.random(400) < 0.8, r, 1 - r)
+    got = evaluate.load("glue", "mrpc").compute(p, r, confidence=0.95)
+    assert list(got) == ["accuracy", "f1", "accuracy_interval", "f1_interval"]
+    assert got["accuracy_interval"] == evaluate.wilson(round(400 * got["accuracy"]), 400)
+    low, high = got["f1_interval"]
+    assert low < got["f1"] < high and 0.05 < high - low < 0.15
+    wide = evaluate.load("glue", "mrpc").compute(p, r, confidence=0.999)
+    assert wide["f1_interval"][0] < low and wide["f1_interval"][1] > high
+
+
+def test_a_bootstrap_covers_as_often_as_it_says():
+    """Pearson's r of 0.8 in samples of 60: 95 % would be 38 of 40, give or take 1.4."""
+    rng = np.random.default_rng(3)
+    metric, inside = evaluate.METRICS["pearsonr"], 0
+    for _ in range(40):
+        x = rng.normal(size=60)
+        y = 0.8 * x + 0.6 * rng.normal(size=60)
+        low, high = evaluate.intervals(metric, x, y, 0.95, {})["pearsonr"]
+        inside += low < 0.8 < high
+    assert 34 <= inside <= 40
+
+
+def test_an_interval_is_the_same_again_and_moves_no_generator():
+    p, r = [0, 1, 1, 0, 1, 1], [0, 1, 0, 0, 1, 0]
+    state = np.random.get_state()[1].copy()
+    first = evaluate.load("f1").compute(p, r, confidence=0.9)
+    assert first == evaluate.load("f1").compute(p, r, confidence=0.9)
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_intervals_of_what_has_none():
+    got = evaluate.load("f1").compute([0, 1], [0, 1], confidence=0.95, average=None)
+    assert list(got) == ["f1"]
+    got = evaluate.load("accuracy").compute([], [], confidence=0.95)
+    assert list(got) == ["accuracy"]
+    for level in (0, 1, 95):
+        with pytest.raises(ConfigError, match="no level"):
+            evaluate.load("accuracy").compute([1], [1], confidence=level)
+    with pytest.warns(UserWarning, match="constant"):
+        got = evaluate.load("pearsonr").compute([1, 1], [1, 2], confidence=0.95)
+    assert all(map(math.isnan, got["pearsonr_interval"]))
+
+
+def test_groups_are_drawn_as_wholes():
+    """40 groups whose rows are alike carry the information of 40, not of 4,000."""
+
+    def parts(predictions, references):
+        right = (predictions == references).reshape(-1, 100)
+        return {"share": (right.sum(1) * 1.0, np.full(len(right), 100.0))}
+
+    metric = evaluate.Metric(lambda p, r: evaluate.ratios(parts(p, r)), {}, parts)
+    rows = np.repeat(np.arange(40) % 2, 100)
+    (low, high) = evaluate.intervals(metric, rows, np.zeros(4000), 0.95, {})["share"]
+    assert 0.25 < high - low < 0.35
 
 
 # ------------------------------------------------------------------------------------- feeding them
@@ -121,6 +303,30 @@ def test_each_prediction_has_a_reference(predictions, references):
             metric.compute(predictions=predictions, references=references)
 
 
+def test_tensors_of_a_kind_that_numpy_lacks():
+    values = torch.tensor([1.0, 2.0, 4.0], dtype=torch.bfloat16)
+    assert compute("pearsonr", values, [1, 2, 4]) == pytest.approx(1.0)
+
+
+def test_both_spellings_of_adding():
+    metric = evaluate.load("accuracy")
+    metric.add(reference=1, prediction=1)
+    metric.add_batch(references=[1, 0], predictions=[0, 0])
+    assert metric.compute() == {"accuracy": 2 / 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "nearest"),
+    [("f1", "averag", "'average'"), ("accuracy", "normalize", "none")],
+)
+def test_an_option_that_is_none_gets_the_nearest(name, option, nearest):
+    with pytest.raises(ArgumentError, match=f"{name} has no option '{option}'") as caught:
+        evaluate.load(name).compute([0], [0], **{option: 1})
+    assert nearest in str(caught.value)
+    with pytest.raises(ArgumentError, match="micro"):
+        evaluate.load("f1").compute([0], [0], average="mean")
+
+
 # -------------------------------------------------------------------------------------------- names
 
 
@@ -148,6 +354,48 @@ def test_a_plugin_brings_a_metric():
         metric = evaluate.load("mine", "first")
         assert repr(metric) == "EvaluationModule('mine/first')"
         assert metric.compute([1, 2, 3], [1, 2, 3]) == {"mine": 3.0}
+    finally:
+        set_default_manager(None)
+
+
+def test_a_metric_says_what_its_numbers_mean():
+    assert evaluate.load("accuracy").range == (0.0, 1.0)
+    assert evaluate.load("pearsonr").range == (-1.0, 1.0)
+    assert evaluate.load("f1").higher_is_better is True
+    assert evaluate.load("glue", "mrpc").range == {"accuracy": (0.0, 1.0), "f1": (0.0, 1.0)}
+    assert evaluate.load("glue", "stsb").higher_is_better == {"pearson": True, "spearmanr": True}
+
+
+def test_a_family_of_metrics_is_asked_for_by_task():
+    for family, some in (("glue", "mrpc"), ("super_glue", "multirc")):
+        with pytest.raises(ConfigError, match=f"'{family}' has a metric for each") as caught:
+            evaluate.load(family)
+        assert some in str(caught.value)
+
+
+def test_the_direction_is_the_metrics_own():
+    """A name says nothing; the metric that gives the number does, and the arguments have it all."""
+    error = evaluate.Metric(lambda p, r: {"wer": 0.5}, {"wer": evaluate.Score(0, 9, False)})
+    other = evaluate.Metric(lambda p, r: {"f1": 0.5}, {"f1": evaluate.Score(0, 1, False)})
+
+    class Plugin:
+        @hookimpl
+        def minift_metrics(self):
+            return {"mine": error, "other": other, "plain": lambda p, r: {"plain": 1.0}}
+
+    def direction(name, greater=None):
+        args = SimpleNamespace(metric_for_best_model=name, greater_is_better=greater)
+        return best_metric_of(args)
+
+    set_default_manager(build_manager(None, plugins=[Plugin()]))
+    try:
+        assert direction("wer") == direction("eval_wer") == ("eval_wer", False)
+        assert direction("wer", True) == ("eval_wer", True)
+        assert direction("accuracy") == ("eval_accuracy", True)
+        assert direction("f1") == ("eval_f1", True)  # two that differ: as the name says
+        assert direction("plain") == ("eval_plain", True)
+        assert direction(None) == direction("loss") == ("eval_loss", False)
+        assert direction("brier") == ("eval_brier", False)
     finally:
         set_default_manager(None)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny import make_model, make_rows
 
-from minift import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from minift import AutoModelForSequenceClassification, AutoTokenizer, hookimpl, pipeline
 from minift.errors import ArgumentError, ConfigError, DeviceError, MissingFileError
+from minift.plugins import build_manager, set_default_manager
 
 NAMES = {0: "different", 1: "equal", 2: "unsure"}
 TEXTS = [text for pair in zip(*list(make_rows(30).values())[:2], strict=True) for text in pair]
@@ -77,13 +78,13 @@ def test_pairs(folder, classify):
         probabilities = logits_of(folder, pair["text"], pair["text_pair"]).softmax(-1)
         assert answer["label"] == NAMES[int(probabilities.argmax())]
         assert answer["score"] == pytest.approx(float(probabilities.max()), abs=1e-6)
-    assert classify(pairs[0]) == [pytest.approx(answers[0], abs=1e-6)]
-    assert classify({"text": TEXTS[0]})[0]["label"] == classify(TEXTS[0])[0]["label"]
+    assert classify(pairs[0]) == pytest.approx(answers[0], abs=1e-6)
+    assert classify({"text": TEXTS[0]})["label"] == classify(TEXTS[0])[0]["label"]
     assert classify(tuple(pairs)) == answers
 
 
 def test_an_empty_second_text_is_a_pair(folder, classify):
-    (answer,) = classify({"text": TEXTS[0], "text_pair": ""})
+    answer = classify({"text": TEXTS[0], "text_pair": ""})
     probabilities = logits_of(folder, TEXTS[0], "").softmax(-1)
     assert answer["score"] == pytest.approx(float(probabilities.max()), abs=1e-6)
 
@@ -99,6 +100,23 @@ def test_top_k(classify):
     many = classify(TEXTS[:4], top_k=None)
     assert [len(answer) for answer in many] == [3] * 4
     assert [answer[0] for answer in many] == classify(TEXTS[:4])
+
+
+def test_top_k_of_the_pipeline_holds_where_the_call_says_none(folder):
+    classify = pipeline("text-classification", model=folder, device="cpu", top_k=2)
+    (both,) = classify(TEXTS[0])
+    assert (
+        len(both) == 2 and classify([TEXTS[0]]) == [both] and classify({"text": TEXTS[0]}) == both
+    )
+    assert classify(TEXTS[0], top_k=1) == both[:1]
+
+
+def test_options_of_a_call(folder, classify):
+    texts = [f"w1 w2 {text}" for text in TEXTS[:9]]
+    same = classify(texts, batch_size=2)
+    assert [a["label"] for a in same] == [a["label"] for a in classify(texts)]
+    (cut,) = classify("w3 w4 w5 w6", max_length=4)  # [CLS] w3 w4 [SEP]
+    assert cut == pytest.approx(classify("w3 w4")[0], abs=1e-6)
 
 
 def test_probabilities_sum_to_one(classify):
@@ -191,6 +209,21 @@ def test_arguments_that_are_none(folder, tmp_path):
         pipeline("text-classification", model=folder, device="abacus")
     with pytest.raises(MissingFileError):
         pipeline("text-classification", model=tmp_path / "nowhere")
+
+
+def test_a_name_that_a_plugin_knows(folder, classify):
+    class Finder:
+        @hookimpl
+        def minift_find_checkpoint(self, name):
+            return folder if name == "org/three" else None
+
+    set_default_manager(build_manager([], plugins=[Finder()]))
+    assert pipeline("text-classification", model="org/three", device="cpu")(TEXTS) == classify(
+        TEXTS
+    )
+    set_default_manager(build_manager(["no:hub"], plugins=[Finder()]))
+    with pytest.raises(MissingFileError, match="org/four"):
+        pipeline("text-classification", model="org/four", device="cpu")
 
 
 def test_the_older_name_of_the_task(folder):

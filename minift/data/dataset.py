@@ -72,6 +72,7 @@ class Dataset:
         self._format = form or Format()
         self._derived = dict(derived or {})
         self._views: dict[str, Any] = {}
+        self.origin: dict[str, str] = {}  # where the rows come from, for run.json
 
     def _with(self, **changes: Any) -> "Dataset":
         """A dataset that differs in what is given."""
@@ -81,6 +82,7 @@ class Dataset:
         dataset = Dataset(**{**said, "form": self._format, **changes})
         if "table" not in changes:
             dataset._views = self._views
+        dataset.origin = self.origin
         return dataset
 
     def __reduce__(self) -> Any:

@@ -176,13 +176,17 @@ def load_dataset(
             expected="a path, a name that a plugin knows (`minift plugins`), or one of "
             f"{', '.join(sorted(file_formats()))} with data_files=",
         )
+    if not any(found.files.values()):
+        raise MissingFileError(f"{path!r} has no data files", expected="files for a split")
     files = {key: [Path(p) for p in paths] for key, paths in found.files.items()}
-    kind = found.kind or format_of(next(iter(files.values()))[0])
+    kind = found.kind or format_of(next(filter(None, files.values()))[0])
     check_options(kind, options)
     wanted = features or found.features
 
     def load(split: str) -> Dataset:
-        return load_files(kind, files[split], options, wanted)
+        dataset = load_files(kind, files[split], options, wanted)
+        dataset.origin = {"source": found.source, "revision": found.revision}
+        return dataset
 
     return chosen(split, files, functools.cache(load))
 

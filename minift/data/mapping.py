@@ -216,7 +216,9 @@ def finished(plan: Plan, table: pa.Table, meta: dict[str, Any]) -> Dataset:
         hidden = [name for name in source.features if name not in form.columns]
         form = replace(form, columns=tuple(n for n in features if n not in hidden))
     ordered = pa.table({name: columns[name] for name in features})
-    return Dataset(ordered, features, digests=digests, form=form, derived=derived)
+    mapped = Dataset(ordered, features, digests=digests, form=form, derived=derived)
+    mapped.origin = source.origin
+    return mapped
 
 
 # ------------------------------------------------------------------------------- shard by shard

@@ -13,7 +13,13 @@ from minift.errors import ConfigError, MissingFileError, ModelError
 from minift.models import bert, weights
 from minift.models.config import EncoderConfig, label_names
 from minift.models.pretrained import PretrainedModel
-from minift.plugins import default_manager, find_checkpoint, registry
+from minift.plugins import (
+    FoundCheckpoint,
+    default_manager,
+    find_checkpoint,
+    locate_checkpoint,
+    registry,
+)
 from minift.tokenizer import read_json
 
 
@@ -62,7 +68,7 @@ class AutoConfig:
         Raises:
             ModelError: the model_type is none that minift knows.
         """
-        return read_config(find_checkpoint(str(name_or_path), revision))[0]
+        return read_config(find_checkpoint(str(name_or_path), revision, "config"))[0]
 
 
 class AutoModel:
@@ -70,9 +76,9 @@ class AutoModel:
 
     @staticmethod
     def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> PretrainedModel:
-        folder = find_checkpoint(str(name_or_path), revision)
-        config, family = read_config(folder)
-        return load(folder, config, family.encoder, seed=None)
+        found = locate_checkpoint(str(name_or_path), revision)
+        config, family = read_config(found.folder)
+        return load(found, config, family.encoder, seed=None)
 
 
 class AutoModelForSequenceClassification:
@@ -104,8 +110,8 @@ class AutoModelForSequenceClassification:
             revision: a version, for plugins.
             seed: of the new head; by default what `set_seed` or torch.manual_seed last set.
         """
-        folder = find_checkpoint(str(name_or_path), revision)
-        config, family = read_config(folder)
+        found = locate_checkpoint(str(name_or_path), revision)
+        config, family = read_config(found.folder)
         names = dict(id2label or {})
         if label2id:
             numbers = {number: name for name, number in label2id.items()}
@@ -125,7 +131,7 @@ class AutoModelForSequenceClassification:
             config.id2label = label_names(names)
         config.problem_type = problem_type or config.problem_type
         resize = bool(names or num_labels)
-        return load(folder, config, family.classifier, seed, resize)
+        return load(found, config, family.classifier, seed, resize)
 
 
 def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
@@ -149,7 +155,7 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
 
 
 def load(
-    folder: Path,
+    checkpoint: FoundCheckpoint,
     config: EncoderConfig,
     kind: type[PretrainedModel],
     seed: int | None,
@@ -158,6 +164,7 @@ def load(
     """Build the model without memory, then give each parameter its tensor."""
     with torch.device("meta"):
         model = kind(config)
+    folder = checkpoint.folder
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     found = weights.read_shapes(folder)
     names, report = weights.match(
@@ -172,6 +179,7 @@ def load(
     model.load_state_dict(tensors, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    report.source, report.revision = checkpoint.source or str(folder), checkpoint.revision
     model.load_report = report
     if report.new or report.unused:
         print(report, file=sys.stderr)

@@ -33,6 +33,8 @@ class LoadReport:
     """What `from_pretrained` did with each name.
 
     Attributes:
+        source: the folder, or the name that a plugin found it by.
+        revision: the exact version, if it has one.
         loaded: how many tensors were taken from the file.
         new: parameters that the file does not have (or has in another shape): initialised anew.
         unused: tensors in the file that the model does not have.
@@ -42,6 +44,7 @@ class LoadReport:
     loaded: int = 0
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    revision: str = ""
 
     def __str__(self) -> str:
         rows = [

@@ -21,7 +21,7 @@ def ask_for_dataset(manager, path):
 
 
 def ask_for_checkpoint(manager, name):
-    return manager.hook.minift_find_checkpoint(name=name, revision=None)
+    return manager.hook.minift_find_checkpoint(name=name, revision=None, wanted="model")
 
 
 def is_pickled(path: Path) -> bool:

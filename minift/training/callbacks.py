@@ -7,9 +7,10 @@ decision it reads from `run.state`, which survives an interruption.
 import math
 from typing import Any
 
+from minift.evaluate import higher_is_better
 from minift.hookspecs import hookimpl
 
-# Words in the names of metrics of which less is better; of all others more is.
+# Words in the names of numbers of which less is better, where no metric says it of the name.
 LESS_IS_BETTER = {"loss", "error", "mse", "rmse", "mae", "perplexity", "brier", "ece"}
 
 
@@ -42,8 +43,14 @@ class EarlyStoppingCallback:
 
 
 def best_metric_of(args: Any) -> tuple[str, bool]:
-    """The name of the metric that decides which model is best, and whether more is better."""
-    name = args.metric_for_best_model or "loss"
+    """The name of the metric that decides which model is best, and whether more is better.
+
+    The arguments may say it; else a metric that gives a number of this name does; else the name.
+    """
+    key = (args.metric_for_best_model or "loss").removeprefix("eval_")
     greater = args.greater_is_better
-    name = name if name.startswith("eval_") else f"eval_{name}"
-    return name, not set(name.split("_")) & LESS_IS_BETTER if greater is None else greater
+    if greater is None and key != "loss":
+        greater = higher_is_better(key)
+    if greater is None:
+        greater = not set(key.split("_")) & LESS_IS_BETTER
+    return f"eval_{key}", greater

@@ -27,10 +27,13 @@ class EvalPrediction:
     Attributes:
         predictions: logits, fp32 of shape (rows, num_labels), in the dataset's order.
         label_ids: labels, of shape (rows,), or None.
+        rows: the dataset that was evaluated, in the same order; a Trainer keeps the columns that
+            feed the model.
     """
 
     predictions: np.ndarray
     label_ids: np.ndarray | None
+    rows: Dataset | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.predictions, self.label_ids))
@@ -98,7 +101,7 @@ def evaluate(
     if logits is None:
         logits = np.zeros((0, 0), np.float32)
     if run.compute_metrics is not None and labels is not None:
-        metrics |= run.compute_metrics(EvalPrediction(logits, labels))
+        metrics |= run.compute_metrics(EvalPrediction(logits, labels, dataset))
     metrics |= {
         "runtime": round(seconds, 4),
         "samples_per_second": round(len(dataset) / seconds, 3),
@@ -129,21 +132,26 @@ def add_up(run: Run, block: np.ndarray) -> np.ndarray:
     return run.device.all_reduce(torch.from_numpy(block)).numpy()
 
 
-def named_metrics(names: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
-    """`compute_metrics` from metric names.
+def answers(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray]:
+    """What metrics compare: the most likely class, or with one output the number itself; the label.
 
-    They compare the most likely class, or with one output the number itself, with the labels;
-    rows labelled -100 have no part in them.
+    Rows labelled -100 have no part in it.
     """
+    logits, labels = prediction
+    chosen = logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
+    return chosen[labels != -100], labels[labels != -100]
+
+
+def named_metrics(
+    names: Sequence[str], answers: Callable[[EvalPrediction], Any] = answers
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """`compute_metrics` from metric names, and from what gives them predictions and references."""
     metrics = [find_metric(name) for name in names]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        logits, labels = prediction
-        answers = logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
-        known = labels != -100
         results: dict[str, float] = {}
         for metric in metrics:
-            results |= metric(answers[known], labels[known])
+            results |= metric(*answers(prediction))
         return results
 
     return compute

@@ -227,13 +227,10 @@ class Run:
             "model": {
                 "class": type(self.model).__name__,
                 "source": report.source if report else None,
+                "revision": report.revision if report else "",
                 "parameters": sum(p.numel() for p in self.model.parameters()),
             },
-            "data": {
-                name: {"rows": len(ds), "columns": ds.column_names, "fingerprint": ds.fingerprint}
-                for name, ds in splits.items()
-                if ds is not None
-            },
+            "data": {name: describe_data(ds) for name, ds in splits.items() if ds is not None},
             "inputs": self.inputs,
             "seed": self.args.seed,
             "versions": versions(),
@@ -242,6 +239,12 @@ class Run:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 3),
         }
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """Which rows, and where they come from."""
+    said: dict[str, Any] = {"rows": len(dataset), "columns": dataset.column_names}
+    return {**said, "fingerprint": dataset.fingerprint, **dataset.origin}
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from minift import processes
 from minift.batching import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
-from minift.errors import ArgumentError, ColumnError, ConfigError
+from minift.errors import ArgumentError, ColumnError, ConfigError, PluginError
 from minift.models.pretrained import PretrainedModel
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
@@ -281,6 +281,40 @@ class Trainer:
         if self.run.device.rank == 0:
             checkpoint.save_model(self.model, folder, self.run.device, self.processing_class)
         self.run.device.barrier()
+
+    def push_to_hub(
+        self,
+        repo_id: str | None = None,
+        commit_message: str = "End of training",
+        private: bool = False,
+    ) -> str:
+        """Save the model, and put it where others find it, with a card made from the run.
+
+        Args:
+            repo_id: "namespace/name" there; by default the name of the run folder, your own.
+            commit_message: what is recorded of the change.
+            private: whether only you may see it, where the repository is new.
+
+        Returns:
+            The address of what was uploaded; "" in all processes but the first.
+
+        Raises:
+            PluginError: no plugin publishes models.
+        """
+        if self.args.output_dir is None:
+            raise ArgumentError("push_to_hub needs a run folder", do="pass output_dir=")
+        self.save_model()
+        found = ""
+        if self.run.device.rank == 0:
+            repo = repo_id or self.run.folder.resolve().name
+            publish = self.run.manager.hook.minift_publish
+            found = publish(
+                folder=self.run.folder, repo=repo, message=commit_message, private=private
+            )
+            if found is None:
+                raise PluginError("no plugin publishes models (hook minift_publish)")
+        self.run.device.barrier()
+        return str(found)
 
     def _announce(self) -> None:
         run, args, ranks = self.run, self.args, self.run.device.world_size

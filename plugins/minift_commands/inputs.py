@@ -1,33 +1,42 @@
 """From files to the inputs of a model, to a Trainer: what this plugin's commands and others share.
 
 Which columns hold text and which the label is taken from the options, from a task that a plugin
-knows, from a finished run's run.json, or from names that leave no doubt, in this order. Labels
-become class numbers in the column `labels`; texts become token ids by a cached map.
+knows, from a finished run's run.json (first, if the run was of this task), or from names that leave
+no doubt, in this order. A task also says where its rows are, and how they become texts or pairs if
+they are none. Labels become class numbers in the column `labels`, or float32 where a number is to
+be predicted; texts become token ids by a cached map.
 """
 
 import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minift import plugins
+import pyarrow.compute as pc
+
 from minift.data.dataset import Dataset
-from minift.data.features import ClassLabel
+from minift.data.features import ClassLabel, Value
 from minift.data.loading import load_dataset
-from minift.errors import ArgumentError, ConfigError, DataError, nearest
+from minift.errors import ArgumentError, ConfigError, DataError
 from minift.evaluate import find_metric
-from minift.models.auto import AutoModelForSequenceClassification
+from minift.models.auto import AutoConfig, AutoModelForSequenceClassification
 from minift.tokenizer import AutoTokenizer
+from minift.training import evaluation
 from minift.training.arguments import TrainingArguments
+from minift.training.evaluation import EvalLoopOutput, EvalPrediction, named_metrics
 from minift.training.run import status_of
 from minift.training.trainer import Trainer
+from minift_commands.tasks import find_task
 
 OPTIONS = (
     *("dataset", "train_file", "validation_file", "task"),
     *("text_columns", "label_column", "label_names", "metric", "max_length"),
 )
+# Of the rows held out for validation: one number for all runs, whose scores can then be compared.
+HELD_OUT_SEED = 42
 
 
 @dataclasses.dataclass
@@ -38,55 +47,80 @@ class Inputs:
     source: dict[str, str]  # the options that named the data
     text_columns: list[str]
     label_column: str | None
-    names: list[str]
+    names: list[str]  # of the classes; none where a number is predicted
     metrics: list[str]
     max_length: int | None
+    held_out: float | None = None  # the share of the training rows that are for validation
+    answers: Callable[[Any], Any] | None = None  # of a task scored by groups; not recorded
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, known: dict[str, Any] | None = None) -> "Inputs":
         """From the options; what they leave open, from the task, a finished run, or the data."""
         args = argparse.Namespace(**{**dict.fromkeys(OPTIONS), **vars(args)})
-        known = {**(known or {}), **find_task(args.task)}
-        data, source = load_splits(args)
+        known = known_inputs(args, known or {})
+        data, source = load_splits(args, known)
         for split, dataset in data.items():
             if not len(dataset):
                 raise DataError(f"the {split} data has no rows", got=source)
+        if "prepare" in known:
+            data = {split: known["prepare"](dataset) for split, dataset in data.items()}
         first = next(iter(data.values()))
         texts = split_words(args.text_columns) or known.get("columns") or guess_texts(first)
         label = args.label_column or known.get("label") or guess_label(first)
         for split, dataset in data.items():
             check_texts(dataset, texts, label, split)
-        names = split_words(args.label_names) or known.get("names") or []
+        names = split_words(args.label_names) or known.get("names", [])
         data = {split: labelled(ds, label, names, split) for split, ds in data.items()}
-        names = names or infer_names(data, label)
-        check_names(data, names)
+        if args.task:
+            data = {split: without_hidden(dataset, split) for split, dataset in data.items()}
+        names = infer_names(data, label) if names == [] else names
+        check_names(data, names or [])
+        held_out = known.get("held_out") if "train" in data and "validation" not in data else None
+        if held_out:
+            data = hold_out(data, held_out, names)
         metrics = split_words(args.metric) or known.get("metric") or default_metrics(names)
         metrics = [metrics] if isinstance(metrics, str) else metrics
-        classes = list(range(len(names)))
-        for metric in metrics:  # one that does not fit so many classes fails before training
-            find_metric(metric)(classes, classes)
+        answers = [0.0, 1.0] if names is None else list(range(len(names)))
+        task = find_task(args.task) if args.task else {}
+        own = task.get("metric") in (metrics, metrics[0])  # answers are for the task's metric
+        groups = known.get("answers") if own else None
+        for name in metrics if groups is None else ():
+            check_metric(name, answers)
         length = known.get("max_length") if args.max_length is None else args.max_length
-        return cls(data, source, texts, label, names, metrics, length)
+        rest = (metrics, length, held_out, groups)
+        return cls(data, source, texts, label, names or [], *rest)
 
     def record(self) -> dict[str, Any]:
+        said = f"{self.held_out} of train, in like shares of classes, seed {HELD_OUT_SEED}"
         return {
             "source": self.source,
             "columns": self.text_columns,
             "label": self.label_column,
-            "names": self.names,
+            "names": self.names or None,
             "metric": self.metrics,
             "max_length": self.max_length,
+            "validation": said if self.held_out else None,
         }
 
-    def tokenized(self, tokenizer: Any, split: str) -> Dataset:
-        """The split's rows with the model's inputs beside their own columns."""
+    def answers_of(self, split: str) -> Callable[[EvalPrediction], Any]:
+        """What the metrics compare, row by row; or as the task says, which sees all columns."""
+        if (groups := self.answers) is None:
+            return evaluation.answers
+        rows = self.data.get(split)
+        return lambda prediction: groups(dataclasses.replace(prediction, rows=rows))
+
+    def rows(self, split: str) -> Dataset:
         if split not in self.data:
             raise ConfigError(
                 f"there is no split {split!r}",
                 expected=", ".join(self.data),
                 do="pass --train-file" if split == "train" else "pass one of these as --split",
             )
-        return self.data[split].map(
+        return self.data[split]
+
+    def tokenized(self, tokenizer: Any, split: str) -> Dataset:
+        """The split's rows with the model's inputs beside their own columns."""
+        return self.rows(split).map(
             tokenize,
             batched=True,
             input_columns=self.text_columns,
@@ -113,32 +147,114 @@ def run_record(folder: str) -> dict[str, Any]:
     return said.get("inputs") or {}
 
 
-def find_task(name: str | None) -> dict[str, Any]:
-    tasks = plugins.registry(plugins.default_manager(), "minift_tasks")
-    if name is None:
-        return {}
-    if name not in tasks:
-        raise ConfigError(f"no plugin knows the task {name!r}", expected=nearest(name, tasks))
-    return tasks[name].value
+def inputs_for(folder: str, args: argparse.Namespace) -> Inputs:
+    """What a trained model is scored on: its own rows, unless the options say others."""
+    config, known = AutoConfig.from_pretrained(folder), run_record(folder)
+    source = known.get("source", {})
+    said = {**dict.fromkeys(OPTIONS), **vars(args)}
+    said["task"] = said["task"] or source.get("task")
+    elsewhere = said["dataset"] or said["train_file"] or said["validation_file"]
+    if not elsewhere and said["task"] == source.get("task"):
+        said |= source
+    names = None if config.problem_type == "regression" else list(config.id2label.values())
+    known.setdefault("names", names)
+    if said["label_names"] and split_words(said["label_names"]) != names:
+        raise ConfigError(
+            "--label-names are not the names of the model's classes",
+            got=said["label_names"],
+            expected=",".join(names or []),
+        )
+    return Inputs.from_args(argparse.Namespace(**said), known)
 
 
-def load_splits(args: argparse.Namespace) -> tuple[dict[str, Dataset], dict[str, str]]:
+def known_inputs(args: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
+    """What the task and a finished run's record say; of its own task the run knows best."""
+    if args.task is None:
+        return run
+    task = find_task(args.task)
+    known = task | run if args.task == run.get("source", {}).get("task") else run | task
+    if run or args.label_column in (None, known.get("label")):
+        return known
+    other = ("names", "metric", "answers")  # are those of the label that the task is about
+    return {name: value for name, value in known.items() if name not in other}
+
+
+def load_splits(
+    args: argparse.Namespace, task: dict[str, Any]
+) -> tuple[dict[str, Dataset], dict[str, str]]:
     """The splits, and the options that named them, with whole paths so that they stay true."""
     files = {"train": args.train_file, "validation": args.validation_file}
     files = {split: file for split, file in files.items() if file}
-    if args.dataset:
-        if files:
-            raise ArgumentError("pass --dataset or --train-file and --validation-file, not both")
-        return dict(load_dataset(args.dataset)), {"dataset": whole_path(args.dataset)}
-    if not files:
+    where = args.dataset or task.get("dataset")
+    named = {"task": args.task} if args.task else {}
+    if args.dataset and files:
+        raise ArgumentError("pass --dataset or --train-file and --validation-file, not both")
+    if files:
+        data = {split: load_dataset(file, split="train") for split, file in files.items()}
+        return data, named | {f"{split}_file": whole_path(file) for split, file in files.items()}
+    if not where:
         raise ArgumentError("no data was given", do="pass --dataset FOLDER or --train-file FILE")
-    data = {split: load_dataset(file, split="train") for split, file in files.items()}
-    return data, {f"{split}_file": whole_path(file) for split, file in files.items()}
+    said = {"dataset": whole_path(args.dataset)} if args.dataset else {}
+    return load_task(where, task), named | said
+
+
+def load_task(where: str, task: dict[str, Any]) -> dict[str, Dataset]:
+    """The splits that a task names, or all of a data set that no task is about.
+
+    A local folder without one for the task's configuration holds the splits' files themselves.
+    """
+    local, config = Path(where).expanduser(), task.get("config")
+    if "splits" not in task or (local.exists() and not (config and (local / config).is_dir())):
+        return dict(load_dataset(where))
+    parts: dict[str | None, dict[str, str]] = {}
+    for split, said in task["splits"].items():
+        other, _, theirs = said.rpartition(":")
+        parts.setdefault(other or config, {})[split] = theirs
+    data: dict[str, Dataset] = {}
+    for name, splits in parts.items():
+        data |= zip(splits, load_dataset(where, name, split=list(splits.values())), strict=True)
+    return {split: data[split] for split in task["splits"]}
+
+
+def hold_out(data: dict[str, Dataset], share: float, names: Any) -> dict[str, Dataset]:
+    """Validation rows from the training rows, each class in like shares."""
+    rows = data["train"].cast_column("labels", ClassLabel(names=names))
+    parts = rows.train_test_split(share, stratify_by_column="labels", seed=HELD_OUT_SEED)
+    said = f"{len(parts['test'])} of {len(rows)} training rows are held out for validation"
+    print(said, file=sys.stderr)
+    return {**data, "train": parts["train"], "validation": parts["test"]}
+
+
+def without_hidden(dataset: Dataset, split: str) -> Dataset:
+    """The dataset without its labels if they are all -1, as a benchmark's test labels are.
+
+    Raises:
+        DataError: some of its labels are, or any where there is training.
+    """
+    if "labels" not in dataset.features:
+        return dataset
+    labels = dataset.table(columns=["labels"]).column("labels")
+    hidden = pc.sum(pc.equal(labels, -1)).as_py() or 0
+    if hidden and (split == "train" or hidden < len(dataset)):
+        raise DataError(
+            f"the {split} data has rows without a label",
+            got=f"{hidden} of {len(dataset)} are labelled -1",
+            do="filter them out",
+        )
+    return dataset.remove_columns("labels") if hidden else dataset
 
 
 def whole_path(name: str) -> str:
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() else name
+
+
+def check_metric(name: str, answers: list[Any]) -> None:
+    """One that does not fit the classes, or gives no number, fails before training."""
+    found = find_metric(name)(answers, answers)
+    if other := [key for key, value in found.items() if not isinstance(value, float)]:
+        do = f"compute it from predictions: evaluate.load({name!r})"
+        raise ConfigError(f"the metric {name} is more than a number: {', '.join(other)}", do=do)
 
 
 def check_texts(dataset: Dataset, columns: list[str], label: str | None, split: str) -> None:
@@ -200,14 +316,14 @@ def guess_label(dataset: Dataset) -> str | None:
     return next((n for n in ("label", "labels", "label_ids") if n in dataset.features), None)
 
 
-def labelled(dataset: Dataset, label: str | None, names: list[str], split: str) -> Dataset:
-    """The dataset with its labels as class numbers in the column `labels`, if it has them."""
+def labelled(dataset: Dataset, label: str | None, names: list[str] | None, split: str) -> Dataset:
+    """The dataset with its labels as numbers in the column `labels`, if it has them."""
     if label is None or label not in dataset.features:
         if split == "train":
             dataset.check_columns([label or "label"])
         return dataset
     feature = dataset.features[label]
-    if getattr(feature, "dtype", "") == "string":
+    if names is not None and getattr(feature, "dtype", "") == "string":
         if not names:
             classes = dataset.unique(label)
             shown = ",".join(sorted(map(str, classes))[:20])
@@ -225,7 +341,8 @@ def labelled(dataset: Dataset, label: str | None, names: list[str], split: str) 
                 f"the {split} data has a label that --label-names does not have: {error.what}",
                 expected=", ".join(names),
             ) from None
-    return dataset if label == "labels" else dataset.rename_column(label, "labels")
+    dataset = dataset if label == "labels" else dataset.rename_column(label, "labels")
+    return dataset.cast_column("labels", Value("float32")) if names is None else dataset
 
 
 def infer_names(data: dict[str, Dataset], label: str | None) -> list[str]:
@@ -266,9 +383,10 @@ def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Traine
     tokenizer = AutoTokenizer.from_pretrained(model)
     if inputs.max_length is not None:  # saved with the model, so that `predict` cuts there too
         tokenizer.model_max_length = min(inputs.max_length, tokenizer.model_max_length)
-    network = AutoModelForSequenceClassification.from_pretrained(
-        model, id2label=dict(enumerate(inputs.names)), seed=args.seed
-    )
+    kind: dict[str, Any] = {"id2label": dict(enumerate(inputs.names))}
+    if not inputs.names:
+        kind = {"num_labels": 1, "problem_type": "regression"}
+    network = AutoModelForSequenceClassification.from_pretrained(model, seed=args.seed, **kind)
     trainer = Trainer(
         network,
         args,
@@ -277,10 +395,34 @@ def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Traine
         if "validation" in inputs.data
         else None,
         processing_class=tokenizer,
-        compute_metrics=inputs.metrics,
+        compute_metrics=named_metrics(inputs.metrics, inputs.answers_of("validation")),
     )
     trainer.run.inputs = inputs.record()
     return trainer
+
+
+def predicted(
+    folder: str, inputs: Inputs, split: str | None, device: str, batch_size: int = 32
+) -> tuple[str, EvalLoopOutput]:
+    """The split, by default the validation rows, and what a trained model says of it.
+
+    Raises:
+        DataError: its rows have no labels to compare with.
+    """
+    split = split or ("validation" if "validation" in inputs.data else next(iter(inputs.data)))
+    print(f"scoring the split {split}", file=sys.stderr)
+    settings = TrainingArguments(
+        None, device=device, per_device_eval_batch_size=batch_size, precision="fp32",
+        disable_tqdm=True,
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    scores = named_metrics(inputs.metrics, inputs.answers_of(split))
+    trainer = Trainer(model, settings, processing_class=tokenizer, compute_metrics=scores)
+    output = trainer.predict(inputs.tokenized(tokenizer, split), split)
+    if output.label_ids is None or not (output.label_ids != -100).any():
+        raise DataError(f"the split {split!r} has no labels to compare with")
+    return split, output
 
 
 def train_and_save(trainer: Trainer) -> dict[str, float]:

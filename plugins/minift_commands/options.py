@@ -15,7 +15,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset", help="folder (or name) with train, validation and test files")
     group.add_argument("--train-file", help="csv, tsv, json, jsonl or parquet")
     group.add_argument("--validation-file", help="the same, for evaluation")
-    group.add_argument("--task", help="a task that a plugin knows: its columns, names and metric")
+    group.add_argument("--task", help="a known one: its data, columns, names and metric")
     group.add_argument("--text-columns", help="one column of text, or two: a,b")
     group.add_argument("--label-column", help="the column with the labels")
     group.add_argument("--label-names", help="names of classes 0, 1, ...; string labels use them")

@@ -20,6 +20,8 @@ class Predict:
         parser.add_argument("text", nargs="*", help="one text, or the two texts of a pair")
         text = "csv, tsv, json, jsonl or parquet; prints a JSON line a row"
         parser.add_argument("--file", help=text)
+        text = "the same for a split of the data that the model was trained with"
+        parser.add_argument("--split", help=text)
         parser.add_argument("--text-columns", help="one column of text, or two: a,b")
         parser.add_argument("--device", default="auto")
 
@@ -27,14 +29,19 @@ class Predict:
     def run(args: Namespace) -> int:
         from minift.data.loading import load_dataset
         from minift.pipeline import pipeline
-        from minift_commands.inputs import guess_texts, run_record, split_words
+        from minift_commands.inputs import Inputs, guess_texts, run_record, split_words
 
-        if bool(args.text) == bool(args.file) or len(args.text) > 2:
-            raise ArgumentError("give one text, two texts (a pair), or --file FILE")
-        columns = split_words(args.text_columns) or run_record(args.model).get("columns")
+        known = run_record(args.model)
+        if [bool(args.text), bool(args.file), bool(args.split)].count(True) != 1 or args.text[2:]:
+            raise ArgumentError("give one text, two texts (a pair), --file FILE or --split NAME")
+        columns = split_words(args.text_columns) or known.get("columns")
         rows: Any
-        if args.file:
-            dataset = load_dataset(args.file, split="train")
+        if not args.text:
+            if args.split:
+                source = Namespace(**known.get("source", {}))
+                dataset = Inputs.from_args(source, known).rows(args.split)
+            else:
+                dataset = load_dataset(args.file, split="train")
             columns = columns or guess_texts(dataset)
             dataset.check_columns(columns)
             values = dataset.select_columns(columns).to_dict()
@@ -52,7 +59,7 @@ class Predict:
         classify: Any = pipeline("text-classification", args.model, device=args.device)
         for labels in classify(rows, top_k=None):
             scores = {found["label"]: round(found["score"], 4) for found in labels}
-            if args.file:
+            if not args.text:
                 print(json.dumps({"label": labels[0]["label"], "scores": scores}))
             else:
                 print("\n".join(f"{score:.4f}  {label}" for label, score in scores.items()))

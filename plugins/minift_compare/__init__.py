@@ -1,0 +1,10 @@
+"""`minift compare RUN_A RUN_B`: is one model better than the other, or is it noise?"""
+
+from minift import hookimpl
+
+
+@hookimpl
+def minift_commands():
+    from minift_compare.command import Compare
+
+    return {"compare": Compare}

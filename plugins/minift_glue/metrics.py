@@ -1,0 +1,137 @@
+"""The metrics of GLUE's and SuperGLUE's tasks, with the names and definitions of `evaluate`'s.
+
+Where the benchmark's own definition differs, `official=True` takes that. Correlations are computed
+in float64, where the peer first rounds to float32: the eighth digit may differ.
+"""
+
+import re
+import string
+import warnings
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from minift import evaluate
+from minift.errors import DataError
+from minift.evaluate import Metric, Parts, Score
+
+SHARE, CORRELATION = Score(share=True), Score(-1.0)
+NO_ARTICLES = re.compile(r"\b(a|an|the)\b")
+NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def accuracy_and_f1(predictions: Any, references: Any) -> dict[str, float]:
+    """MRPC and QQP: F1 is that of class 1, "equivalent"."""
+    return {**evaluate.accuracy(predictions, references), **evaluate.f1(predictions, references)}
+
+
+def pearson_and_spearman(predictions: Any, references: Any) -> dict[str, float]:
+    """STS-B: similarities from 0 to 5 as they come from the model, not clipped."""
+    linear, ranked = (
+        evaluate.pearsonr(predictions, references),
+        evaluate.spearmanr(predictions, references),
+    )
+    return {"pearson": linear["pearsonr"], **ranked}
+
+
+def cb(predictions: Any, references: Any, official: bool = False) -> dict[str, Any]:
+    """CommitmentBank: the mean of F1 over the classes that occur; officially over all three."""
+    labels = [0, 1, 2] if official else None
+    scores = evaluate.f1(predictions, references, labels=labels, average="macro")
+    return {**evaluate.accuracy(predictions, references), **scores}
+
+
+def multirc(predictions: Any, references: Any, official: bool = False) -> dict[str, float]:
+    """MultiRC: each answer of a question is right or wrong; see `multirc_parts`."""
+    return evaluate.ratios(multirc_parts(predictions, references, official))
+
+
+def multirc_parts(predictions: Any, references: Any, official: bool = False) -> Parts:
+    """By question, over its answers.
+
+    Args:
+        predictions: [{"idx": {"paragraph", "question", "answer"}, "prediction": 0 or 1}].
+        references: the labels of these answers.
+        official: whether f1_m takes the F1 of class 1 (jiant); else the mean of that over the
+            classes that occur in the question (evaluate).
+
+    Returns:
+        exact_match: the share of questions with no wrong answer; f1_m: the mean of F1 over
+        questions; f1_a: F1 of class 1 over all answers.
+    """
+    ids = [(p["idx"]["paragraph"], p["idx"]["question"]) for p in predictions]
+    numbers = {question: number for number, question in enumerate(dict.fromkeys(ids))}
+    question = np.array([numbers[i] for i in ids], dtype=np.int64)
+    given, true = evaluate.paired([p["prediction"] for p in predictions], references)
+    if not np.isin([given, true], [0, 1]).all():
+        raise DataError("an answer of MultiRC is 0 or 1, wrong or right")
+    right = np.bincount(question, given == true)
+    size, one = np.bincount(question), np.ones(len(numbers))
+    hits = {c: np.bincount(question, (given == c) & (true == c)) for c in (0, 1)}
+    marked = {c: np.bincount(question, (given == c) * 1.0 + (true == c)) for c in (0, 1)}
+    scores = {c: 2 * hits[c] / np.maximum(marked[c], 1) for c in (0, 1)}
+    occurring = (marked[0] > 0) * 1.0 + (marked[1] > 0)
+    mean = scores[1] if official else (scores[0] + scores[1]) / occurring
+    return {
+        "exact_match": ((right == size) * 1.0, one),
+        "f1_m": (mean, one),
+        "f1_a": (2 * hits[1], marked[1]),
+    }
+
+
+def record(predictions: Any, references: Any) -> dict[str, float]:
+    """ReCoRD: an entity for each query; see `record_parts`."""
+    return evaluate.ratios(record_parts(predictions, references))
+
+
+def record_parts(predictions: Any, references: Any) -> Parts:
+    """By query: whether the text is one of the answers, and F1 of its words with the nearest.
+
+    Args:
+        predictions: [{"idx": {"passage", "query"}, "prediction_text": str}]; a query without one
+            scores 0.
+        references: [{"idx": {"passage", "query"}, "answers": [str, ...]}].
+    """
+    given = {p["idx"]["query"]: plain_words(p["prediction_text"]) for p in predictions}
+    scores = np.zeros((2, len(references)))
+    for i, reference in enumerate(references):
+        query = reference["idx"]["query"]
+        if query not in given:
+            warnings.warn(f"query {query} has no prediction and scores 0")
+            continue
+        if not len(reference["answers"]):
+            raise DataError(f"query {query} of ReCoRD has no answers to compare with")
+        answers = [plain_words(text) for text in reference["answers"]]
+        scores[0, i] = given[query] in answers
+        scores[1, i] = max(word_f1(given[query], answer) for answer in answers)
+    one = np.ones(len(references))
+    return {"exact_match": (scores[0], one), "f1": (scores[1], one)}
+
+
+def plain_words(text: str) -> list[str]:
+    """Lower case, no punctuation, no articles: SQuAD's normalisation (Rajpurkar et al. 2016)."""
+    return NO_ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split()
+
+
+def word_f1(first: list[str], second: list[str]) -> float:
+    shared = sum((Counter(first) & Counter(second)).values())
+    return 2 * shared / (len(first) + len(second)) if shared else 0.0
+
+
+def by_name() -> dict[str, Metric]:
+    """{"glue/mrpc": Metric, ...}: every config of `evaluate`'s glue and super_glue, and ax."""
+    share, phi = evaluate.METRICS["accuracy"], evaluate.METRICS["matthews_correlation"]
+    pair = {"accuracy": SHARE, "f1": Score()}
+    glue = dict.fromkeys(("sst2", "mnli", "mnli_mismatched", "mnli_matched"), share)
+    glue |= dict.fromkeys(("qnli", "rte", "wnli", "hans"), share) | {"cola": phi, "ax": phi}
+    glue |= dict.fromkeys(("mrpc", "qqp"), Metric(accuracy_and_f1, pair))
+    both = {"pearson": CORRELATION, "spearmanr": CORRELATION}
+    glue["stsb"] = Metric(pearson_and_spearman, both)
+    hard = dict.fromkeys(("boolq", "copa", "rte", "wic", "wsc", "wsc.fixed", "axg"), share)
+    hard |= {"axb": phi, "cb": Metric(cb, pair)}
+    questions = {"exact_match": SHARE, "f1_m": Score(), "f1_a": Score()}
+    hard["multirc"] = Metric(multirc, questions, multirc_parts)
+    hard["record"] = Metric(record, {"exact_match": SHARE, "f1": Score()}, record_parts)
+    found = {f"glue/{name}": metric for name, metric in glue.items()}
+    return found | {f"super_glue/{name}": metric for name, metric in hard.items()}

@@ -1,0 +1,488 @@
+"""Every row of the task table, from its data set's own schema to a score.
+
+And what tasks must not do: train on rows that hide their label or score them, mix up the rows of a
+group, score other rows than those that were held out.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+
+import numpy as np
+import pytest
+from hub_repositories import (
+    EMOTION,
+    GLUE,
+    IMDB,
+    SARCASM,
+    SUPER_GLUE,
+    TOMATOES,
+    in_metadata,
+    write_model,
+    write_repositories,
+)
+from minift_commands.inputs import Inputs
+from minift_glue import pairs
+from minift_glue.tasks import TASKS
+
+from minift import Dataset, EvalPrediction, cli, hookimpl, plugins
+from minift.data.features import Features
+from minift.data.loading import Found
+from minift.training.evaluation import named_metrics
+
+REPOSITORIES = {
+    "glue": ("nyu-mll/glue", GLUE),
+    "super_glue": ("aps/super_glue", SUPER_GLUE),
+    "emotion": ("dair-ai/emotion", EMOTION),
+    "ar_sarcasm": ("iabufarha/ar_sarcasm", SARCASM),
+    "imdb": ("stanfordnlp/imdb", IMDB),
+    "rotten_tomatoes": ("cornell-movie-review-data/rotten_tomatoes", TOMATOES),
+}
+QUICK = ["--max-steps", "2", "--per-device-train-batch-size", "8", "--save-strategy", "no"]
+QUICK += ["--disable-tqdm", "true", "--device", "cpu", "--max-length", "32", "--precision", "fp32"]
+
+
+class SmallHub:
+    """What knows the data sets' names: the files of `hub_repositories`."""
+
+    def __init__(self, repositories):
+        self.repositories = repositories
+
+    @hookimpl
+    def minift_find_dataset(self, path, name):
+        if path not in REPOSITORIES:
+            return None
+        repository, configs = REPOSITORIES[path]
+        config = configs[name or next(iter(configs))]
+        folder = self.repositories[repository]["main"]
+        said = {column: in_metadata(kind) for column, kind in config.columns.items()}
+        files = {split: sorted(folder.glob(f"**/{split}*.parquet")) for split in config.splits}
+        if name is not None:
+            files = {split: sorted(folder.glob(f"{name}/{split}-*")) for split in config.splits}
+        return Found(files, features=Features.from_dict(said), source=repository)
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    return write_repositories(tmp_path_factory.mktemp("repositories"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(autouse=True)
+def small_hub(repositories, monkeypatch):
+    """Commands find the small repositories by the names of the real ones."""
+    build = plugins.build_manager
+
+    def with_hub(select=(), files=(), more=()):
+        return build(select, files, [*more, SmallHub(repositories)])
+
+    monkeypatch.setattr(plugins, "build_manager", with_hub)
+    plugins.set_default_manager(with_hub())
+
+
+def train(model, out, task, *words):
+    command = ["train", "--model", model, "--output-dir", str(out), "--task", task]
+    return cli.main([*command, *QUICK, *words])
+
+
+def printed_json(capsys):
+    """What `minift eval` prints, after lines on what is read."""
+    said = capsys.readouterr().out
+    return json.loads(said[said.index("{\n") :])
+
+
+def inputs_of(task, **options):
+    return Inputs.from_args(Namespace(task=task, **options))
+
+
+# ---------------------------------------------------------------------------- each row of the table
+
+KEYS = {
+    "cola": "matthews_correlation",
+    "stsb": "pearson spearmanr",
+    "ax": "matthews_correlation",
+    "axb": "matthews_correlation",
+    "cb": "accuracy f1",
+    "mrpc": "accuracy f1",
+    "qqp": "accuracy f1",
+    "ar_sarcasm": "accuracy f1",
+    "multirc": "exact_match f1_m f1_a",
+    "record": "exact_match f1",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_trains_and_is_scored(task, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(model, out, task) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out.splitlines()[-2].split()
+    scores = {name.removeprefix("eval_") for name in printed[::2]}
+    assert scores == {"loss", *KEYS.get(task, "accuracy").split()}
+    run = json.loads((out / "run.json").read_text())
+    said = TASKS[task]
+    assert run["status"] == "finished" and run["inputs"]["source"] == {"task": task}
+    repository = REPOSITORIES[said["dataset"]][0]
+    assert {part["source"] for part in run["data"].values()} == {repository}
+    assert run["inputs"]["columns"] == said["columns"] and run["inputs"]["names"] == said["names"]
+    classes = json.loads((out / "config.json").read_text())["id2label"]
+    assert list(classes.values()) == (said["names"] or ["LABEL_0"])
+
+    assert cli.main(["eval", str(out)]) == 0  # the same rows, the same scores
+    again = printed_json(capsys)
+    for name, value in zip(printed[::2], printed[1::2], strict=True):
+        assert again["validation_" + name.removeprefix("eval_")] == pytest.approx(
+            float(value), abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_row_without_a_label_is_trained_on_or_scored(task):
+    inputs = inputs_of(task)
+    for split, rows in inputs.data.items():
+        if "labels" in rows.features:
+            labels = np.array(list(rows["labels"]))
+            assert (labels >= 0).all(), split
+        else:
+            assert split == "test"
+    hidden = {"mrpc", "emotion", "ar_sarcasm", "imdb", "rotten_tomatoes", "axb", "axg"}
+    assert ("test" in inputs.data and "labels" not in inputs.data["test"].features) == (
+        task not in hidden
+    )
+
+
+def test_the_test_rows_of_a_task_that_hides_labels_can_be_predicted(model, tmp_path, capsys):
+    """A diagnostic whose rows are of another configuration than those that train."""
+    out = tmp_path / "out"
+    assert train(model, out, "ax") == 0
+    capsys.readouterr()
+    assert cli.main(["eval", str(out), "--split", "test"]) == 2
+    assert "no labels" in capsys.readouterr().err
+    assert cli.main(["predict", str(out), "--split", "test"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == GLUE["ax"].splits["test"]
+    assert set(rows[0]["scores"]) == {"entailment", "neutral", "contradiction"}
+
+
+def test_a_number_is_predicted_as_it_is(model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(model, out, "stsb") == 0
+    said = json.loads((out / "config.json").read_text())
+    assert said["problem_type"] == "regression" and len(said["id2label"]) == 1
+    capsys.readouterr()
+    assert cli.main(["predict", str(out), "--split", "test"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert list(first["scores"]) == ["LABEL_0"]
+
+
+def test_whole_numbers_to_predict_are_no_classes(tmp_path):
+    """A csv file of STS-B scores that happen to be whole has a column of integers."""
+    file = tmp_path / "train.csv"
+    file.write_text("sentence1,sentence2,label\na,b,5\nc,d,0\n")
+    inputs = inputs_of("stsb", train_file=str(file))
+    assert inputs.names == [] and list(inputs.data["train"]["labels"]) == [5.0, 0.0]
+    assert inputs.data["train"].features["labels"].dtype == "float32"
+
+
+def test_both_parts_of_mnli(model, tmp_path, capsys):
+    """One model, scored on either: --task of another task means that one's rows."""
+    matched, mismatched = (inputs_of(task).data["validation"] for task in ("mnli", "mnli-mm"))
+    assert (len(matched), len(mismatched)) == (16, 18)
+    out = tmp_path / "out"
+    assert train(model, out, "mnli") == 0
+    capsys.readouterr()
+    assert cli.main(["eval", str(out), "--task", "mnli-mm"]) == 0
+    other = printed_json(capsys)
+    assert cli.main(["eval", str(out)]) == 0
+    assert other["validation_loss"] != printed_json(capsys)["validation_loss"]
+
+
+# --------------------------------------------------------------------------- where the rows are
+
+
+@pytest.mark.parametrize("name", ["mrpc", "glue/mrpc"])
+def test_a_task_goes_by_its_long_name_too(name):
+    assert inputs_of(name).data["validation"]["sentence1"][0].startswith("the ")
+
+
+def test_the_same_data_set_from_a_folder(repositories, tmp_path):
+    """A clone with a folder for each configuration, or the files of one alone."""
+    by_name = inputs_of("wic").data
+    clone = repositories["aps/super_glue"]["main"]
+    only = shutil.copytree(clone / "wic", tmp_path / "wic")
+    for folder in (clone, only):
+        inputs = inputs_of("wic", dataset=str(folder))
+        assert inputs.source == {"task": "wic", "dataset": str(folder)}
+        for split, rows in by_name.items():
+            assert list(inputs.data[split]["first"]) == list(rows["first"])
+
+
+def test_a_run_of_a_task_is_scored_on_rows_from_elsewhere(repositories, model, tmp_path, capsys):
+    """Which become pairs there too."""
+    out = tmp_path / "out"
+    assert train(model, out, "copa") == 0
+    capsys.readouterr()
+    assert cli.main(["eval", str(out)]) == 0
+    here = printed_json(capsys)
+    clone = str(repositories["aps/super_glue"]["main"])
+    assert cli.main(["eval", str(out), "--dataset", clone]) == 0
+    there = printed_json(capsys)
+    assert there["validation_loss"] == here["validation_loss"]
+    assert there["validation_accuracy"] == here["validation_accuracy"]
+
+
+def test_an_unknown_task_names_the_nearest(capsys):
+    assert cli.main(["train", "--model", "x", "--task", "mrcp"]) == 2
+    assert "'mrpc'" in capsys.readouterr().err
+
+
+def test_rows_that_nobody_labelled_are_not_even_read():
+    assert set(inputs_of("imdb").data) == {"train", "validation", "test"}
+
+
+# ----------------------------------------------------------------------------------- hidden labels
+
+
+@pytest.mark.parametrize(("task", "right"), [("rte", "0"), ("stsb", "2.5")])
+def test_hidden_labels_among_others_are_an_error(task, right, tmp_path):
+    """As numbers to predict, -1 would be learned from or scored like any other."""
+    for split, expected in (("train", "1 of 3"), ("validation", "1 of 3")):
+        for other in ("train", "validation"):
+            last = "-1" if other == split else right
+            rows = "".join(f"a,b,{label}\n" for label in (right, right, last))
+            (tmp_path / f"{other}.csv").write_text("sentence1,sentence2,label\n" + rows)
+        with pytest.raises(Exception, match=f"{split} data has rows without a label") as error:
+            inputs_of(task, dataset=str(tmp_path))
+        assert expected in str(error.value)
+
+
+def test_training_rows_that_all_hide_their_label_are_an_error(tmp_path):
+    (tmp_path / "train.csv").write_text("sentence1,sentence2,label\na,b,-1\nc,d,-1\n")
+    with pytest.raises(Exception, match="2 of 2 are labelled -1"):
+        inputs_of("rte", train_file=str(tmp_path / "train.csv"))
+
+
+# ------------------------------------------------------------------------------- held out, chosen
+
+
+def test_held_out_rows_are_stratified_apart_and_always_the_same():
+    first, second = (inputs_of("ar_sarcasm").data for _ in range(2))
+    columns = ["tweet", "labels", "dialect", "sentiment"]
+    rows = {split: ds.select_columns(columns).to_list() for split, ds in first.items()}
+    assert rows["validation"] == second["validation"].select_columns(columns).to_list()
+    assert len(rows["train"]) == 54 and len(rows["validation"]) == 6
+    assert sorted(map(str, rows["train"] + rows["validation"])) == sorted(
+        map(str, whole_training_set(columns))
+    )
+    assert sum(row["labels"] for row in rows["validation"]) == 3  # half, as in all
+
+
+def whole_training_set(columns):
+    from minift import load_dataset
+
+    rows = load_dataset("ar_sarcasm", split="train").rename_column("sarcasm", "labels")
+    return rows.select_columns(columns).to_list()
+
+
+def test_held_out_rows_are_those_that_eval_scores(model, tmp_path, capsys):
+    """Whatever the seed of the run, which is recorded with the share."""
+    out = tmp_path / "out"
+    assert train(model, out, "imdb", "--seed", "7") == 0
+    said = capsys.readouterr()
+    assert "4 of 40 training rows are held out for validation" in said.err
+    run = json.loads((out / "run.json").read_text())
+    assert run["inputs"]["validation"].startswith("0.1 of train") and "seed 42" in str(
+        run["inputs"]
+    )
+    assert run["data"]["train"]["rows"] == 36 and run["data"]["eval"]["rows"] == 4
+    assert cli.main(["eval", str(out)]) == 0
+    loss = printed_json(capsys)["validation_loss"]
+    assert f"eval_loss {loss:.4f}" in said.out
+
+
+@pytest.mark.parametrize("label", ["sentiment", "dialect"])
+def test_the_label_that_is_asked_for(label, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(model, out, "ar_sarcasm", "--label-column", label) == 0
+    assert "eval_accuracy" in capsys.readouterr().out
+    run = json.loads((out / "run.json").read_text())
+    assert run["inputs"]["names"] == list(SARCASM["default"].columns[label])
+    assert run["inputs"]["label"] == label
+    assert cli.main(["eval", str(out)]) == 0  # of that label, which the task alone does not say
+    assert "validation_accuracy" in printed_json(capsys)
+
+
+# ------------------------------------------------------------------------------ rows become pairs
+
+
+def test_words_in_context_are_marked_where_they_are_meant():
+    batch = {
+        "word": ["bank"],
+        "sentence1": ["a bank by the bank"],
+        "sentence2": ["The banks closed"],
+        "start1": [14], "end1": [18], "start2": [4], "end2": [9],
+    }  # fmt: skip
+    made = pairs.word_in_context(batch)
+    assert made == {"first": ["bank: a bank by the *bank*"], "second": ["The *banks* closed"]}
+
+
+def test_a_pronoun_and_what_it_may_mean_are_marked():
+    batch = {
+        "text": ["Mr. Singer saw Mark and he, too, smiled ."] * 2,
+        "span1_index": [0, 3], "span1_text": ["Mr. Singer", "Mark"],
+        "span2_index": [5, 5], "span2_text": ["he", "he"],
+    }  # fmt: skip
+    made = pairs.pronoun_and_noun(batch)
+    assert made["first"][0] == "_Mr. Singer_ saw Mark and *he,* too, smiled ."
+    assert made["first"][1] == "Mr. Singer saw _Mark_ and *he,* too, smiled ."
+    assert made["second"] == ["he: Mr. Singer", "he: Mark"]
+
+
+def test_choices_become_two_rows():
+    batch = {
+        "premise": ["The road was wet.", "It rained."],
+        "question": ["cause", "effect"],
+        "choice1": ["It rained.", "The sun rose."],
+        "choice2": ["It was Monday.", "The road was wet."],
+        "label": [0, -1],
+        "idx": [4, 5],
+    }
+    assert pairs.choices(batch) == {
+        "context": ["The road was wet because"] * 2 + ["It rained so"] * 2,
+        "choice": ["It rained.", "It was Monday.", "The sun rose.", "The road was wet."],
+        "label": [1, 0, -1, -1],
+        "idx": [4, 4, 5, 5],
+    }
+
+
+def test_entities_become_rows():
+    batch = {
+        "passage": ["Ada met Bruno .\n@highlight\nIn Rome", "Elif slept"],
+        "query": ["@placeholder left", "Where is @placeholder ?"],
+        "entities": [["Ada", "Bruno"], ["Elif"]],
+        "answers": [["Bruno"], []],
+        "idx": [{"passage": 0, "query": 0}, {"passage": 1, "query": 1}],
+    }
+    assert pairs.candidates(batch) == {
+        "passage": ["Ada met Bruno . In Rome"] * 2 + ["Elif slept"],
+        "filled": ["Ada left", "Bruno left", "Where is Elif ?"],
+        "label": [0, 1, -1],
+        "entity": ["Ada", "Bruno", "Elif"],
+        "answers": [["Bruno"], ["Bruno"], []],
+        "idx": [batch["idx"][0]] * 2 + [batch["idx"][1]],
+    }
+
+
+def test_a_question_and_its_answer_become_one_text():
+    batch = {"question": ["Who ?"], "answer": ["Ada ."]}
+    assert pairs.question_and_answer(batch) == {"question_answer": ["Who ? Ada ."]}
+
+
+def test_prepared_rows_keep_what_scoring_needs():
+    data = inputs_of("record").data["validation"]
+    assert {"idx", "entity", "answers", "passage", "filled", "labels"} <= set(data.features)
+    assert len(data) == 3 * SUPER_GLUE["record"].splits["validation"]
+    assert data.features["labels"].names == ["wrong", "right"]
+    right = [row["entity"] in row["answers"] for row in data]
+    assert list(data["labels"]) == list(map(int, right)) and any(right) and not all(right)
+
+
+# ------------------------------------------------------------------------------ scores of groups
+
+
+def prediction(margins, labels, rows):
+    """Logits that differ by a margin, around different middles: those must not matter."""
+    margins = np.array(margins, np.float32)
+    middle = np.linspace(-3, 3, len(margins), dtype=np.float32)
+    logits = np.stack([middle - margins / 2, middle + margins / 2], 1)
+    return EvalPrediction(logits, np.array(labels), Dataset.from_dict(rows))
+
+
+def scored(metric, answers, prediction):
+    return named_metrics([metric], answers)(prediction)
+
+
+def test_a_choice_is_right_if_it_beats_the_other():
+    """Also where both, or neither, would be called right by themselves; in whatever order."""
+    idx = [8, 3, 8, 3, 5, 5]
+    found = scored(
+        "super_glue/copa",
+        pairs.chosen,
+        prediction([2, -3, 1, -1, 0.5, 0.7], [1, 0, 0, 1, 1, 0], {"idx": idx}),
+    )
+    assert found == {"accuracy": pytest.approx(2 / 3)}
+
+
+def test_answers_are_counted_by_question():
+    idx = [{"paragraph": 0, "question": q, "answer": a} for a, q in enumerate((0, 0, 1, 1))]
+    found = scored(
+        "super_glue/multirc", pairs.answered, prediction([1, -1, 1, 1], [1, 0, 1, 0], {"idx": idx})
+    )
+    assert found["exact_match"] == 0.5  # of two questions
+    assert found["f1_a"] == pytest.approx(0.8)  # 2 right of 3 said and 2 true
+
+
+def test_the_entity_with_the_largest_margin_is_the_answer():
+    rows = {
+        "idx": [{"passage": 0, "query": 1}] * 2 + [{"passage": 0, "query": 2}] * 3,
+        "entity": ["Ada", "Bruno", "Ada", "the Bruno Bridge", "Carla"],
+        "answers": [["Bruno"]] * 2 + [["Bruno Bridge", "Dario"]] * 3,
+    }
+    found = scored(
+        "super_glue/record",
+        pairs.filled_in,
+        prediction([-2, -1, 0.1, 0.2, -5], [0, 1, 0, 1, 0], rows),
+    )
+    assert found == {"exact_match": 1.0, "f1": 1.0}
+    found = scored(
+        "super_glue/record",
+        pairs.filled_in,
+        prediction([-1, -2, 0.1, 0.2, -5], [0, 1, 0, 1, 0], rows),
+    )
+    assert found == {"exact_match": 0.5, "f1": 0.5}
+
+
+# ------------------------------------------------------------------------------------- the table
+
+
+def test_the_table_names_every_task_without_torch():
+    code = "import sys; from minift.cli import main; main(['tasks']); main(['tasks', 'wic'])"
+    code += "; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert set(TASKS) <= set(names)
+    assert "word marked" in done.stdout and "0 to 1, more is better" in done.stdout
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_all_that_is_known_of_a_task(task, capsys):
+    assert cli.main(["tasks", task]) == 0
+    said = capsys.readouterr().out
+    assert all(column in said for column in TASKS[task]["columns"])
+    assert "is better" in said and ("others" in said or task == "ax")
+    if "prepare" in TASKS[task]:
+        assert "pairs" in said
+
+
+def test_the_columns_of_the_table_are_those_of_the_schemas():
+    for name, task in TASKS.items():
+        configs = REPOSITORIES[task["dataset"]][1]
+        config = configs[task["config"] or next(iter(configs))]
+        label = config.columns.get(task["label"], ())
+        if "prepare" not in task:
+            assert set(task["columns"]) <= set(config.columns), name
+            assert (task["names"] or "float32") == (
+                list(label) if isinstance(label, tuple) else label
+            ), name
+
+
+def test_reference_scores_have_a_source():
+    for name, found in plugins.registry(plugins.default_manager(), "minift_tasks").items():
+        for one in found.value.get("reference", []):
+            assert one["source"] and one["score"] and one["model"], name
