@@ -1,0 +1,55 @@
+"""The Hugging Face Hub: datasets and models by name, pushing a model, looking around.
+
+    names.py      what a name means, older short names too
+    download.py   the files of a repository, in huggingface_hub's cache
+    trust.py      what may be read: names, sizes, hashes
+    models.py     which files a model needs
+    datasets.py   which files a dataset's configuration has
+    describing.py what a dataset's card says of it: configurations, features
+    card.py       a run as a model card
+    publish.py    a model to the Hub, in one commit
+    command.py    `minift push`, `minift hub`
+
+`huggingface_hub` is only imported where a name is looked up, and no name that is a path or belongs
+to another plugin leads there: these finders are asked last.
+"""
+
+from minift import hookimpl
+
+
+@hookimpl(trylast=True)
+def minift_find_dataset(path, name, revision, data_files):
+    from minift_hub.names import DATASETS, repository
+
+    repo = repository(path, DATASETS)
+    if repo is None:
+        return None
+    from minift_hub.datasets import find
+
+    return find(repo, name, revision, data_files)
+
+
+@hookimpl(trylast=True)
+def minift_find_checkpoint(name, revision, wanted):
+    from minift_hub.names import MODELS, repository
+
+    repo = repository(name, MODELS)
+    if repo is None:
+        return None
+    from minift_hub.models import find
+
+    return find(repo, revision, wanted)
+
+
+@hookimpl(trylast=True)
+def minift_publish(folder, repo, message, private):
+    from minift_hub.publish import publish
+
+    return publish(folder, repo, message, private)
+
+
+@hookimpl
+def minift_commands():
+    from minift_hub.command import Hub, Push
+
+    return {"push": Push, "hub": Hub}

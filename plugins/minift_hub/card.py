@@ -1,0 +1,152 @@
+"""A model card from a run: what it was trained on, how it scores, how to do it again.
+
+All of it is read from the run folder. What is private stays there: paths on this machine become
+their last part, and tokens are blotted out.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minift.errors import MiniftError
+from minift_hub.download import scrub
+from minift_hub.names import REPOSITORY
+
+SETTINGS = (
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
+    *("gradient_accumulation_steps", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+    *("max_grad_norm", "label_smoothing_factor", "train_sampling_strategy"),
+)
+NO_SCORES = ("runtime", "per_second", "epoch", "step")
+
+
+def card_of(folder: Path, repo: str) -> str:
+    """The text of README.md for the model in a run folder; short where there is no run.json."""
+    import yaml
+
+    run = read_run(folder)
+    scores = last_scores(folder)
+    model, data = run.get("model") or {}, run.get("data") or {}
+    base = model.get("source") if model.get("revision") else None
+    head: dict[str, Any] = {"tags": ["minift"], "pipeline_tag": "text-classification"}
+    if base:
+        head["base_model"] = base
+    evaluated = data.get("eval") or {}
+    sources = [one for one in (data.get("train") or {}, evaluated) if one.get("revision")]
+    if sources:
+        head["datasets"] = sorted({one["source"].split()[0] for one in sources})
+    names = [name for name in scores if name != "loss"]
+    if names:
+        head["metrics"] = names
+        if evaluated.get("revision"):
+            head["model-index"] = [index_entry(repo, evaluated, scores)]
+    text = "\n".join(["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", ""])
+    return text + "\n".join(body(repo, run, base, scores))
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def last_scores(folder: Path) -> dict[str, float]:
+    """What the last evaluation in metrics.jsonl measured, without its times."""
+    path, scores = folder / "metrics.jsonl", {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for record in map(json.loads, lines):
+        if any(name.startswith("eval_") for name in record):
+            found = {k.removeprefix("eval_"): v for k, v in record.items() if k.startswith("eval_")}
+            scores = {k: v for k, v in found.items() if not k.endswith(NO_SCORES)}
+    return {k: v for k, v in scores.items() if isinstance(v, int | float)}
+
+
+def index_entry(repo: str, evaluated: Mapping[str, Any], scores: Mapping[str, float]) -> Any:
+    """The scores in the form that the Hub shows beside a model."""
+    source, _, config = evaluated["source"].partition(" ")
+    data = {"name": evaluated["source"], "type": source, "revision": evaluated["revision"]}
+    if config:
+        data["config"] = config
+    metrics = [
+        {"type": k, "value": round(v, 4), "name": k} for k, v in scores.items() if k != "loss"
+    ]
+    task = {"type": "text-classification", "name": "Text Classification"}
+    return {
+        "name": repo.rpartition("/")[2],
+        "results": [{"task": task, "dataset": data, "metrics": metrics}],
+    }
+
+
+def body(
+    repo: str, run: Mapping[str, Any], base: str | None, scores: Mapping[str, float]
+) -> list[str]:
+    """The part for people."""
+    model, data = run.get("model") or {}, run.get("data") or {}
+    inputs = run.get("inputs") or {}
+    lines = ["", f"# {repo.rpartition('/')[2]}", ""]
+    start = f"[{base}](https://huggingface.co/{base}) at `{model['revision']}`" if base else ""
+    lines += [f"A text classifier, fine-tuned with minift{f' from {start}' if start else ''}.", ""]
+    if inputs.get("names"):
+        lines += [f"Classes: {', '.join(f'`{name}`' for name in inputs['names'])}.", ""]
+    if data:
+        lines += ["## Data", ""]
+        lines += [f"- {split}: {described(said)}" for split, said in data.items()] + [""]
+    if scores:
+        rows = int((data.get("eval") or {}).get("rows") or 0)
+        lines += [f"## Scores on {rows:,} rows of evaluation" if rows else "## Scores", ""]
+        lines += ["| measure | value | 95% interval |", "|---|---|---|"]
+        lines += [f"| {k} | {v:.4f} | {interval(k, v, rows)} |" for k, v in scores.items()] + [""]
+    if run:
+        lines += ["## Training", ""]
+        said = run.get("arguments") or {}
+        lines += [f"- {key}: {said[key]}" for key in SETTINGS if said.get(key) is not None]
+        lines += [f"- seed: {run.get('seed')}"]
+        lines += [f"- device: {run.get('device')}, precision: {run.get('precision')}"]
+        versions = run.get("versions") or {}
+        shown = [f"{name} {v}" for name, v in versions.items() if name != "platform"]
+        lines += [f"- versions: {', '.join(shown)}", "", "To do it again:", ""]
+        lines += ["```sh", scrub(command(run)), "```", ""]
+    lines += ["To use it:", "", "```python", "from minift import pipeline", ""]
+    lines += [f'classify = pipeline("text-classification", "{repo}")', "```", ""]
+    return lines
+
+
+def described(said: Mapping[str, Any]) -> str:
+    where = f"`{said['source']}` at `{said['revision']}`" if said.get("revision") else "own files"
+    return f"{said.get('rows', 0):,} rows of {where}"
+
+
+def interval(name: str, value: float, rows: int) -> str:
+    """Wilson's, of a share of rows that are right; "" for what rows do not add up to."""
+    try:
+        from minift.evaluate import all_metrics, wilson
+
+        known = [metric for metric in all_metrics().values() if name in metric.scores]
+    except MiniftError:  # a plugin that brings metrics is broken: the card says less
+        return ""
+    # Those with parts score groups of rows: how many groups there were is not recorded.
+    if not rows or not known or not all(m.scores[name].share and not m.parts for m in known):
+        return ""
+    low, high = wilson(round(value * rows), rows)
+    return f"{low:.4f} to {high:.4f}"
+
+
+def command(run: Mapping[str, Any]) -> str:
+    """What was typed, without paths of this machine."""
+    words = [str(word) for word in run.get("command") or ["minift"]]
+    program = os.path.basename(words[0])
+    first = f"python {program}" if program.endswith(".py") else program
+    if program == "__main__.py":
+        first = "python -m minift"
+    return " ".join([first, *map(without_path, words[1:])])
+
+
+def without_path(word: str) -> str:
+    """A path's last part; names on the Hub and all other words stay."""
+    option, equals, value = word.rpartition("=")
+    local = os.path.exists(os.path.expanduser(value)) or not REPOSITORY.fullmatch(value)
+    if local and re.search(r"[/\\]", value):
+        value = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return f"{option}{equals}{value}" if re.fullmatch(r"[\w./=,:@+-]*", value) else f"'{value}'"

@@ -1,0 +1,264 @@
+"""Which files of a repository are a dataset's configuration, by split.
+
+In this order: what the caller names with `data_files`; what the card's `configs` say; what the
+files' names say; and where a repository is a Python script, which is never run, the Parquet files
+that the Hub itself made of it, in the branch refs/convert/parquet.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from minift_files.finding import SPLIT_WORDS, split_of
+from minift_files.formats import FORMATS
+
+from minift.data.features import METADATA_KEY, Features
+from minift.data.loading import Found
+from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, nearest
+from minift_hub import trust
+from minift_hub.describing import Description, describe, features_of
+from minift_hub.download import Snapshot, fetch, look_up
+
+CONVERTED = "refs/convert/parquet"
+Files = dict[str, list[str]]  # {split: paths in the repository}
+
+
+def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> Found:
+    """The answer to `minift_find_dataset`."""
+    snapshot = look_up(repo, "dataset", revision)
+    description = describe(snapshot)
+    if data_files is not None:
+        config, files = name or "default", by_split(snapshot, data_files)
+    else:
+        config, files = configuration(snapshot, description, name, revision)
+    if not files and has_script(snapshot):
+        snapshot = converted(snapshot, revision)
+        config, files = converted_files(snapshot, name)
+    every = sorted({file for names in files.values() for file in names})
+    kind = format_of_all(repo, every)
+    fetch(snapshot, every)
+    paths = {split: [snapshot.folder / file for file in names] for split, names in files.items()}
+    features = features_of(description, config)
+    if kind == "parquet":
+        features = check_parquet(repo, paths, features)
+    source = repo if config == "default" else f"{repo} {config}"
+    return Found(paths, features, source, snapshot.revision, kind)
+
+
+def configuration(
+    snapshot: Snapshot, description: Description, name: str | None, revision: str | None
+) -> tuple[str, Files]:
+    """The configuration that is meant, and its files; none if only a script could tell.
+
+    Raises:
+        ConfigError: there are several, or none of that name; lists them.
+    """
+    repo, configs = snapshot.repo, description.configs
+    with_files = {key: one for key, one in configs.items() if {"data_files", "data_dir"} & set(one)}
+    if with_files:
+        config = choose(repo, with_files, name)
+        said = with_files[config]
+        folder = str(said.get("data_dir") or "").strip("/")
+        if "data_files" in said:
+            return config, by_split(snapshot, said["data_files"], folder)
+        return config, inferred(snapshot, folder)
+    if revision and revision.startswith("refs/convert/"):
+        return converted_files(snapshot, name)
+    if has_script(snapshot):  # the other files may be anything: only it would know
+        return name or "default", {}
+    folder = "" if name in (None, "default") else str(name)
+    found = inferred(snapshot, folder)
+    if folder and not found:
+        known = nearest(folder, {file.partition("/")[0] for file in snapshot.files if "/" in file})
+        raise ConfigError(f"{repo} has no configuration {name!r}", expected=known)
+    return name or "default", found
+
+
+def has_script(snapshot: Snapshot) -> bool:
+    return f"{snapshot.repo.partition('/')[2]}.py" in snapshot.files
+
+
+def choose(repo: str, configs: Mapping[str, Any], name: str | None) -> str:
+    """The configuration of that name, or the one that is meant without a name."""
+    if name is not None:
+        if name not in configs:
+            known = f"one of {', '.join(configs)}"
+            raise ConfigError(f"{repo} has no configuration {name!r}", expected=known)
+        return name
+    marked = [key for key, said in configs.items() if said.get("default") is True]
+    for meant in (marked, list(configs) if len(configs) == 1 else [], ["default"]):
+        if meant and meant[0] in configs:
+            return meant[0]
+    raise ConfigError(
+        f"{repo} has several configurations",
+        got="no name",
+        expected=f"one of {', '.join(configs)}",
+        do=f'load_dataset("{repo}", "{next(iter(configs))}")',
+    )
+
+
+# ----------------------------------------------------------------------------------- files by split
+
+
+def by_split(snapshot: Snapshot, said: Any, folder: str = "") -> Files:
+    """`data_files` in any of its forms, as files of the repository.
+
+    A path or pattern, a list of them; {split: any of these}; or a list of {split, path}.
+    """
+    if isinstance(said, Mapping):
+        pairs = list(said.items())
+    elif isinstance(said, list) and said and all(isinstance(one, Mapping) for one in said):
+        pairs = [(one.get("split", "train"), one.get("path", [])) for one in said]
+    else:
+        pairs = [("train", said)]
+    files: Files = {}
+    for split, patterns in pairs:
+        if not isinstance(patterns, str | list | tuple):
+            what = f"the data files of {snapshot.repo} are not told as paths"
+            raise DataError(what, got=f"{split}: {patterns!r:.80}", expected="a path, or a list")
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            found = matching(snapshot, str(pattern), folder)
+            files.setdefault(str(split), []).extend(found)
+    return files
+
+
+def matching(snapshot: Snapshot, pattern: str, folder: str) -> list[str]:
+    """The files that a pattern means: `*` within a folder, `**` across them.
+
+    Raises:
+        DataError: the pattern leads out of the repository, or is an address.
+        MissingFileError: there is no such file.
+    """
+    trust.check_names(snapshot, [pattern])
+    whole = (PurePosixPath(folder) / pattern).as_posix()
+    pieces = re.split(r"(\*\*/?|\*|\?)", whole)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    regex = re.compile("".join(meaning.get(piece, re.escape(piece)) for piece in pieces))
+    found = sorted(name for name in snapshot.files if regex.fullmatch(name))
+    if not found:
+        what = f"{snapshot.repo} has no file {whole!r}"
+        raise MissingFileError(what, expected=", ".join(sorted(snapshot.files)[:12]))
+    return found
+
+
+def inferred(snapshot: Snapshot, folder: str) -> Files:
+    """Files by the split that their names say, of the format that has most; {} if there are none.
+
+    Where no name says a split, all is for training.
+    """
+    prefix = f"{folder}/" if folder else ""
+    names = [
+        n for n in sorted(snapshot.files) if n.startswith(prefix) and n != "dataset_infos.json"
+    ]
+    paths = [Path(name.removeprefix(prefix)) for name in names]
+    paths = [path for path in paths if not re.search(r"(^|/)[._]", path.as_posix())]
+    kinds = {kind: [p for p in paths if form.matches(p)] for kind, form in FORMATS.items()}
+    kind = max(kinds, key=lambda kind: (any(map(split_of, kinds[kind])), len(kinds[kind])))
+    files: Files = {}
+    for path in kinds[kind]:
+        files.setdefault(split_of(path), []).append(prefix + path.as_posix())
+    if len(files) > 1:
+        files.pop("", None)
+    order = dict.fromkeys([*SPLIT_WORDS, *files])
+    return {split or "train": files[split] for split in order if split in files}
+
+
+def format_of_all(repo: str, files: list[str]) -> str:
+    """The one format of all files.
+
+    Raises:
+        MissingFileError: there are no files. DataError: there are several formats, or others.
+    """
+    if not files:
+        what = f"{repo} has no data files that minift reads"
+        raise MissingFileError(what, expected=", ".join(FORMATS), do="name some with data_files=")
+    kinds = {form_of(PurePosixPath(file)) for file in files}
+    if len(kinds) > 1 or not kinds <= set(FORMATS):
+        raise DataError(
+            f"the files of {repo} are of a format that minift does not read, or of several",
+            got=", ".join(sorted(kinds)),
+            expected=f"one of {', '.join(FORMATS)}",
+            do="name some with data_files=",
+        )
+    return kinds.pop()
+
+
+def form_of(path: PurePosixPath) -> str:
+    """The name of a file's format; what it ends in, if that is none."""
+    return next((kind for kind, form in FORMATS.items() if form.matches(Path(path))), path.suffix)
+
+
+# ------------------------------------------------------------------------ what a script would give
+
+
+def converted(snapshot: Snapshot, revision: str | None) -> Snapshot:
+    """The branch in which the Hub keeps a script's data as Parquet.
+
+    Raises:
+        DataError: there is none, or the script of another revision was asked for.
+    """
+    what = f"{snapshot.repo} is a Python script, which is never run"
+    do = f'choose another copy of the data, or pass revision="{CONVERTED}"'
+    if revision is not None:
+        raise DataError(what, got=f"revision {revision!r}", expected="data files", do=do)
+    try:
+        return look_up(snapshot.repo, "dataset", CONVERTED)
+    except MiniftError as error:
+        raise DataError(
+            what,
+            got=f"no Parquet files made of it: {error.what}",
+            expected=f"data files, or the branch {CONVERTED}",
+            do="choose another copy of the data: `minift hub search TEXT --datasets`",
+        ) from None
+
+
+def converted_files(snapshot: Snapshot, name: str | None) -> tuple[str, Files]:
+    """Files of that branch: configuration/split/0000.parquet; partial-split/ if it was cut."""
+    layout = re.compile(r"([^/]+)/(?:partial-)?([^/]+)/\d+\.parquet")
+    configs: dict[str, Files] = {}
+    for file in sorted(snapshot.files):
+        if match := layout.fullmatch(file):
+            configs.setdefault(match[1], {}).setdefault(match[2], []).append(file)
+            if "/partial-" in file:
+                warnings.warn(f"{snapshot.repo}: {file} is only a part of the split {match[2]}")
+    config = choose(snapshot.repo, {key: {} for key in configs}, name)
+    order = dict.fromkeys([*SPLIT_WORDS, *configs[config]])
+    return config, {split: configs[config][split] for split in order if split in configs[config]}
+
+
+# ---------------------------------------------------------------------------------- before reading
+
+
+def check_parquet(
+    repo: str, paths: Mapping[str, list[Path]], features: Features | None
+) -> Features | None:
+    """Refuse what would not fit into memory; the card's features, where the files have none.
+
+    A footer is cheap to read, and says how large each group of rows is once it is unpacked. A
+    number that repeats takes no space there but does in memory, so rows count too.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    total, names, said = 0, [], False
+    for path in (path for split in paths.values() for path in split):
+        try:
+            with parquet.ParquetFile(path) as file:
+                footer, schema = file.metadata, file.schema_arrow
+        except (pa.ArrowException, OSError) as error:
+            what = f"{path.name} of {repo} is not a readable parquet file"
+            raise DataError(what, got=str(error)[:200]) from None
+        groups = (footer.row_group(i) for i in range(footer.num_row_groups))
+        unpacked = sum(group.total_byte_size for group in groups)
+        total += max(unpacked, footer.num_rows * len(schema) * 4)
+        names, said = schema.names, said or METADATA_KEY in (schema.metadata or {})
+    if total > trust.MEMORY:
+        raise DataError(
+            f"{repo} is too large to be read into memory",
+            got=f"{total / 1e9:,.1f} GB once unpacked",
+            expected=f"at most {trust.MEMORY / 1e9:,.0f} GB",
+            do="name some of its files with data_files=",
+        )
+    return features if features and not said and set(names) == set(features) else None

@@ -1,0 +1,77 @@
+"""Which files of a repository a model, its tokenizer or its configuration needs, and no others."""
+
+import json
+
+from minift.errors import ArgumentError, ModelError
+from minift.plugins import FoundCheckpoint
+from minift_hub import trust
+from minift_hub.download import Snapshot, fetch, look_up
+
+CONFIG = ("config.json",)
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+TOKENIZER = (*CONFIG, *SETTINGS, *VOCABULARIES)
+SMALL_FILES = {"config": CONFIG, "tokenizer": TOKENIZER, "model": TOKENIZER}
+VOCABULARY_BYTES = 100_000_000
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
+
+
+def find(repo: str, revision: str | None, wanted: str) -> FoundCheckpoint:
+    """The answer to `minift_find_checkpoint`."""
+    if wanted not in SMALL_FILES:
+        raise ArgumentError("what of the model?", got=wanted, expected=list(SMALL_FILES))
+    snapshot = look_up(repo, "model", revision)
+    small = [name for name in SMALL_FILES[wanted] if name in snapshot.files]
+    if not {"config.json", "tokenizer.json"} & set(small):
+        raise ModelError(
+            f"{repo} is no model that minift can load",
+            got=", ".join(sorted(snapshot.files)[:12]) or "an empty repository",
+            expected="config.json, model.safetensors and tokenizer.json",
+        )
+    for name in small:
+        most = VOCABULARY_BYTES if name in VOCABULARIES else trust.SMALL
+        trust.check_size(snapshot, name, most)
+    weights = weight_files(snapshot) if wanted == "model" else []
+    fetch(snapshot, small + weights)
+    return FoundCheckpoint(snapshot.folder, repo, snapshot.revision)
+
+
+def weight_files(snapshot: Snapshot) -> list[str]:
+    """The safetensors file, or the index and the shards that it names.
+
+    Raises:
+        ModelError: there are only pickles, or the index names what is not beside it.
+    """
+    if WEIGHTS in snapshot.files:
+        return [WEIGHTS]
+    if INDEX in snapshot.files:
+        trust.check_size(snapshot, INDEX)
+        fetch(snapshot, [INDEX])
+        try:
+            said = json.loads((snapshot.folder / INDEX).read_text(encoding="utf-8"))
+            shards = sorted({str(name) for name in said["weight_map"].values()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"{INDEX} of {snapshot.repo} is no index of weights"
+            raise ModelError(what, got=error, expected='{"weight_map": {name: file}}') from None
+        for name in shards:
+            if "/" in name or not name.endswith(".safetensors") or name not in snapshot.files:
+                raise ModelError(
+                    f"{INDEX} of {snapshot.repo} names a file that is not beside it",
+                    got=repr(name),
+                    expected="safetensors files of the repository",
+                )
+        return [INDEX, *shards]
+    pickles = sorted(name for name in snapshot.files if name.endswith(PICKLES))
+    raise ModelError(
+        f"{snapshot.repo} has no weights as safetensors",
+        got=f"{', '.join(pickles[:6])}, which can run any code when opened"
+        if pickles
+        else "no weights",
+        expected="model.safetensors, or shards with an index",
+        do="look for a converted copy among the pull requests on its page, and pass it as "
+        'revision="refs/pr/NUMBER"'
+        if pickles
+        else "check the name",
+    )
