@@ -103,7 +103,8 @@ $(PEERS)/installed: pyproject.toml
 # The script looks by itself whether the environment is there and up to date.
 # The last line is what else the environment is for: all tests with the oldest torch there may be,
 # but for those that take long and to which torch is all the same.
-NOT_AGAIN = xla parity faults test_conformance.py test_plugin_template.py test_demo.py
+NOT_AGAIN = xla parity faults test_conformance.py test_plugin_template.py test_demo.py \
+	test_hub.py test_hub_faults.py test_hub_push.py test_hub_tasks.py test_tasks.py
 
 test-xla:
 	$(PYTHON) tests/xla/make_environment.py $(XLA)
