@@ -21,6 +21,7 @@ from minift import (
 )
 from minift.errors import MiniftError, MissingFileError, PluginError
 from minift.plugins import build_manager, default_manager, set_default_manager
+from minift.training.run import without_token
 
 PUSHED = {
     "README.md",
@@ -94,7 +95,7 @@ def test_one_commit_with_the_model_and_a_card_alone(run, hub, tmp_path):
 
 
 def test_what_was_pushed_loads_by_its_name(run, hub):
-    assert run.push_to_hub("tester/again").startswith("http")
+    assert run.push_to_hub(repo_id="tester/again").startswith("http")
     network = AutoModelForSequenceClassification.from_pretrained("tester/again")
     tokenizer = AutoTokenizer.from_pretrained("tester/again")
     batch = tokenizer("w1 w2", "w30", return_tensors="pt")
@@ -103,7 +104,7 @@ def test_what_was_pushed_loads_by_its_name(run, hub):
 
 
 def test_the_card_says_how_it_was_made(run, hub):
-    run.push_to_hub("tester/mine")
+    run.push_to_hub(repo_id="tester/mine")
     text = pushed(hub, "tester/mine")["README.md"].decode()
     head = yaml.safe_load(text.split("---\n")[1])
     assert head["base_model"] == "google-bert/bert-base-uncased"
@@ -117,12 +118,32 @@ def test_the_card_says_how_it_was_made(run, hub):
     assert shown == {name: round(scores[f"eval_{name}"], 4) for name in ("accuracy", "f1")}
     low, high = evaluate.wilson(round(scores["eval_accuracy"] * 24), 24)
     assert f"| accuracy | {scores['eval_accuracy']:.4f} | {low:.4f} to {high:.4f} |" in text
-    assert f"| f1 | {scores['eval_f1']:.4f} |  |" in text  # no share of rows: no such interval
+    low, high = json.loads((run.run.folder / "run.json").read_text())["scores"]["intervals"]["f1"]
+    assert low < scores["eval_f1"] < high
+    assert f"| f1 | {scores['eval_f1']:.4f} | {low:.4f} to {high:.4f} |" in text
     assert "- seed: 7" in text and "precision: " in text and "torch " in text
     command = (
-        "minift train --model google-bert/bert-base-uncased --output-dir=run --run-name hf_..."
+        "minift train --model google-bert/bert-base-uncased --output-dir=run --run-name TOKEN"
     )
     assert command in text
+
+
+def test_the_scores_are_of_the_runs_own_rows_and_of_the_model_that_is_pushed(run, hub):
+    scores = run.evaluate()
+    run.evaluate(run.run.eval_dataset.select(range(3)))
+    run.push_to_hub(repo_id="tester/mine")
+    text = pushed(hub, "tester/mine")["README.md"].decode()
+    assert "Scores on 24 rows" in text and f"| accuracy | {scores['eval_accuracy']:.4f} |" in text
+    run.run.scores = {}
+    run.push_to_hub(repo_id="tester/mine")  # evaluates by itself
+    assert pushed(hub, "tester/mine")["README.md"].decode() == text
+
+
+def test_no_token_is_recorded(run):
+    said = (run.run.folder / "run.json").read_text()
+    assert "hf_good" not in said and "TOKEN" in json.loads(said)["command"]
+    assert without_token("--token=hf_" + "a1B2" * 8) == "--token=TOKEN"
+    assert without_token("hf_models/bert") == "hf_models/bert"
 
 
 def test_without_a_record_the_card_is_short(tmp_path, hub):
@@ -166,9 +187,9 @@ def test_what_tells_of_this_machine_in_json_stays_here(hub, tmp_path, monkeypatc
 
 
 def test_pushing_again_sends_what_has_changed(run, hub):
-    run.push_to_hub("tester/mine")
+    run.push_to_hub(repo_id="tester/mine")
     hub.requests.clear()
-    run.push_to_hub("tester/mine", commit_message="Again")
+    run.push_to_hub("Again", repo_id="tester/mine")
     assert not [path for path in hub.paths("store") if path.startswith("PUT")]
     assert hub.repos["model", "tester/mine"].messages == ["End of training", "Again"]
 
@@ -192,10 +213,10 @@ def test_what_cannot_be_pushed(hub, tmp_path, monkeypatch):
 def test_pushing_without_a_plugin_or_a_folder(run, monkeypatch):
     run.run.manager = build_manager(None)
     with pytest.raises(PluginError, match="no plugin publishes"):
-        run.push_to_hub("tester/mine")
+        run.push_to_hub(repo_id="tester/mine")
     run.args.output_dir = None
     with pytest.raises(MiniftError, match="needs a run folder"):
-        run.push_to_hub("tester/mine")
+        run.push_to_hub(repo_id="tester/mine")
     set_default_manager(None)
 
 

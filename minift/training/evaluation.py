@@ -16,8 +16,8 @@ import torch
 from minift.batching import batches
 from minift.data.column import is_flat
 from minift.data.dataset import Dataset
-from minift.evaluate import find_metric
-from minift.training.run import Run
+from minift.evaluate import Metric, find_metric, intervals
+from minift.training.run import Run, plain
 
 
 @dataclass
@@ -142,16 +142,42 @@ def answers(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray]:
     return chosen[labels != -100], labels[labels != -100]
 
 
-def named_metrics(
-    names: Sequence[str], answers: Callable[[EvalPrediction], Any] = answers
-) -> Callable[[EvalPrediction], dict[str, float]]:
-    """`compute_metrics` from metric names, and from what gives them predictions and references."""
-    metrics = [find_metric(name) for name in names]
+@dataclass
+class NamedMetrics:
+    """`compute_metrics` from metrics, and from what gives them predictions and references."""
 
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
+    metrics: Sequence[Metric]
+    answers: Callable[[EvalPrediction], Any] = answers
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         results: dict[str, float] = {}
-        for metric in metrics:
-            results |= metric(*answers(prediction))
+        for metric in self.metrics:
+            results |= metric(*self.answers(prediction))
         return results
 
-    return compute
+    def intervals(self, prediction: EvalPrediction) -> dict[str, tuple[float, float]]:
+        """Of 95 %, by the metrics' keys."""
+        found: dict[str, tuple[float, float]] = {}
+        for metric in self.metrics:
+            predictions, references = self.answers(prediction)
+            found |= intervals(metric, predictions, references, 0.95, {})
+        return found
+
+
+def named_metrics(
+    names: Sequence[str], answers: Callable[[EvalPrediction], Any] = answers
+) -> NamedMetrics:
+    return NamedMetrics([find_metric(name) for name in names], answers)
+
+
+def scores_of(run: Run, result: EvalLoopOutput, prefix: str) -> dict[str, Any]:
+    """What run.json keeps of an evaluation on the run's own rows, after this many steps."""
+    values = {k.removeprefix(f"{prefix}_"): v for k, v in result.metrics.items()}
+    times = ("runtime", "samples_per_second", "steps_per_second")
+    said: dict[str, Any] = {"step": run.state.global_step, "rows": result.num_samples}
+    said["values"] = {k: plain(v) for k, v in values.items() if k not in times}
+    named = isinstance(run.compute_metrics, NamedMetrics) and result.label_ids is not None
+    if named and run.writes:  # only run.json has them
+        rows = EvalPrediction(result.predictions, result.label_ids, run.eval_dataset)
+        said["intervals"] = run.compute_metrics.intervals(rows)  # type: ignore[union-attr]
+    return said

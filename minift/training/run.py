@@ -10,7 +10,9 @@ output_dir/
 
 import json
 import math
+import os
 import platform
+import re
 import sys
 import time
 import uuid
@@ -85,6 +87,8 @@ class Run:
     state: TrainerState = field(default_factory=TrainerState)
     started: float = 0.0
     inputs: dict[str, Any] = field(default_factory=dict)  # how rows became inputs, for run.json
+    scores: dict[str, Any] = field(default_factory=dict)  # of the model on eval_dataset, likewise
+    status: str = ""
     processing_class: Any = None  # the tokenizer, saved with the model
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])  # resuming keeps it
     window: Any = None  # the loop's sums since the last log record, and its latch
@@ -205,6 +209,7 @@ class Run:
             self.tell("minift_run_failed", exception=error)
 
     def write_status(self, status: str, error: BaseException | None = None) -> None:
+        self.status = status
         if self.writes:
             text = json.dumps({**self.describe(), "status": status, **ended(error)}, indent=2)
             try:
@@ -232,9 +237,10 @@ class Run:
             },
             "data": {name: describe_data(ds) for name, ds in splits.items() if ds is not None},
             "inputs": self.inputs,
+            "scores": self.scores if self.scores.get("step") == self.state.global_step else {},
             "seed": self.args.seed,
             "versions": versions(),
-            "command": sys.argv,
+            "command": [without_token(word) for word in sys.argv],
             "state": state,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 3),
@@ -245,6 +251,13 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
     """Which rows, and where they come from."""
     said: dict[str, Any] = {"rows": len(dataset), "columns": dataset.column_names}
     return {**said, "fingerprint": dataset.fingerprint, **dataset.origin}
+
+
+def without_token(word: str) -> str:
+    """A word of the command line, but for the Hub's tokens: others read run.json."""
+    own = os.environ.get("HF_TOKEN")
+    word = word.replace(own, "TOKEN") if own else word
+    return re.sub(r"\bhf_[A-Za-z0-9]{30,}", "TOKEN", word)
 
 
 def plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ from minift.tokenizer import read_json
 from minift.training import checkpoint, loop
 from minift.training.arguments import TrainingArguments
 from minift.training.checks import LABEL_NAMES, check_labels, decide_problem, inputs_of
-from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics
+from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics, scores_of
 from minift.training.run import Run
 
 
@@ -265,6 +265,10 @@ class Trainer:
         result = evaluate(self.run, dataset, metric_key_prefix)
         self.run.log(result.metrics)
         self.run.tell("minift_evaluated", result=result)
+        if dataset is self.run.eval_dataset:
+            self.run.scores = scores_of(self.run, result, metric_key_prefix)
+            if self.run.started:
+                self.run.write_status(self.run.status)
         return {**result.metrics, "epoch": self.run.state.epoch}
 
     def predict(self, test_dataset: Dataset, metric_key_prefix: str = "test") -> EvalLoopOutput:
@@ -284,15 +288,18 @@ class Trainer:
 
     def push_to_hub(
         self,
-        repo_id: str | None = None,
         commit_message: str = "End of training",
+        *,
+        repo_id: str | None = None,
         private: bool = False,
     ) -> str:
         """Save the model, and put it where others find it, with a card made from the run.
 
+        The card has the model's scores on eval_dataset; if there are none yet, it is evaluated.
+
         Args:
-            repo_id: "namespace/name" there; by default the name of the run folder, your own.
             commit_message: what is recorded of the change.
+            repo_id: "namespace/name" there; by default the name of the run folder, your own.
             private: whether only you may see it, where the repository is new.
 
         Returns:
@@ -303,6 +310,9 @@ class Trainer:
         """
         if self.args.output_dir is None:
             raise ArgumentError("push_to_hub needs a run folder", do="pass output_dir=")
+        scored = self.run.scores.get("step") == self.run.state.global_step
+        if self.run.eval_dataset is not None and not scored:
+            self.evaluate()
         self.save_model()
         found = ""
         if self.run.device.rank == 0:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minift.errors import MiniftError
 from minift_hub.download import scrub
 from minift_hub.names import REPOSITORY
 
@@ -20,7 +19,6 @@ SETTINGS = (
     *("gradient_accumulation_steps", "lr_scheduler_type", "warmup_steps", "weight_decay"),
     *("max_grad_norm", "label_smoothing_factor", "train_sampling_strategy"),
 )
-NO_SCORES = ("runtime", "per_second", "epoch", "step")
 
 
 def card_of(folder: Path, repo: str) -> str:
@@ -28,7 +26,7 @@ def card_of(folder: Path, repo: str) -> str:
     import yaml
 
     run = read_run(folder)
-    scores = last_scores(folder)
+    scores = (run.get("scores") or {}).get("values") or {}
     model, data = run.get("model") or {}, run.get("data") or {}
     base = model.get("source") if model.get("revision") else None
     head: dict[str, Any] = {"tags": ["minift"], "pipeline_tag": "text-classification"}
@@ -41,7 +39,7 @@ def card_of(folder: Path, repo: str) -> str:
     names = [name for name in scores if name != "loss"]
     if names:
         head["metrics"] = names
-        if evaluated.get("revision"):
+        if evaluated.get("revision") and not (run.get("inputs") or {}).get("validation"):
             head["model-index"] = [index_entry(repo, evaluated, scores)]
     text = "\n".join(["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", ""])
     return text + "\n".join(body(repo, run, base, scores))
@@ -50,17 +48,6 @@ def card_of(folder: Path, repo: str) -> str:
 def read_run(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def last_scores(folder: Path) -> dict[str, float]:
-    """What the last evaluation in metrics.jsonl measured, without its times."""
-    path, scores = folder / "metrics.jsonl", {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for record in map(json.loads, lines):
-        if any(name.startswith("eval_") for name in record):
-            found = {k.removeprefix("eval_"): v for k, v in record.items() if k.startswith("eval_")}
-            scores = {k: v for k, v in found.items() if not k.endswith(NO_SCORES)}
-    return {k: v for k, v in scores.items() if isinstance(v, int | float)}
 
 
 def index_entry(repo: str, evaluated: Mapping[str, Any], scores: Mapping[str, float]) -> Any:
@@ -92,12 +79,18 @@ def body(
         lines += [f"Classes: {', '.join(f'`{name}`' for name in inputs['names'])}.", ""]
     if data:
         lines += ["## Data", ""]
-        lines += [f"- {split}: {described(said)}" for split, said in data.items()] + [""]
+        lines += [f"- {split}: {described(said)}" for split, said in data.items()]
+        if inputs.get("validation"):
+            lines += [f"- held out for evaluation: {inputs['validation']}"]
+        lines += [""]
     if scores:
-        rows = int((data.get("eval") or {}).get("rows") or 0)
-        lines += [f"## Scores on {rows:,} rows of evaluation" if rows else "## Scores", ""]
+        intervals, rows = run["scores"].get("intervals") or {}, run["scores"]["rows"]
+        lines += [f"## Scores on {rows:,} rows of evaluation", ""]
         lines += ["| measure | value | 95% interval |", "|---|---|---|"]
-        lines += [f"| {k} | {v:.4f} | {interval(k, v, rows)} |" for k, v in scores.items()] + [""]
+        for key, value in scores.items():
+            ends = " to ".join(f"{end:.4f}" for end in intervals.get(key, ()))
+            lines += [f"| {key} | {value:.4f} | {ends} |"]
+        lines += [""]
     if run:
         lines += ["## Training", ""]
         said = run.get("arguments") or {}
@@ -116,21 +109,6 @@ def body(
 def described(said: Mapping[str, Any]) -> str:
     where = f"`{said['source']}` at `{said['revision']}`" if said.get("revision") else "own files"
     return f"{said.get('rows', 0):,} rows of {where}"
-
-
-def interval(name: str, value: float, rows: int) -> str:
-    """Wilson's, of a share of rows that are right; "" for what rows do not add up to."""
-    try:
-        from minift.evaluate import all_metrics, wilson
-
-        known = [metric for metric in all_metrics().values() if name in metric.scores]
-    except MiniftError:  # a plugin that brings metrics is broken: the card says less
-        return ""
-    # Those with parts score groups of rows: how many groups there were is not recorded.
-    if not rows or not known or not all(m.scores[name].share and not m.parts for m in known):
-        return ""
-    low, high = wilson(round(value * rows), rows)
-    return f"{low:.4f} to {high:.4f}"
 
 
 def command(run: Mapping[str, Any]) -> str:
