@@ -82,9 +82,8 @@ def minift_tasks():
         "held_out": the share of the training rows for validation, where there are no others.
         "prepare": function(Dataset) -> Dataset with the columns, for rows that have other ones.
         "answers": function(EvalPrediction) -> the metric's (predictions, references), for rows that
-            are scored by groups;
-        `prediction.rows` has all columns.
-        "reference": [{"model", "score", "source"}], and "note": a text; `minift tasks` shows them.
+            are scored by groups; the prediction's `rows` have all columns.
+        "reference": [{"model", "score", "source"}], "note": a text; `minift tasks NAME` shows them.
     """
 
 

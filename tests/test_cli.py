@@ -246,7 +246,9 @@ def test_a_metric_that_does_not_fit_fails_before_training(model, tmp_path, capsy
     rows["label"] = [0, 1, 2, 0, 1, 2]
     file = str(write_csv(tmp_path / "train.csv", rows))
     words = ["train", "--model", model, "--train-file", file, "--metric", "f1"]
-    assert "binary f1 is of two classes" in refused(capsys, tmp_path, *words)
+    said = refused(capsys, tmp_path, *words)
+    assert "binary f1 is of two classes" in said
+    assert "pass --metric" in said and "average=" not in said  # which no flag says
 
 
 @pytest.mark.parametrize("labels", [[1, 2], [0, 99999999]])
@@ -355,7 +357,8 @@ def test_eval_refuses_what_would_score_something_else(model, data, tmp_path, cap
     train(model, out, "--train-file", str(data / "train.csv"), "--label-names", "no,yes")
     capsys.readouterr()
     assert cli.main(["eval", str(out), "--label-names", "yes,no"]) == 2
-    assert "no,yes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "got:      yes, no" in said and "expected: no, yes" in said
     assert cli.main(["eval", str(out), "--split", "test"]) == 2
     assert "there is no split 'test'" in capsys.readouterr().err
 

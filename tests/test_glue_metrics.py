@@ -91,6 +91,17 @@ def test_multirc_answers_are_right_or_wrong(wrong):
         evaluate.load("super_glue", "multirc").compute(*answers([(0, 0, 1, wrong)]))
 
 
+@pytest.mark.parametrize("family", [("glue", GLUE), ("super_glue", SUPER)], ids=lambda f: f[0])
+def test_hidden_labels_are_not_scored(family):
+    """As classes they would count as wrong, also one among others, or where the answer is -1."""
+    for name in set(family[1].split()) - {"stsb", "multirc", "record"}:
+        for given in ([0, 1, 1], [0, 1, -1]):
+            with pytest.raises(DataError, match="without a label") as error:
+                evaluate.load(family[0], name).compute(given, [0, 1, -1])
+            assert "1 of 3" in str(error.value)
+    assert evaluate.load("accuracy").compute([1, -1], [1, -1]) == {"accuracy": 1.0}
+
+
 def test_record():
     metric = evaluate.load("super_glue", "record")
     rows = [("The Cat", ["a dog", "cat."]), ("big cat", ["cat"]), ("bird", ["fish", "dog"])]

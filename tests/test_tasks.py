@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,11 +26,23 @@ from hub_repositories import (
 )
 from minift_commands.inputs import Inputs
 from minift_glue import pairs
-from minift_glue.tasks import TASKS
+from minift_glue.tasks import REFERENCES, TASKS
 
-from minift import Dataset, EvalPrediction, cli, hookimpl, plugins
+from minift import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Dataset,
+    EvalPrediction,
+    cli,
+    hookimpl,
+    hookspecs,
+    load_dataset,
+    plugins,
+)
 from minift.data.features import Features
 from minift.data.loading import Found
+from minift.errors import DataError
+from minift.evaluate import find_metric, wilson
 from minift.training.evaluation import named_metrics
 
 REPOSITORIES = {
@@ -202,6 +215,85 @@ def test_both_parts_of_mnli(model, tmp_path, capsys):
     assert other["validation_loss"] != printed_json(capsys)["validation_loss"]
 
 
+# ------------------------------------------------------------------- a model on another task's rows
+
+
+@pytest.fixture(scope="module")
+def classifiers(model, tmp_path_factory):
+    """A function: the folder of a model with these names of classes."""
+
+    def make(*names):
+        folder = tmp_path_factory.mktemp("classifier")
+        if names:
+            said = {"id2label": dict(enumerate(names))}
+        else:
+            said = {"num_labels": 1, "problem_type": "regression"}
+        network = AutoModelForSequenceClassification.from_pretrained(model, **said)
+        network.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("of", "task"),
+    [
+        ("rte", "wnli"),  # the other way round: an accuracy of 40 % would be one of 60 %
+        ("ax", "cb"),  # the same three in another order
+        ("rte", "mrpc"),
+        ("emotion", "mnli"),
+        ("sst2", "stsb"),
+        ("stsb", "rte"),
+    ],
+)
+def test_a_task_with_other_classes_is_not_scored(of, task, classifiers, capsys):
+    folder = classifiers(*TASKS[of]["names"] or ())
+    words = ["--task", task, "--device", "cpu"]
+    for command in (["eval", folder], ["compare", folder, folder]):
+        assert cli.main([*command, *words]) == 2
+        said = capsys.readouterr().err
+        assert "the rows have other classes than the model" in said
+        for name in (of, task):
+            assert ", ".join(TASKS[name]["names"] or ["a number"]) in said
+
+
+@pytest.mark.parametrize(
+    ("names", "task"),
+    [
+        (TASKS["mnli"]["names"], "mnli-mm"),
+        (TASKS["super_glue/rte"]["names"], "axb"),
+        (["NEGATIVE", "POSITIVE"], "sst2"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], "cb"),
+        ([], "stsb"),
+    ],
+)
+def test_a_task_with_the_same_classes_is_scored(names, task, classifiers, capsys):
+    assert cli.main(["eval", classifiers(*names), "--task", task, "--device", "cpu"]) == 0
+    assert "validation_loss" in printed_json(capsys)
+
+
+def test_classes_without_names_are_as_many(classifiers, capsys):
+    folder = classifiers("LABEL_0", "LABEL_1", "LABEL_2")
+    assert cli.main(["eval", folder, "--task", "rte", "--device", "cpu"]) == 2
+    assert "other classes" in capsys.readouterr().err
+
+
+def test_another_label_of_the_task_is_another_task(classifiers, capsys):
+    """`--label-column` of a model that is no run: the names are those of that label."""
+    folder = classifiers(*SARCASM["default"].columns["sentiment"])
+    words = ["--task", "ar_sarcasm", "--label-column", "sentiment", "--split", "test"]
+    assert cli.main(["eval", folder, *words, "--device", "cpu"]) == 0
+    assert set(printed_json(capsys)) >= {"test_accuracy"}
+
+
+def test_a_metric_that_another_label_does_not_fit(model, tmp_path, capsys):
+    words = ["--label-column", "sentiment", "--metric", "f1"]
+    assert train(model, tmp_path / "out", "ar_sarcasm", *words) == 2
+    said = capsys.readouterr().err
+    assert "two classes" in said and "pass --metric" in said and "average=" not in said
+
+
 # --------------------------------------------------------------------------- where the rows are
 
 
@@ -220,6 +312,51 @@ def test_the_same_data_set_from_a_folder(repositories, tmp_path):
         assert inputs.source == {"task": "wic", "dataset": str(folder)}
         for split, rows in by_name.items():
             assert list(inputs.data[split]["first"]) == list(rows["first"])
+
+
+def as_glue_names_it(folder, to):
+    """MNLI's rows as GLUE's own files have them: other columns, words for classes, no quoting."""
+    to.mkdir()
+    for file in folder.glob("*.parquet"):
+        name = file.name.partition("-")[0].replace("validation", "dev")
+        labels = not name.startswith("test")
+        lines = ["index\tgenre\tsentence1\tsentence2" + "\tlabel1\tgold_label" * labels]
+        for i, row in enumerate(load_dataset(str(file), split="train")):
+            lines.append(f'{i}\tfiction\t{row["premise"]}\t"{row["hypothesis"]}')
+            if labels:
+                lines[-1] += f"\tneutral\t{TASKS['mnli']['names'][row['label']]}"
+        (to / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    return to
+
+
+@pytest.mark.parametrize("task", ["mnli", "mnli-mm", "ax"])
+def test_the_parts_of_mnli_from_a_folder(task, repositories, tmp_path, monkeypatch):
+    """They are not mixed, whether it holds configurations, the files, GLUE's files, or is saved."""
+    by_name = inputs_of(task).data
+    clone = repositories["nyu-mll/glue"]["main"]
+    saved = tmp_path / "saved"
+    load_dataset("glue", "mnli").save_to_disk(saved)
+    named_by_glue = as_glue_names_it(clone / "mnli", tmp_path / "MNLI")
+    monkeypatch.chdir(clone.parent)
+    for folder in (clone, "main", clone / "mnli", named_by_glue, saved):
+        inputs = inputs_of(task, dataset=str(folder))
+        for split in ("train", "validation"):
+            rows = inputs.data[split]
+            assert list(rows["premise"]) == list(by_name[split]["premise"]), folder
+            assert list(rows["labels"]) == list(by_name[split]["labels"]), folder
+            quoted = [text.startswith('"') for text in rows["hypothesis"]]
+            assert all(quoted) if folder == named_by_glue else not any(quoted)
+        if task == "ax" and folder not in (clone, "main"):
+            assert "test" not in inputs.data, folder  # MNLI's test rows are not AX's
+        else:
+            assert list(inputs.data["test"]["premise"]) == list(by_name["test"]["premise"]), folder
+
+
+def test_a_folder_with_the_usual_names_serves_mnli(tmp_path):
+    for split, text in (("train", "a"), ("dev", "b")):
+        (tmp_path / f"{split}.csv").write_text(f"premise,hypothesis,label\n{text},c,0\n")
+    data = inputs_of("mnli", dataset=str(tmp_path)).data
+    assert list(data["train"]["premise"]) == ["a"] and list(data["validation"]["premise"]) == ["b"]
 
 
 def test_a_run_of_a_task_is_scored_on_rows_from_elsewhere(repositories, model, tmp_path, capsys):
@@ -343,6 +480,30 @@ def test_a_pronoun_and_what_it_may_mean_are_marked():
     assert made["second"] == ["he: Mr. Singer", "he: Mark"]
 
 
+@pytest.mark.parametrize(
+    ("text", "index", "span", "marked"),
+    [
+        ("Ada  saw Bruno .", 2, "Bruno", "Ada saw *Bruno* ."),  # two spaces
+        ("Ada left.\nBruno slept .", 2, "bruno", "Ada left. *Bruno* slept ."),
+        ("it was it, then .", 3, "it", "it was *it,* then ."),  # not this word: the nearest that is
+        ("Ada was Ada's .", 2, "Ada.", "Ada was *Ada's* ."),
+        ("Ada, who left, and Bruno .", 0, "Ada and Bruno", "*Ada, who left,* and Bruno ."),
+        ("then Ada", 9, "Ada", "then *Ada*"),
+    ],
+)
+def test_the_words_of_a_span(text, index, span, marked):
+    assert pairs.marked_words(text, index, span, "*") == marked
+
+
+@pytest.mark.parametrize("index", [1, 7, -1])
+def test_a_span_that_is_not_in_the_text(index):
+    with pytest.raises(DataError, match=f"no 'Carla D' at word {index}") as error:
+        pairs.marked_words("Ada saw", index, "Carla D", "*")
+    assert "Ada saw" in str(error.value)
+    with pytest.raises(DataError, match="no ''"):
+        pairs.marked_words("Ada saw", index, "", "*")
+
+
 def test_choices_become_two_rows():
     batch = {
         "premise": ["The road was wet.", "It rained."],
@@ -447,7 +608,27 @@ def test_the_entity_with_the_largest_margin_is_the_answer():
     assert found == {"exact_match": 0.5, "f1": 0.5}
 
 
+@pytest.mark.parametrize("task", ["copa", "multirc", "record"])
+def test_models_are_compared_by_groups(task, classifiers, capsys):
+    folder = classifiers(*TASKS[task]["names"])
+    words = ["--task", task, "--device", "cpu", "--json"]
+    assert cli.main(["compare", folder, folder, *words]) == 0
+    scores = printed_json(capsys)["scores"]
+    assert list(scores) == KEYS.get(task, "accuracy").split()
+    if task == "copa":  # 16 questions, of which 32 rows are
+        hits = scores["accuracy"]["a"] * 16
+        assert hits == int(hits) and scores["accuracy"]["a_interval"] == list(wilson(hits, 16))
+
+
 # ------------------------------------------------------------------------------------- the table
+
+
+def test_what_a_task_may_say_is_written_down():
+    """In the hook's text, and on the page for authors of plugins."""
+    page = (Path(__file__).parent.parent / "plugins" / "README.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("| `minift_tasks()`")]
+    for key in {key for task in TASKS.values() for key in task} | {"reference"}:
+        assert f'"{key}"' in row and f'"{key}"' in (hookspecs.minift_tasks.__doc__ or ""), key
 
 
 def test_the_table_names_every_task_without_torch():
@@ -475,11 +656,23 @@ def test_the_columns_of_the_table_are_those_of_the_schemas():
         configs = REPOSITORIES[task["dataset"]][1]
         config = configs[task["config"] or next(iter(configs))]
         label = config.columns.get(task["label"], ())
-        if "prepare" not in task:
+        if "prepare" not in task or task["prepare"] is pairs.mnli_columns:
             assert set(task["columns"]) <= set(config.columns), name
             assert (task["names"] or "float32") == (
                 list(label) if isinstance(label, tuple) else label
             ), name
+
+
+def test_two_reference_scores_are_in_the_order_of_the_metrics_keys():
+    """Or the source names them."""
+    named = {"multirc": "exact / F1a", "axg": "accuracy / parity"}
+    for _, source, scores in REFERENCES:
+        for name in [name for name, score in scores.items() if " / " in score]:
+            two = len(find_metric(TASKS[name]["metric"]).scores) == 2
+            assert named[name] in source if name in named else two, name
+    large = next(scores for model, _, scores in REFERENCES if model == "bert-large-cased")
+    assert large["cb"] == "83.6 / 75.7"  # accuracy and F1: the paper has them the other way round
+    assert large["record"] == "71.3 / 72.0" and large["multirc"] == "24.1 / 70.0"
 
 
 def test_reference_scores_have_a_source():

@@ -37,6 +37,7 @@ OPTIONS = (
 )
 # Of the rows held out for validation: one number for all runs, whose scores can then be compared.
 HELD_OUT_SEED = 42
+USUAL = ("train", "validation", "test")  # splits that are found whatever word their files use
 
 
 @dataclasses.dataclass
@@ -148,7 +149,11 @@ def run_record(folder: str) -> dict[str, Any]:
 
 
 def inputs_for(folder: str, args: argparse.Namespace) -> Inputs:
-    """What a trained model is scored on: its own rows, unless the options say others."""
+    """What a trained model is scored on: its own rows, unless the options say others.
+
+    Raises:
+        ConfigError: the rows are of other classes than the model's, or in another order.
+    """
     config, known = AutoConfig.from_pretrained(folder), run_record(folder)
     source = known.get("source", {})
     said = {**dict.fromkeys(OPTIONS), **vars(args)}
@@ -156,15 +161,20 @@ def inputs_for(folder: str, args: argparse.Namespace) -> Inputs:
     elsewhere = said["dataset"] or said["train_file"] or said["validation_file"]
     if not elsewhere and said["task"] == source.get("task"):
         said |= source
-    names = None if config.problem_type == "regression" else list(config.id2label.values())
-    known.setdefault("names", names)
-    if said["label_names"] and split_words(said["label_names"]) != names:
+    names = list(config.id2label.values())
+    if config.problem_type == "regression" or len(names) == 1:
+        names = []
+    known.setdefault("names", names or None)
+    inputs = Inputs.from_args(argparse.Namespace(**said), known)
+    unnamed = names == default_names(len(inputs.names))
+    if [n.casefold() for n in inputs.names] != [n.casefold() for n in names] and not unnamed:
         raise ConfigError(
-            "--label-names are not the names of the model's classes",
-            got=said["label_names"],
-            expected=",".join(names or []),
+            "the rows have other classes than the model, or another order of them",
+            got=", ".join(inputs.names) or "a number",
+            expected=", ".join(names) or "a number",
+            do="if the names mean the same, in this order, rename those in the model's config.json",
         )
-    return Inputs.from_args(argparse.Namespace(**said), known)
+    return inputs
 
 
 def known_inputs(args: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
@@ -172,11 +182,10 @@ def known_inputs(args: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any
     if args.task is None:
         return run
     task = find_task(args.task)
-    known = task | run if args.task == run.get("source", {}).get("task") else run | task
-    if run or args.label_column in (None, known.get("label")):
-        return known
-    other = ("names", "metric", "answers")  # are those of the label that the task is about
-    return {name: value for name, value in known.items() if name not in other}
+    if args.label_column not in (None, task["label"]):
+        other = ("names", "metric", "answers")  # are those of the label that the task is about
+        task = {name: value for name, value in task.items() if name not in other}
+    return task | run if args.task == run.get("source", {}).get("task") else run | task
 
 
 def load_splits(
@@ -204,16 +213,49 @@ def load_task(where: str, task: dict[str, Any]) -> dict[str, Dataset]:
     A local folder without one for the task's configuration holds the splits' files themselves.
     """
     local, config = Path(where).expanduser(), task.get("config")
-    if "splits" not in task or (local.exists() and not (config and (local / config).is_dir())):
+    if "splits" not in task:
         return dict(load_dataset(where))
+    if local.exists() and not (config and (local / config).is_dir()):
+        splits = {split: said.rpartition(":")[2] for split, said in task["splits"].items()}
+        return load_named(local, splits) or renamed(dict(load_dataset(where)), splits)
     parts: dict[str | None, dict[str, str]] = {}
     for split, said in task["splits"].items():
         other, _, theirs = said.rpartition(":")
         parts.setdefault(other or config, {})[split] = theirs
     data: dict[str, Dataset] = {}
     for name, splits in parts.items():
-        data |= zip(splits, load_dataset(where, name, split=list(splits.values())), strict=True)
-    return {split: data[split] for split in task["splits"]}
+        data |= load_named(local / (name or ""), splits) or zip(
+            splits, load_dataset(where, name, split=list(splits.values())), strict=True
+        )
+    return {split: data[split] for split in task["splits"] if split in data}
+
+
+def load_named(folder: Path, splits: dict[str, str]) -> dict[str, Dataset]:
+    """The files of a folder by their splits' whole names; {} where the usual words say enough.
+
+    MNLI has two validation splits, whose files (validation_matched-..., GLUE's own dev_matched.tsv)
+    would else be taken for parts of one. Quotes in GLUE's own files are plain characters.
+    """
+    files = {
+        split: sorted(
+            path.name
+            for name in {theirs, theirs.replace("validation", "dev")}
+            for path in folder.glob(f"{name}[-.]*")
+        )
+        for split, theirs in splits.items()
+    }
+    if not any(files[split] for split, theirs in splits.items() if theirs not in USUAL):
+        return {}
+    there = {split: names for split, names in files.items() if names}
+    own = any(Path(name).match("dev_*.tsv") for names in files.values() for name in names)
+    options: dict[str, Any] = {"quotes": False} if own else {}
+    return dict(load_dataset(str(folder), data_files=there, **options))
+
+
+def renamed(data: dict[str, Dataset], splits: dict[str, str]) -> dict[str, Dataset]:
+    """Splits by the task's names for them too, where the data set's own names are others."""
+    other = {split: theirs for split, theirs in splits.items() if theirs not in USUAL}
+    return data | {split: data[theirs] for split, theirs in other.items() if theirs in data}
 
 
 def hold_out(data: dict[str, Dataset], share: float, names: Any) -> dict[str, Dataset]:
@@ -251,7 +293,11 @@ def whole_path(name: str) -> str:
 
 def check_metric(name: str, answers: list[Any]) -> None:
     """One that does not fit the classes, or gives no number, fails before training."""
-    found = find_metric(name)(answers, answers)
+    try:
+        found = find_metric(name)(answers, answers)
+    except DataError as error:  # its own advice is for Python
+        do = "pass --metric with one that fits, such as accuracy or matthews_correlation"
+        raise ConfigError(error.what, got=error.got, do=do) from None
     if other := [key for key, value in found.items() if not isinstance(value, float)]:
         do = f"compute it from predictions: evaluate.load({name!r})"
         raise ConfigError(f"the metric {name} is more than a number: {', '.join(other)}", do=do)
@@ -288,7 +334,7 @@ def check_names(data: dict[str, Dataset], names: list[str]) -> None:
     """Class names in the data must be those of the model, in the same order."""
     for split, dataset in data.items():
         feature = dataset.features.get("labels")
-        default = [f"LABEL_{i}" for i in range(len(names))]
+        default = default_names(len(names))
         if isinstance(feature, ClassLabel) and names != default and feature.names != names:
             raise DataError(
                 f"the classes of the {split} data have other names, or another order",
@@ -367,7 +413,12 @@ def infer_names(data: dict[str, Dataset], label: str | None) -> list[str]:
             expected=f"0 to {len(values) - 1}",
             do="renumber them, or name every class, also one without rows: --label-names a,b,c",
         )
-    return [f"LABEL_{i}" for i in range(max(len(values), 2))]
+    return default_names(max(len(values), 2))
+
+
+def default_names(count: int) -> list[str]:
+    """Of classes that nobody named."""
+    return [f"LABEL_{i}" for i in range(count)]
 
 
 def default_metrics(names: list[str]) -> list[str]:

@@ -34,7 +34,8 @@ class Compare:
         second = Answered(args.b, args)
         check_rows(first, second)
         found = {"a": args.a, "b": args.b, "split": first.split}
-        found |= {"rows": len(first.inputs.rows(first.split)), "level": LEVEL, "scores": {}}
+        found |= {"rows": len(first.inputs.rows(first.split)), "answers": len(first.answers[1])}
+        found |= {"level": LEVEL, "scores": {}}
         for name in first.inputs.metrics:
             found["scores"] |= compared(name, first.answers, second.answers)
         print(json.dumps(found, indent=2) if args.json else readable(found))
@@ -129,6 +130,8 @@ def mcnemar(first_right: Any, second_right: Any) -> float:
 def readable(found: dict[str, Any]) -> str:
     """The same for people."""
     lines = ["A      {a}\nB      {b}\n{rows} rows of the split {split}".format(**found)]
+    if found["answers"] != found["rows"]:  # a question's choices are a row each
+        lines[0] += f", {found['answers']} answers"
     for key, score in found["scores"].items():
         for side, head, sign in (("a", "A", ""), ("b", "B", ""), ("difference", "B - A", "+")):
             low, high = (f"{value:{sign}.4f}" for value in score[f"{side}_interval"])

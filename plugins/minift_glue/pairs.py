@@ -6,7 +6,10 @@ serves: its margin, the logit of class 1 less that of class 0, takes the place o
 The functions on batches know nothing but lists and text, and `map` keeps their results.
 """
 
+import string
 from typing import Any
+
+from minift.errors import DataError
 
 CONNECTIVES = {"cause": "because", "effect": "so"}
 
@@ -16,12 +19,28 @@ def marked(text: str, start: int, end: int, mark: str = "*") -> str:
 
 
 def marked_words(text: str, index: int, span: str, mark: str) -> str:
-    """As many words as the span has, from word `index` on, between marks."""
-    words = text.split(" ")
-    last = index + len(span.split()) - 1
-    words[index] = mark + words[index]
-    words[last] += mark
+    """The span's words between marks: those at word `index`, or the nearest that are the span.
+
+    One index of SuperGLUE's validation rows is another word's. Where the text does not have the
+    span as such (two test rows), as many words from `index` on are marked.
+
+    Raises:
+        DataError: the text has no such words.
+    """
+    words, wanted = text.split(), plain(span.split())
+    n = len(wanted)
+    places = [i for i in range(len(words) - n + 1) if plain(words[i : i + n]) == wanted]
+    start = min(places, key=lambda i: abs(i - index), default=index)
+    if not wanted or not 0 <= start <= len(words) - n:
+        raise DataError(f"there is no {span!r} at word {index} of the text", got=text)
+    words[start] = mark + words[start]
+    words[start + n - 1] += mark
     return " ".join(words)
+
+
+def plain(words: list[str]) -> list[str]:
+    """Words without what stands around them: marks, a sentence's punctuation, and the 's."""
+    return [word.strip(string.punctuation).casefold().removesuffix("'s") for word in words]
 
 
 def word_in_context(batch: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +114,17 @@ def prepare_with(function: Any, several: bool = False) -> Any:
 
 def same_columns(dataset: Any) -> Any:
     """RTE's rows under the names of AX-b's columns."""
-    names = {"premise": "sentence1", "hypothesis": "sentence2"}
+    return renamed(dataset, {"premise": "sentence1", "hypothesis": "sentence2"})
+
+
+def mnli_columns(dataset: Any) -> Any:
+    """The columns as they are; those of GLUE's own files under the same names."""
+    names = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
+    return renamed(dataset, names)
+
+
+def renamed(dataset: Any, names: dict[str, str]) -> Any:
+    """The dataset with other names for those columns that it has."""
     return dataset.rename_columns({n: names[n] for n in dataset.column_names if n in names})
 
 
