@@ -49,6 +49,19 @@ def train(model, out, *words):
 # ----------------------------------------------------------------------------------- the happy path
 
 
+def test_a_configuration_of_a_data_set(model, data, tmp_path, capsys):
+    """Of a folder, a folder in it; on the Hub, a name. `eval` finds it again."""
+    data.rename(tmp_path / "two")
+    (tmp_path / "all").mkdir()
+    (tmp_path / "two").rename(tmp_path / "all" / "two")
+    words = ["--dataset", str(tmp_path / "all"), "--dataset-config", "two"]
+    assert train(model, tmp_path / "out", *words) == 0
+    assert cli.main(["eval", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "has no configuration 'three'" in refused(
+        capsys, tmp_path / "other", "train", "--model", model, *words[:-1], "three"
+    )
+
+
 def test_train_eval_predict(model, data, tmp_path, capsys):
     out = tmp_path / "out"
     assert train(model, out, "--dataset", str(data)) == 0

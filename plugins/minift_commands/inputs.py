@@ -32,7 +32,7 @@ from minift.training.trainer import Trainer
 from minift_commands.tasks import find_task
 
 OPTIONS = (
-    *("dataset", "train_file", "validation_file", "task"),
+    *("dataset", "dataset_config", "train_file", "validation_file", "task"),
     *("text_columns", "label_column", "label_names", "metric", "max_length"),
 )
 # Of the rows held out for validation: one number for all runs, whose scores can then be compared.
@@ -204,6 +204,9 @@ def load_splits(
     if not where:
         raise ArgumentError("no data was given", do="pass --dataset FOLDER or --train-file FILE")
     said = {"dataset": whole_path(args.dataset)} if args.dataset else {}
+    if args.dataset_config:
+        said, task = said | {"dataset_config": args.dataset_config}, {**task}
+        task["config"] = args.dataset_config
     return load_task(where, task), named | said
 
 
@@ -214,7 +217,7 @@ def load_task(where: str, task: dict[str, Any]) -> dict[str, Dataset]:
     """
     local, config = Path(where).expanduser(), task.get("config")
     if "splits" not in task:
-        return dict(load_dataset(where))
+        return dict(load_dataset(where, config))
     if local.exists() and not (config and (local / config).is_dir()):
         splits = {split: said.rpartition(":")[2] for split, said in task["splits"].items()}
         return load_named(local, splits) or renamed(dict(load_dataset(where)), splits)

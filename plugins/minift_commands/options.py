@@ -13,6 +13,7 @@ from minift.training.arguments import TrainingArguments
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", help="folder (or name) with train, validation and test files")
+    group.add_argument("--dataset-config", help="which one, of a data set that has several")
     group.add_argument("--train-file", help="csv, tsv, json, jsonl or parquet")
     group.add_argument("--validation-file", help="the same, for evaluation")
     group.add_argument("--task", help="a known one: its data, columns, names and metric")
