@@ -212,6 +212,8 @@ class Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if self.fault and self.fault.status:
                 self.send(self.fault.status, b"{}", self.fault.headers)
+            elif self.host == "hub" and self.headers.get("Authorization") and not self.user():
+                self.refuse(401, "", message="Invalid credentials in Authorization header")
             else:
                 work()
 
@@ -254,8 +256,11 @@ class Handler(BaseHTTPRequestHandler):
             200, json.dumps(said).encode(), {"Content-Type": "application/json", **(headers or {})}
         )
 
-    def refuse(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
-        self.send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})})
+    def refuse(
+        self, status: int, code: str, headers: Mapping[str, str] | None = None, message: str = ""
+    ) -> None:
+        said = {"X-Error-Code": code, "X-Error-Message": message or code}
+        self.send(status, b"{}", {**said, **(headers or {})})
 
     # -- who, what --------------------------------------------------------------------------------
 

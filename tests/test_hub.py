@@ -1,12 +1,14 @@
 """Names on the Hub, through the real client and a Hub on loopback: what is loaded and asked."""
 
 import contextlib
+import gzip
 import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,8 +35,9 @@ from minift import (
     load_dataset,
     plugins,
 )
+from minift.data import loading
 from minift.data.loading import Found
-from minift.errors import ConfigError, DataError, MissingFileError, ModelError
+from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, ModelError
 from minift.plugins import find_checkpoint, locate_checkpoint
 
 PRINTED = """\
@@ -378,6 +381,13 @@ def test_features_from_the_older_file_and_for_text_formats(hub, tmp_path):
     hub.add("a/f", {**parquet, "dataset_infos.json": swapped}, "dataset")
     said = load_dataset("a/f")["train"].features["label"]
     assert said.names == ["no", "yes"]  # a file knows best what is in it
+    infos = infos.replace("default", "plain_text")
+    hub.add("a/g", {**files, "dataset_infos.json": infos}, "dataset")
+    for name in (None, "plain_text"):  # a configuration may have any name where there is but one
+        data = load_dataset("a/g", name)["train"]
+        assert data.features["label"].names == ["no", "yes"]
+        assert data.origin["source"] == "a/g plain_text"
+    assert "no configuration" in message(lambda: load_dataset("a/g", "plain"), ConfigError)
     odd = "---\ndataset_info:\n  features:\n  - name: x\n    dtype: {image: {}}\n---\n"
     hub.add("a/e", {**files, "README.md": odd}, "dataset")
     with pytest.warns(UserWarning, match="features in the card are ignored"):
@@ -390,8 +400,6 @@ def test_a_card_that_is_no_yaml_or_too_large_is_refused(hub):
     for odd in ("data_files: 5", "data_files: [{split: train}, {path: {a: b}}]", "data_files:"):
         hub.add("a/odd", {**ROWS, "README.md": card(f"- config_name: c\n  {odd}\n")}, "dataset")
         assert "not told as paths" in message(lambda: load_dataset("a/odd"), DataError)
-    hub.add("a/list", {**ROWS, "dataset_infos.json": "[1]"}, "dataset")
-    load_dataset("a/list")
     harmful = "---\na: !!python/object/apply:os.system ['touch /tmp/harm']\n---\n"
     hub.add("a/e", {**ROWS, "README.md": harmful}, "dataset")
     assert "is not YAML" in message(lambda: load_dataset("a/e"), DataError)
@@ -415,15 +423,70 @@ def test_sizes_are_checked_before_a_download(served, monkeypatch):
     assert not [path for path in served.paths("store")]
 
 
-def test_memory_is_checked_before_reading(hub, monkeypatch, tmp_path):
-    """A column of one number repeated takes no space in the file."""
-    pq.write_table(pa.table({"x": pa.array([7] * 100_000)}), tmp_path / "train.parquet")
-    assert (tmp_path / "train.parquet").stat().st_size < 10_000
-    hub.add("a/d", tmp_path, "dataset")
-    monkeypatch.setattr(trust, "MEMORY", 300_000)
+def parquet(column, **options) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"x": column}), sink, compression="zstd", **options)
+    return sink.getvalue().to_pybytes()
+
+
+LONG = "x" * 10_000
+SMALL_FOR_LARGE = {  # files of a few kB at most, and about how many bytes they take in memory
+    "numbers": ("train.parquet", lambda: parquet([7] * 100_000), 800_000),
+    "numbers in one row": ("train.parquet", lambda: parquet([[7] * 100_000]), 800_000),
+    "one text": ("train.parquet", lambda: parquet([LONG] * 1000), 10_000_000),
+    "one text, with a type that says so": (
+        "train.parquet",
+        lambda: parquet(pa.DictionaryArray.from_arrays(pa.array([0] * 1000), [LONG])),
+        10_000_000,
+    ),
+    "texts without a dictionary": (
+        "train.parquet",
+        lambda: parquet([LONG] * 100, use_dictionary=False),
+        1_000_000,
+    ),
+    "texts in lists": ("train.parquet", lambda: parquet([[LONG] * 10] * 100), 10_000_000),
+    "zipped": ("train.csv.gz", lambda: gzip.compress(b"x\n" + b"1\n" * 1_000_000), 2_000_000),
+    "zipped lines": ("train.jsonl.gz", lambda: gzip.compress(b'{"x": 1}\n' * 100_000), 900_000),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_FOR_LARGE)
+def test_memory_is_checked_before_reading(hub, monkeypatch, kind):
+    """A value that repeats takes no space in the file, and counting it stops at the limit."""
+    name, content, size = SMALL_FOR_LARGE[kind]
+    hub.add("a/d", {name: content()}, "dataset")
+    assert hub.repos["dataset", "a/d"].commits.popitem()[1][name].size < 10_000
+    hub.add("a/d", {name: content()}, "dataset")
+    monkeypatch.setattr(trust, "MEMORY", size * 9 // 10)
+    monkeypatch.setattr(loading, "load_files", lambda *_: pytest.fail("it was read"))
     assert "too large to be read" in message(lambda: load_dataset("a/d"), DataError)
-    monkeypatch.setattr(trust, "MEMORY", 500_000)
-    assert len(load_dataset("a/d")["train"]) == 100_000
+
+
+@pytest.mark.parametrize("kind", SMALL_FOR_LARGE)
+def test_what_fits_into_memory_is_read(hub, monkeypatch, kind):
+    name, content, size = SMALL_FOR_LARGE[kind]
+    hub.add("a/d", {name: content()}, "dataset")
+    monkeypatch.setattr(trust, "MEMORY", size * 12 // 10)
+    assert len(load_dataset("a/d")["train"])
+
+
+def test_counting_keeps_little_in_memory(tmp_path):
+    """A text of 10 MB, 4,000 times: 40 GB in a few kB."""
+    (tmp_path / "x").write_bytes(parquet(pa.DictionaryArray.from_arrays([0] * 4000, [LONG * 1000])))
+    limit, usual, pool = 200_000_000, pa.default_memory_pool(), pa.system_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        assert datasets.parquet_bytes(tmp_path / "x", limit) > limit
+    finally:
+        pa.set_memory_pool(usual)
+    assert 10_000_000 < pool.max_memory() < 2 * limit
+
+
+def test_arrow_files_are_not_taken_from_the_hub(hub):
+    hub.add("a/d", {"train.arrow": "ARROW", "train.csv": "x\n1\n"}, "dataset")
+    assert load_dataset("a/d")["train"]["x"] == [1]
+    said = message(lambda: load_dataset("a/d", data_files="train.arrow"), DataError)
+    assert "of a format that minift does not read" in said
 
 
 def test_patterns_stay_within_a_folder_unless_doubled():
@@ -435,6 +498,11 @@ def test_patterns_stay_within_a_folder_unless_doubled():
         "d/**": ["d/a.csv", "d/b[1].csv", "d/e/a.csv"],
         "d/?.csv": ["d/a.csv"],
         "d/b[1].csv": ["d/b[1].csv"],
+        "[ab].csv": ["a.csv"],
+        "**/[!a]*": ["d/b[1].csv"],
+        "**/*": ["a.csv", "d/a.csv", "d/b[1].csv", "d/e/a.csv"],
+        "d/**/**/a.csv": ["d/a.csv", "d/e/a.csv"],
+        "**": ["a.csv", "d/a.csv", "d/b[1].csv", "d/e/a.csv"],
     }.items():
         assert datasets.matching(snapshot, pattern, "") == found, pattern
 
@@ -516,11 +584,9 @@ def test_a_run_records_what_it_was_made_of(served, tmp_path):
     args = TrainingArguments(str(tmp_path / "run"), max_steps=1, save_strategy="no", device="cpu")
     Trainer(network, args, train_dataset=data["train"], processing_class=tokenizer).train()
     said = json.loads((tmp_path / "run/run.json").read_text())
-    refs = {
-        kind: repo.refs["main"] for (kind, name), repo in served.repos.items() if "g" in name[:7]
-    }
+    revision = served.repos["model", "google-bert/bert-base-uncased"].refs["main"]
     assert said["model"]["source"] == "google-bert/bert-base-uncased"
-    assert said["model"]["revision"] == refs["model"]
+    assert said["model"]["revision"] == revision
     assert said["data"]["train"]["source"] == "nyu-mll/glue mrpc"
     revision = served.repos["dataset", "nyu-mll/glue"].refs["main"]
     assert said["data"]["train"]["revision"] == revision
@@ -561,6 +627,50 @@ def test_looking_around(served):
     assert code == 0 and "mrpc" in said and "train 32, validation 16, test 16" in said
     assert "label: not_equivalent, equivalent" in said and "sentence1: Value('string')" in said
     code, said = run_cli("hub", "card", "bert-base-uncased")
-    assert code == 0 and "type: bert" in said and "MB of safetensors" in said
+    assert code == 0 and "type: bert" in said and "kB of safetensors" in said
     code, said = run_cli("hub", "card", "no/such")
     assert code == 2 and "there is no model 'no/such'" in said
+    for name in ("glue", "nyu-mll/glue"):
+        code, said = run_cli("hub", "card", name)
+        assert code == 2 and "with --dataset a dataset is meant" in said
+    code, said = run_cli("hub", "card", "legacy/script", "--dataset")
+    assert code == 0 and "a Python script, which is never run" in said
+
+
+def test_looking_around_without_a_network(served, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client's, between its tries
+    run_cli("hub", "card", "glue", "--dataset")
+    served.close()
+    for words in (("card", "glue", "--dataset"), ("search", "glue")):
+        code, said = run_cli("hub", *words)
+        assert code == 2 and "the Hub cannot be reached for the " in said, said
+        assert "connect" in said and "try again" not in said
+    assert "for the search for 'glue'" in said
+
+
+@pytest.mark.parametrize("config", ["[]", '{"id2label": ["a"]}', '{"id2label": 3}', '"x"'])
+def test_a_card_of_an_odd_model(hub, config):
+    hub.add("a/odd", {"config.json": config, "model.safetensors": ""})
+    code, said = run_cli("hub", "card", "a/odd")
+    assert code == (0 if "{" in config else 2) and "Traceback" not in said
+    assert "classes: not said" in said or "is not a JSON object" in said
+
+
+def test_nothing_from_the_hub_commands_the_terminal(hub):
+    """Titles, colours and the cursor: tags, names, configurations and files say ? instead."""
+    evil = "\x1b]0;owned\x07\x9b31m"
+    config = {"id2label": {"0": evil}, "model_type": evil}
+    hub.add("a/m", {"config.json": json.dumps(config), "model.safetensors": ""}, tags=[evil])
+    said = json.dumps(f"x{evil}")
+    head = f"---\nconfigs:\n- config_name: {said}\n  data_files: {said}\n- config_name: b\n"
+    head += f"  data_files: a\ndataset_info:\n- config_name: {said}\n  splits:\n  - name: {said}\n"
+    head += "- {config_name: c, splits: 3}\n---\n"
+    hub.add("a/d", {"README.md": head, f"x{evil}.csv": "x\n1\n"}, "dataset", tags=[evil])
+    printed = [run_cli("hub", "card", "a/m"), run_cli("hub", "card", "a/d", "--dataset")]
+    assert [code for code, _ in printed] == [0, 0], printed
+    printed += [run_cli("hub", "search", "a/", *more) for more in ([], ["--datasets"])]
+    errors = [lambda: load_dataset("a/d"), lambda: load_dataset("a/d", "none")]
+    errors += [lambda: load_dataset("a/d", data_files="none")]
+    printed += [(2, message(error, MiniftError)) for error in errors]
+    for _, said in printed:
+        assert "?" in said and not set("\x1b\x07\x9b") & set(said), said

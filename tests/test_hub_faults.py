@@ -8,13 +8,21 @@ import sys
 import threading
 import time
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 import tiny
 from fake_hub import Content, Fault
 from minift_hub import download, trust
 
-from minift import AutoModel, AutoTokenizer, load_dataset
+from minift import (
+    AutoModel,
+    AutoTokenizer,
+    Dataset,
+    DatasetDict,
+    load_dataset,
+    load_from_disk,
+)
 from minift.errors import DataError, MiniftError, MissingFileError, ModelError
 
 NAME = "a/model"
@@ -223,10 +231,14 @@ def test_gated_private_and_missing(served, monkeypatch):
     assert "this account may not" in refused(load, download.HubError)
     repo.gated, repo.private = False, True
     load()
-    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
+    monkeypatch.delenv("HF_TOKEN")
     served.add("a/private", {"config.json": "{}"}, private=True)
     said = refused(lambda: AutoModel.from_pretrained("a/private"), MissingFileError)
     assert "the Hub has none, or it is private" in said
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
+    said = refused(lambda: AutoModel.from_pretrained("a/private"), download.HubError)
+    assert "the token was not accepted" in said
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
     assert "there is no dataset 'a/none'" in refused(lambda: load_dataset("a/none"))
 
 
@@ -235,7 +247,8 @@ def test_a_revision_that_is_gone(served):
     AutoTokenizer.from_pretrained(NAME, revision="main")
     del served.repos["model", NAME].refs["v1"]
     said = refused(lambda: AutoModel.from_pretrained(NAME, revision="v1"), MissingFileError)
-    assert f"no model {NAME!r} at v1, or no longer" in said and "run.json" in said
+    assert f"no model {NAME!r} at v1, or no longer" in said
+    assert 'pass revision="..." with the commit that a run.json recorded' in said
 
 
 def test_a_token_in_an_answer_is_blotted_out(monkeypatch):
@@ -245,6 +258,71 @@ def test_a_token_in_an_answer_is_blotted_out(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------ content
+
+
+@pytest.mark.parametrize("said", ["", '{"files"', '{"files": {"a": {}}}', "[]", "[" * 100_000])
+def test_a_damaged_listing_in_the_cache_names_itself(served, tmp_path, said):
+    load_dataset("a/data")
+    (listing,) = (tmp_path / "hf").rglob("datasets--a--data/trees/*.json")
+    listing.write_text(said)
+    message = refused(lambda: load_dataset("a/data"), download.HubError)
+    assert f"delete {listing}" in message
+    listing.unlink()
+    load_dataset("a/data")
+
+
+@pytest.mark.parametrize("split", ["../../evil", "a/b", "..", ".evil", "[train]", "{a: b}", "''"])
+def test_a_split_is_no_path(served, split):
+    head = f"---\nconfigs:\n- data_files: [{{split: {split}, path: train.csv}}]\n---\n"
+    served.add("a/split", {"train.csv": CSV, "README.md": head}, "dataset")
+    assert "not a name for a split" in refused(lambda: load_dataset("a/split"), DataError)
+    refused(lambda: load_dataset("a/data", data_files={split: "train.csv"}), DataError)
+
+
+def test_a_split_that_is_saved_is_no_path(tmp_path):
+    rows = Dataset.from_dict({"x": [1]})
+    for name in ("../evil", "/evil", "a/b", ".."):
+        refused(lambda n=name: DatasetDict({n: rows}).save_to_disk(tmp_path / "a/out"), DataError)
+    assert not list(tmp_path.iterdir())
+    DatasetDict({"validation-1.b": rows}).save_to_disk(tmp_path / "out")
+    assert load_from_disk(tmp_path / "out")["validation-1.b"]["x"] == [1]
+
+
+DOUBLED = "- &a0 {name: a0, dtype: int32}\n" + "".join(
+    f"- &a{i} {{name: a{i}, struct: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 30)
+)
+DEEP = '{"x":' * 100_000 + "1" + "}" * 100_000
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("README.md", f"---\ndataset_info:\n  features:\n{indent(DOUBLED, '  ')}---\n"),
+        ("README.md", "---\ndataset_info: &a\n  features: [*a]\n---\n"),
+        ("README.md", f"---\na: {'[' * 10_000}\n---\n"),
+        ("dataset_infos.json", DEEP),
+        ("dataset_infos.json", "[1]"),
+    ],
+)
+def test_descriptions_that_would_take_forever(served, name, content):
+    served.add("a/odd", {"train.csv": CSV, name: content}, "dataset")
+    assert f"{name} of a/odd is not" in refused(lambda: load_dataset("a/odd"), DataError)
+
+
+@pytest.mark.parametrize("content", [DEEP, "[]", "{"])
+def test_a_configuration_that_is_no_object(served, model, content):
+    files = {p.name: p.read_bytes() for p in model.iterdir()}
+    served.add("a/odd", {**files, "config.json": content})
+    said = refused(lambda: AutoModel.from_pretrained("a/odd"), ModelError)
+    assert "config.json of a/odd is not" in said
+
+
+def test_patterns_take_no_time(served):
+    """As regular expressions these would not end."""
+    served.add("a/long", {"a" * 200 + ".csv": CSV, "/".join("a" * 60) + "/b.csv": CSV}, "dataset")
+    for pattern in ("*a" * 25 + "b", "**/a/" * 25 + "c", "**/" * 1000 + "c"):
+        said = refused(lambda p=pattern: load_dataset("a/long", data_files=p), MissingFileError)
+        assert "has no file" in said
 
 
 @pytest.mark.parametrize("evil", ["../evil.csv", "a/../../evil.csv", "..\\evil.csv", "/evil.csv"])
@@ -295,25 +373,25 @@ def test_no_weights_at_all(served):
     assert "no weights" in refused(lambda: AutoModel.from_pretrained("a/config"), ModelError)
 
 
+FULL = """
+import resource
+from minift import AutoModel
+from minift.errors import MiniftError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    AutoModel.from_pretrained("a/large")
+except MiniftError as error:
+    print(error)
+"""
+
+
 def test_the_disk_is_full(served, tmp_path):
     """A limit on the size of files ends a download as a full disk does."""
     served.add("a/large", {"config.json": "{}", "model.safetensors": bytes(300_000)})
-    script = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
-    script += (
-        "from minift import cli; raise SystemExit(cli.main(['predict', 'a/large', '--text', 'x']))"
-    )
-    script = script.replace("cli.main(['predict', 'a/large', '--text', 'x'])", "run()")
-    script = script.replace("from minift import cli;", "from run import run;")
-    (tmp_path / "run.py").write_text(
-        "from minift import AutoModel\nfrom minift.errors import MiniftError\n"
-        "def run():\n    try:\n        AutoModel.from_pretrained('a/large')\n"
-        "    except MiniftError as error:\n        return str(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "there is no space left for the model 'a/large'" in done.stderr, done.stderr
-    assert "HF_HOME" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run([sys.executable, "-c", FULL], capture_output=True, text=True)
+    assert "there is no space left for the model 'a/large'" in done.stdout, done.stderr
+    assert "HF_HOME" in done.stdout and "Traceback" not in done.stderr
     assert not list((tmp_path / "hf").rglob("snapshots/*/model.safetensors"))
 
 

@@ -1,6 +1,7 @@
 """A model to the Hub: in one commit, with a card, and with nothing that is private."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -122,10 +123,11 @@ def test_the_card_says_how_it_was_made(run, hub):
     assert low < scores["eval_f1"] < high
     assert f"| f1 | {scores['eval_f1']:.4f} | {low:.4f} to {high:.4f} |" in text
     assert "- seed: 7" in text and "precision: " in text and "torch " in text
-    command = (
-        "minift train --model google-bert/bert-base-uncased --output-dir=run --run-name TOKEN"
-    )
+    command = "minift train --model google-bert/bert-base-uncased --output-dir=run --run-name TOKEN"
     assert command in text
+    model = hub.repos["model", "google-bert/bert-base-uncased"].refs["main"]
+    used = f"`google-bert/bert-base-uncased` at `{model}`, `nyu-mll/glue mrpc` at `{revision}`"
+    assert f"(names mean what is there now; the run used {used})" in text
 
 
 def test_the_scores_are_of_the_runs_own_rows_and_of_the_model_that_is_pushed(run, hub):
@@ -162,12 +164,20 @@ def test_without_a_record_the_card_is_short(tmp_path, hub):
         ("../a/b", "b"),
         ("~/a/b", "b"),
         ("C:\\Users\\me\\run", "run"),
-        ("two words", "'two words'"),
+        ("train=/home/me/a.csv,test=/home/me/b.csv", "train=a.csv,test=b.csv"),
+        ("--label-names=not good,good", "--label-names=not good,good"),
         ("--seed", "--seed"),
     ],
 )
 def test_words_of_a_command_tell_no_path(word, shown):
     assert card.without_path(word) == shown
+
+
+def test_a_command_is_what_a_shell_reads_as_the_same_words():
+    words = ["--label-names=not good,good", "it's", "$HOME `id`", "x" * 400, "two\nlines", ""]
+    said = card.command({"command": ["/usr/bin/minift", "train", *words]})
+    assert shlex.split(said) == ["minift", "train", *words]
+    assert card.command({"command": ["/a/my run.py"]}) == "python 'my run.py'"
 
 
 def test_a_local_folder_that_looks_like_a_name_is_shortened(tmp_path, monkeypatch):
@@ -204,10 +214,12 @@ def test_what_cannot_be_pushed(hub, tmp_path, monkeypatch):
         default_manager().hook.minift_publish(
             folder=tmp_path / "none", repo="a/b", message=None, private=False
         )
-    hub.close()
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     code, said = run_cli("push", str(folder), "tester/m")
-    assert code == 2 and "hf_secret" not in said
+    assert code == 2 and "the token was not accepted" in said and "hf_secret" not in said
+    hub.close()
+    code, said = run_cli("push", str(folder), "tester/m")
+    assert code == 2 and "the Hub cannot be reached" in said and "hf_secret" not in said
 
 
 def test_pushing_without_a_plugin_or_a_folder(run, monkeypatch):

@@ -26,6 +26,7 @@ from minift.errors import ConfigError, DataError, MissingFileError
 
 WRITE_ROWS = 10_000  # rows in memory at once while exporting
 SHARD_BYTES = 500_000_000
+SPLIT = re.compile(r"\w[\w.-]*")  # the name of one becomes that of a folder
 
 
 @contextlib.contextmanager
@@ -66,11 +67,20 @@ def save_splits(
     overwrite: bool = False,
 ) -> None:
     """One folder a split, and the list of splits; see `save_dataset`."""
+    for name in splits:
+        check_split(name)
     with new_folder(path, overwrite) as folder:
         for name, dataset in splits.items():
             shards = (num_shards or {}).get(name)
             write_dataset(dataset, folder / name, max_shard_size, shards)
         write_text(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}))
+
+
+def check_split(name: object) -> None:
+    """A DataError if a split's name could not be that of a folder, or would lead out of it."""
+    if not SPLIT.fullmatch(str(name)):
+        allowed = "letters, digits, _, - and ., not . or - first"
+        raise DataError("not a name for a split", got=repr(name)[:80], expected=allowed)
 
 
 def save_dataset(

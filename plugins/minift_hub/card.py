@@ -7,11 +7,12 @@ their last part, and tokens are blotted out.
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minift_hub.download import scrub
+from minift_hub.download import without_tokens
 from minift_hub.names import REPOSITORY
 
 SETTINGS = (
@@ -99,8 +100,8 @@ def body(
         lines += [f"- device: {run.get('device')}, precision: {run.get('precision')}"]
         versions = run.get("versions") or {}
         shown = [f"{name} {v}" for name, v in versions.items() if name != "platform"]
-        lines += [f"- versions: {', '.join(shown)}", "", "To do it again:", ""]
-        lines += ["```sh", scrub(command(run)), "```", ""]
+        lines += [f"- versions: {', '.join(shown)}", "", f"To do it again{pinned(run)}:", ""]
+        lines += ["```sh", without_tokens(command(run)), "```", ""]
     lines += ["To use it:", "", "```python", "from minift import pipeline", ""]
     lines += [f'classify = pipeline("text-classification", "{repo}")', "```", ""]
     return lines
@@ -111,20 +112,32 @@ def described(said: Mapping[str, Any]) -> str:
     return f"{said.get('rows', 0):,} rows of {where}"
 
 
+def pinned(run: Mapping[str, Any]) -> str:
+    """The commits that the run used, as the command takes what a name means on its day."""
+    used = [run.get("model") or {}, *(run.get("data") or {}).values()]
+    said = [f"`{one['source']}` at `{one['revision']}`" for one in used if one.get("revision")]
+    text = f" (names mean what is there now; the run used {', '.join(dict.fromkeys(said))})"
+    return text if said else ""
+
+
 def command(run: Mapping[str, Any]) -> str:
-    """What was typed, without paths of this machine."""
+    """What was typed, as a shell reads it, without paths of this machine."""
     words = [str(word) for word in run.get("command") or ["minift"]]
     program = os.path.basename(words[0])
-    first = f"python {program}" if program.endswith(".py") else program
+    first = f"python {shlex.quote(program)}" if program.endswith(".py") else program
     if program == "__main__.py":
         first = "python -m minift"
-    return " ".join([first, *map(without_path, words[1:])])
+    return " ".join([first, *(shlex.quote(without_path(word)) for word in words[1:])])
 
 
 def without_path(word: str) -> str:
-    """A path's last part; names on the Hub and all other words stay."""
-    option, equals, value = word.rpartition("=")
+    """Paths in a word (train=a/b.csv,test=c/d.csv) cut to their last part; all else stays."""
+    return "".join(map(last_part, re.split("([=,])", word)))
+
+
+def last_part(value: str) -> str:
+    """The last part of a path; a name on the Hub is none, unless it is there on this machine."""
     local = os.path.exists(os.path.expanduser(value)) or not REPOSITORY.fullmatch(value)
     if local and re.search(r"[/\\]", value):
         value = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    return f"{option}{equals}{value}" if re.fullmatch(r"[\w./=,:@+-]*", value) else f"'{value}'"
+    return value

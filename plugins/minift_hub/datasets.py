@@ -5,23 +5,33 @@ files' names say; and where a repository is a Python script, which is never run,
 that the Hub itself made of it, in the branch refs/convert/parquet.
 """
 
+import contextlib
+import functools
+import gzip
 import re
 import warnings
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from minift_files.finding import SPLIT_WORDS, split_of
-from minift_files.formats import FORMATS
+from minift_files.formats import FORMATS as LOCAL_FORMATS
+from minift_files.readers import plain_types
+from minift_files.saving import check_split
 
 from minift.data.features import METADATA_KEY, Features
 from minift.data.loading import Found
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, nearest
 from minift_hub import trust
 from minift_hub.describing import Description, describe, features_of
-from minift_hub.download import Snapshot, fetch, look_up
+from minift_hub.download import Snapshot, clean, fetch, look_up
 
+# An Arrow file is mapped into memory as it is, and nothing checks what it says of itself.
+FORMATS = {kind: form for kind, form in LOCAL_FORMATS.items() if kind != "arrow"}
 CONVERTED = "refs/convert/parquet"
+COUNTED_ROWS = 256  # of a Parquet file in memory at once while it is counted
 Files = dict[str, list[str]]  # {split: paths in the repository}
 
 
@@ -30,7 +40,7 @@ def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> 
     snapshot = look_up(repo, "dataset", revision)
     description = describe(snapshot)
     if data_files is not None:
-        config, files = name or "default", by_split(snapshot, data_files)
+        config, files = name or description.only, by_split(snapshot, data_files)
     else:
         config, files = configuration(snapshot, description, name, revision)
     if not files and has_script(snapshot):
@@ -41,8 +51,10 @@ def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> 
     fetch(snapshot, every)
     paths = {split: [snapshot.folder / file for file in names] for split, names in files.items()}
     features = features_of(description, config)
-    if kind == "parquet":
-        features = check_parquet(repo, paths, features)
+    whole = [path for files in paths.values() for path in files]
+    check_memory(repo, kind, whole)
+    if kind == "parquet" and features:
+        features = features_of_files(whole, features)
     source = repo if config == "default" else f"{repo} {config}"
     return Found(paths, features, source, snapshot.revision, kind)
 
@@ -70,10 +82,12 @@ def configuration(
         return name or "default", {}
     folder = "" if name in (None, "default") else str(name)
     found = inferred(snapshot, folder)
+    if not found and name == description.only:
+        folder, found = "", inferred(snapshot, "")
     if folder and not found:
         known = nearest(folder, {file.partition("/")[0] for file in snapshot.files if "/" in file})
-        raise ConfigError(f"{repo} has no configuration {name!r}", expected=known)
-    return name or "default", found
+        raise ConfigError(f"{repo} has no configuration {name!r}", expected=clean(known))
+    return name or description.only, found
 
 
 def has_script(snapshot: Snapshot) -> bool:
@@ -84,7 +98,7 @@ def choose(repo: str, configs: Mapping[str, Any], name: str | None) -> str:
     """The configuration of that name, or the one that is meant without a name."""
     if name is not None:
         if name not in configs:
-            known = f"one of {', '.join(configs)}"
+            known = clean(f"one of {', '.join(configs)}")
             raise ConfigError(f"{repo} has no configuration {name!r}", expected=known)
         return name
     marked = [key for key, said in configs.items() if said.get("default") is True]
@@ -94,8 +108,8 @@ def choose(repo: str, configs: Mapping[str, Any], name: str | None) -> str:
     raise ConfigError(
         f"{repo} has several configurations",
         got="no name",
-        expected=f"one of {', '.join(configs)}",
-        do=f'load_dataset("{repo}", "{next(iter(configs))}")',
+        expected=clean(f"one of {', '.join(configs)}"),
+        do=f'load_dataset("{repo}", "{clean(next(iter(configs)))}")',
     )
 
 
@@ -117,7 +131,8 @@ def by_split(snapshot: Snapshot, said: Any, folder: str = "") -> Files:
     for split, patterns in pairs:
         if not isinstance(patterns, str | list | tuple):
             what = f"the data files of {snapshot.repo} are not told as paths"
-            raise DataError(what, got=f"{split}: {patterns!r:.80}", expected="a path, or a list")
+            raise DataError(what, got=f"{split!r}: {patterns!r:.80}", expected="a path, or a list")
+        check_split(split)
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             found = matching(snapshot, str(pattern), folder)
             files.setdefault(str(split), []).extend(found)
@@ -125,7 +140,9 @@ def by_split(snapshot: Snapshot, said: Any, folder: str = "") -> Files:
 
 
 def matching(snapshot: Snapshot, pattern: str, folder: str) -> list[str]:
-    """The files that a pattern means: `*` within a folder, `**` across them.
+    """The files that a pattern means: `*`, `?` and `[0-9]` within a folder, `**` across them.
+
+    A name that is there is itself, whatever is in it.
 
     Raises:
         DataError: the pattern leads out of the repository, or is an address.
@@ -133,14 +150,25 @@ def matching(snapshot: Snapshot, pattern: str, folder: str) -> list[str]:
     """
     trust.check_names(snapshot, [pattern])
     whole = (PurePosixPath(folder) / pattern).as_posix()
-    pieces = re.split(r"(\*\*/?|\*|\?)", whole)
-    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    regex = re.compile("".join(meaning.get(piece, re.escape(piece)) for piece in pieces))
-    found = sorted(name for name in snapshot.files if regex.fullmatch(name))
+    if whole in snapshot.files:
+        return [whole]
+    parts = whole.split("/")
+    found = sorted(name for name in snapshot.files if fits(name.split("/"), parts))
     if not found:
         what = f"{snapshot.repo} has no file {whole!r}"
-        raise MissingFileError(what, expected=", ".join(sorted(snapshot.files)[:12]))
+        raise MissingFileError(what, expected=snapshot.some_files())
     return found
+
+
+def fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path is one that a pattern means, folder by folder; no pattern takes long."""
+    ends = {0}  # how many folders the parts of the pattern so far can stand for
+    for part in pattern:
+        if part == "**":
+            ends = set(range(min(ends, default=len(name) + 1), len(name) + 1))
+        else:
+            ends = {at + 1 for at in ends if at < len(name) and fnmatchcase(name[at], part)}
+    return len(name) in ends
 
 
 def inferred(snapshot: Snapshot, folder: str) -> Files:
@@ -178,7 +206,7 @@ def format_of_all(repo: str, files: list[str]) -> str:
     if len(kinds) > 1 or not kinds <= set(FORMATS):
         raise DataError(
             f"the files of {repo} are of a format that minift does not read, or of several",
-            got=", ".join(sorted(kinds)),
+            got=clean(", ".join(sorted(kinds))),
             expected=f"one of {', '.join(FORMATS)}",
             do="name some with data_files=",
         )
@@ -216,13 +244,13 @@ def converted(snapshot: Snapshot, revision: str | None) -> Snapshot:
 
 def converted_files(snapshot: Snapshot, name: str | None) -> tuple[str, Files]:
     """Files of that branch: configuration/split/0000.parquet; partial-split/ if it was cut."""
-    layout = re.compile(r"([^/]+)/(?:partial-)?([^/]+)/\d+\.parquet")
+    layout = re.compile(r"([^/]+)/(?:partial-)?(\w[\w.-]*)/\d+\.parquet")
     configs: dict[str, Files] = {}
     for file in sorted(snapshot.files):
         if match := layout.fullmatch(file):
             configs.setdefault(match[1], {}).setdefault(match[2], []).append(file)
             if "/partial-" in file:
-                warnings.warn(f"{snapshot.repo}: {file} is only a part of the split {match[2]}")
+                warnings.warn(f"{snapshot.repo}: {clean(file)} is only a part of the split")
     config = choose(snapshot.repo, {key: {} for key in configs}, name)
     order = dict.fromkeys([*SPLIT_WORDS, *configs[config]])
     return config, {split: configs[config][split] for split in order if split in configs[config]}
@@ -231,34 +259,69 @@ def converted_files(snapshot: Snapshot, name: str | None) -> tuple[str, Files]:
 # ---------------------------------------------------------------------------------- before reading
 
 
-def check_parquet(
-    repo: str, paths: Mapping[str, list[Path]], features: Features | None
-) -> Features | None:
-    """Refuse what would not fit into memory; the card's features, where the files have none.
+def check_memory(repo: str, kind: str, paths: Sequence[Path]) -> None:
+    """Refuse what would not fit into memory: a small file can stand for any number of bytes."""
+    total, count = 0, parquet_bytes if kind == "parquet" else text_bytes
+    for path in paths:
+        total += count(path, trust.MEMORY)
+        if total > trust.MEMORY:
+            raise DataError(
+                f"{repo} is too large to be read into memory",
+                got=f"more than {trust.MEMORY / 1e9:,.0f} GB once unpacked",
+                do="name some of its files with data_files=",
+            )
 
-    A footer is cheap to read, and says how large each group of rows is once it is unpacked. A
-    number that repeats takes no space there but does in memory, so rows count too.
+
+@functools.cache
+def text_bytes(path: Path, limit: int) -> int:
+    """The length of a file once it is unpacked; counting ends above the limit."""
+    total = path.stat().st_size
+    if path.suffix == ".gz":
+        total = 0
+        # Where it is damaged, who reads it says so.
+        with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
+            while total <= limit and (block := file.read(trust.BLOCK)):
+                total += len(block)
+    return total
+
+
+@functools.cache
+def parquet_bytes(path: Path, limit: int) -> int:
+    """What a Parquet file takes in memory; counting ends above the limit.
+
+    The footer says how large it is unpacked, but not how often a value repeats: to know that it is
+    read, a few rows at a time. They are so few that, if each were as large as the largest group of
+    rows is by the footer, they would still take a quarter of the limit. No footer can hide how many
+    values there are, even if all are in one row: the reader does not go beyond that number.
+
+    Raises:
+        DataError: it is not readable.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
-    total, names, said = 0, [], False
-    for path in (path for split in paths.values() for path in split):
-        try:
-            with parquet.ParquetFile(path) as file:
-                footer, schema = file.metadata, file.schema_arrow
-        except (pa.ArrowException, OSError) as error:
-            what = f"{path.name} of {repo} is not a readable parquet file"
-            raise DataError(what, got=str(error)[:200]) from None
-        groups = (footer.row_group(i) for i in range(footer.num_row_groups))
-        unpacked = sum(group.total_byte_size for group in groups)
-        total += max(unpacked, footer.num_rows * len(schema) * 4)
-        names, said = schema.names, said or METADATA_KEY in (schema.metadata or {})
-    if total > trust.MEMORY:
-        raise DataError(
-            f"{repo} is too large to be read into memory",
-            got=f"{total / 1e9:,.1f} GB once unpacked",
-            expected=f"at most {trust.MEMORY / 1e9:,.0f} GB",
-            do="name some of its files with data_files=",
-        )
-    return features if features and not said and set(names) == set(features) else None
+    try:
+        with parquet.ParquetFile(path) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            sizes = [group.total_byte_size for group in groups]
+            values = sum(g.column(i).num_values for g in groups for i in range(g.num_columns))
+            if max(sum(sizes), values * 8) > limit:
+                return limit + 1
+            total, rows = 0, limit // 4 // max(*sizes, 1, 1)
+            for batch in file.iter_batches(min(max(rows, 1), COUNTED_ROWS)):
+                total += plain_types(pa.Table.from_batches([batch])).nbytes
+                if total > limit:
+                    break
+            return total
+    except (pa.ArrowException, OSError) as error:
+        what = f"{path} is not a readable parquet file"
+        raise DataError(what, got=clean(error)[:200]) from None
+
+
+def features_of_files(paths: Sequence[Path], features: Features) -> Features | None:
+    """The card's features, where the Parquet files do not say their own and have these columns."""
+    from pyarrow import parquet
+
+    schemas = [parquet.read_schema(path) for path in paths]
+    said = any(METADATA_KEY in (schema.metadata or {}) for schema in schemas)
+    return None if said or set(schemas[-1].names) != set(features) else features

@@ -4,7 +4,6 @@ README.md begins with YAML between two lines of dashes. `configs` in it names co
 their files; `dataset_info` has the features and the number of rows of each.
 """
 
-import json
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 from minift.data.features import Features
 from minift.errors import DataError, MiniftError
 from minift_hub import trust
-from minift_hub.download import Snapshot, fetch
+from minift_hub.download import Snapshot, clean, fetch
 
 CARD, LEGACY = "README.md", "dataset_infos.json"
 HEAD = re.compile(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", re.DOTALL)
@@ -33,6 +32,11 @@ class Description:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     infos: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def only(self) -> str:
+        """The configuration that is meant where there is but one, whatever it is called."""
+        return next(iter(self.infos)) if len(self.infos) == 1 else "default"
+
 
 def describe(snapshot: Snapshot) -> Description:
     """Read the card and the older file, as far as there are any."""
@@ -43,18 +47,11 @@ def describe(snapshot: Snapshot) -> Description:
     card = read_card(snapshot) if CARD in there else {}
     # A list of plain names, as older cards have it, says nothing of files.
     said = [one for one in listed(card.get("configs")) if isinstance(one, dict)]
-    configs = {str(one.get("config_name", "default")): one for one in said}
-    infos: dict[str, Any] = {}
-    if LEGACY in there:
-        try:
-            infos = json.loads((snapshot.folder / LEGACY).read_text(encoding="utf-8"))
-        except ValueError as error:
-            what = f"{LEGACY} of {snapshot.repo} is not JSON"
-            raise DataError(what, got=error, expected="an object") from None
+    configs = {clean(one.get("config_name", "default")): one for one in said}
     said = [one for one in listed(card.get("dataset_info")) if isinstance(one, dict)]
-    known = infos.items() if isinstance(infos, dict) else ()
-    infos = {name: one for name, one in known if isinstance(one, dict)}
-    infos |= {str(one.get("config_name", "default")): one for one in said}
+    known = trust.read_json(snapshot, LEGACY) if LEGACY in there else {}
+    infos = {clean(name): one for name, one in known.items() if isinstance(one, dict)}
+    infos |= {clean(one.get("config_name", "default")): one for one in said}
     return Description(card, configs, infos)
 
 
@@ -64,16 +61,26 @@ def listed(said: Any) -> list[Any]:
 
 
 def read_card(snapshot: Snapshot) -> dict[str, Any]:
-    """The YAML at the beginning of README.md, {} if there is none."""
+    """The YAML at the beginning of README.md, {} if there is none.
+
+    Aliases are refused: a few lines of them stand for more than fits into memory.
+    """
     import yaml  # which huggingface_hub needs, too
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError(f"the alias *{self.peek_event().anchor}")
+            return super().compose_node(parent, index)
 
     text = (snapshot.folder / CARD).read_text(encoding="utf-8", errors="replace")
     head = HEAD.match(text)
     try:
-        said = yaml.safe_load(head[1]) if head else {}
+        said = yaml.load(head[1], Loader) if head else {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        what = f"the head of {CARD} of {snapshot.repo} is not YAML"
-        raise DataError(what, got=str(error).replace("\n", " ")[:200]) from None
+        what = f"the head of {CARD} of {snapshot.repo} is not YAML, or not plain"
+        got = clean(str(error).replace("\n", " "))[:200]
+        raise DataError(what, got=got, expected="YAML without aliases or objects") from None
     return said if isinstance(said, dict) else {}
 
 
@@ -85,8 +92,8 @@ def features_of(description: Description, config: str) -> Features | None:
         return None
     try:
         return Features.from_dict(as_json(said) if isinstance(said, list) else said)
-    except (MiniftError, KeyError, TypeError, AttributeError, ValueError) as error:
-        warnings.warn(f"features in the card are ignored: {getattr(error, 'what', error)}")
+    except (MiniftError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as e:
+        warnings.warn(f"features in the card are ignored: {clean(getattr(e, 'what', e))}")
         return None
 
 

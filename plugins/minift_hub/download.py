@@ -24,6 +24,9 @@ from minift.errors import MiniftError, MissingFileError, PluginError
 MOST = {"model": 5_000_000_000, "dataset": 2_000_000_000}  # bytes that are downloaded unasked
 NOTHING = "no file has this name"
 TOKEN = re.compile(r"\b(hf|api_org)_\w+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Errors of the client's HTTP library, by name: which library that is has changed before.
+AWAY = {"OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError"}
 
 
 class HubError(MiniftError, ConnectionError):
@@ -48,6 +51,10 @@ class Snapshot:
     folder: Path
     files: dict[str, Entry]
 
+    def some_files(self) -> str:
+        """The first names, for a message."""
+        return clean(", ".join(sorted(self.files)[:12]))
+
 
 def look_up(repo: str, kind: str, revision: str | None) -> Snapshot:
     """The commit that a revision means now, and what is in it. One request if it is known, or two.
@@ -55,14 +62,19 @@ def look_up(repo: str, kind: str, revision: str | None) -> Snapshot:
     Raises:
         MissingFileError: there is no such repository or revision, or it is neither cached nor to be
             reached.
+        HubError: the cache's listing of the files is damaged.
     """
     folder = Path(snapshot_download(repo, kind, revision, [NOTHING], quiet=True))
     listing = folder.parent.parent / "trees" / f"{folder.name}.json"
     files = {}
     if listing.is_file():
-        for name, said in json.loads(listing.read_text(encoding="utf-8"))["files"].items():
-            size = int(said.get("lfs_size") or said["size"])
-            files[name] = Entry(size, said.get("lfs_sha256") or said["blob_id"])
+        try:
+            for name, said in json.loads(listing.read_text(encoding="utf-8"))["files"].items():
+                size = int(said.get("lfs_size") or said["size"])
+                files[name] = Entry(size, said.get("lfs_sha256") or said["blob_id"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            what = f"the list of the files of {repo} in the cache is damaged"
+            raise HubError(what, got=repr(error)[:200], do=f"delete {listing}") from None
     else:  # downloaded by an older client, which kept no listing
         found = [p for p in folder.rglob("*") if p.is_file()]
         files = {p.relative_to(folder).as_posix(): Entry(p.stat().st_size) for p in found}
@@ -82,7 +94,7 @@ def fetch(snapshot: Snapshot, names: list[str]) -> None:
     missing = [name for name in names if not (snapshot.folder / name).is_file()]
     if missing:
         size = sum(snapshot.files[name].size for name in missing)
-        count = f"{len(missing)} file{'s' if len(missing) > 1 else ''}, {size / 1e6:,.1f} MB"
+        count = f"{len(missing)} file{'s' if len(missing) > 1 else ''}, {in_units(size)}"
         if size > MOST[snapshot.kind]:
             raise HubError(
                 f"{snapshot.repo} is too large to be downloaded just by its name",
@@ -100,6 +112,10 @@ def fetch(snapshot: Snapshot, names: list[str]) -> None:
     trust.verify(snapshot, names)
 
 
+def in_units(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
+
+
 def snapshot_download(
     repo: str, kind: str, revision: str | None, patterns: list[str], quiet: bool
 ) -> str:
@@ -111,7 +127,7 @@ def snapshot_download(
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **{**settings, "disable": True})
 
-    with told(repo, kind, revision), without_warnings():
+    with told(f"{kind} {repo!r}" + (f" at {revision}" if revision else "")), without_warnings():
         return library.snapshot_download(
             repo,
             repo_type=kind,
@@ -164,28 +180,34 @@ def without_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told(repo: str, kind: str, revision: str | None = None) -> Iterator[None]:
-    """Errors of the library in three lines, without any token."""
+def told(what: str) -> Iterator[None]:
+    """Errors of the library in three lines, without any token; `what` was asked for."""
     try:
         yield
     except MiniftError:
         raise
     except Exception as error:  # somebody else's code, and several libraries below it
-        raise retold(error, repo, kind, revision) from None
+        raise retold(error, what) from None
 
 
 def scrub(text: object) -> str:
     """The first line of a text from elsewhere, without tokens."""
+    return clean(without_tokens(str(text).strip().partition("\n")[0]))[:300]
+
+
+def without_tokens(text: str) -> str:
     found = imported().get_token()
-    said = str(text).strip().partition("\n")[0]
-    said = said.replace(found, "hf_...") if found else said
-    return TOKEN.sub("hf_...", said)[:300]
+    return TOKEN.sub("hf_...", text.replace(found, "hf_...") if found else text)
 
 
-def retold(error: Exception, repo: str, kind: str, revision: str | None) -> MiniftError:
+def clean(text: object) -> str:
+    """A text of the Hub for a terminal: what would move its cursor or change its colours is "?"."""
+    return CONTROL.sub("?", str(text))
+
+
+def retold(error: Exception, here: str) -> MiniftError:
     """The error that a user should see instead of the library's."""
     errors, said = imported().errors, scrub(f"{type(error).__name__}: {error}")
-    here = f"{kind} {repo!r}" + (f" at {revision}" if revision else "")
     status = getattr(getattr(error, "response", None), "status_code", None)
     unknown = isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError)
     if unknown and not isinstance(error, errors.GatedRepoError):
@@ -194,14 +216,15 @@ def retold(error: Exception, repo: str, kind: str, revision: str | None) -> Mini
             what, got=said, do="check the name: `minift hub search TEXT`; then the token"
         )
     if status in (401, 403):
+        got = "the token was not accepted" if imported().get_token() else "nobody is logged in"
         return HubError(
             f"the Hub does not allow this with the {here}",
-            got="nobody is logged in" if status == 401 else "this account may not",
+            got=got if status == 401 else "this account may not",
             do="ask for access on its page, then `hf auth login`, or a token in HF_TOKEN",
         )
     if isinstance(error, errors.RevisionNotFoundError):
         what = f"there is no {here}, or no longer"
-        do = "leave revision= out, or pass the commit that a run.json recorded"
+        do = 'leave it out, or pass revision="..." with the commit that a run.json recorded'
         return MissingFileError(what, expected="a branch, a tag or a commit", do=do)
     if isinstance(error, errors.LocalEntryNotFoundError):
         return MissingFileError(
@@ -212,6 +235,9 @@ def retold(error: Exception, repo: str, kind: str, revision: str | None) -> Mini
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         what = f"there is no space left for the {here}"
         return HubError(what, got=said, do="make some, or move the cache with HF_HOME")
+    if AWAY & {kind.__name__ for kind in type(error).__mro__}:
+        do = "connect (is HF_HUB_OFFLINE set?)"
+        return HubError(f"the Hub cannot be reached for the {here}", got=said, do=do)
     what = f"the Hub and the {here} did not go together as they should"
     return HubError(what, got=said, do="try again; what is complete is not downloaded twice")
 

@@ -1,11 +1,9 @@
 """Which files of a repository a model, its tokenizer or its configuration needs, and no others."""
 
-import json
-
 from minift.errors import ArgumentError, ModelError
 from minift.plugins import FoundCheckpoint
 from minift_hub import trust
-from minift_hub.download import Snapshot, fetch, look_up
+from minift_hub.download import Snapshot, clean, fetch, look_up
 
 CONFIG = ("config.json",)
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -27,7 +25,7 @@ def find(repo: str, revision: str | None, wanted: str) -> FoundCheckpoint:
     if not {"config.json", "tokenizer.json"} & set(small):
         raise ModelError(
             f"{repo} is no model that minift can load",
-            got=", ".join(sorted(snapshot.files)[:12]) or "an empty repository",
+            got=snapshot.some_files() or "an empty repository",
             expected="config.json, model.safetensors and tokenizer.json",
         )
     for name in small:
@@ -35,6 +33,8 @@ def find(repo: str, revision: str | None, wanted: str) -> FoundCheckpoint:
         trust.check_size(snapshot, name, most)
     weights = weight_files(snapshot) if wanted == "model" else []
     fetch(snapshot, small + weights)
+    if "config.json" in small:
+        trust.read_json(snapshot, "config.json")
     return FoundCheckpoint(snapshot.folder, repo, snapshot.revision)
 
 
@@ -49,12 +49,10 @@ def weight_files(snapshot: Snapshot) -> list[str]:
     if INDEX in snapshot.files:
         trust.check_size(snapshot, INDEX)
         fetch(snapshot, [INDEX])
-        try:
-            said = json.loads((snapshot.folder / INDEX).read_text(encoding="utf-8"))
-            shards = sorted({str(name) for name in said["weight_map"].values()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"{INDEX} of {snapshot.repo} is no index of weights"
-            raise ModelError(what, got=error, expected='{"weight_map": {name: file}}') from None
+        said = trust.read_json(snapshot, INDEX).get("weight_map")
+        if not isinstance(said, dict):
+            raise ModelError(f"{INDEX} of {snapshot.repo} has no weight_map of names to files")
+        shards = sorted(set(map(str, said.values())))
         for name in shards:
             if "/" in name or not name.endswith(".safetensors") or name not in snapshot.files:
                 raise ModelError(
@@ -66,7 +64,7 @@ def weight_files(snapshot: Snapshot) -> list[str]:
     pickles = sorted(name for name in snapshot.files if name.endswith(PICKLES))
     raise ModelError(
         f"{snapshot.repo} has no weights as safetensors",
-        got=f"{', '.join(pickles[:6])}, which can run any code when opened"
+        got=f"{clean(', '.join(pickles[:6]))}, which can run any code when opened"
         if pickles
         else "no weights",
         expected="model.safetensors, or shards with an index",

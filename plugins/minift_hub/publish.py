@@ -30,7 +30,7 @@ def publish(folder: Path | str, repo: str, message: str | None, private: bool) -
             expected="the folder of a finished run, or of save_pretrained",
         )
     api = imported().HfApi(endpoint=endpoint())
-    with told(repo, "model"):
+    with told(f"model {repo!r}"):
         made = api.create_repo(repo, private=private or None, exist_ok=True)
         whole = made.repo_id  # with the namespace of the account, if none was given
         card = card_of(folder, whole)

@@ -6,11 +6,13 @@ is a link to a blob that is called by its hash, and the listing of the commit ha
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from minift.errors import DataError, MiniftError, ModelError
 from minift_hub.download import Snapshot
@@ -49,6 +51,23 @@ def check_size(snapshot: Snapshot, name: str, most: int = SMALL) -> None:
             got=f"{size:,} bytes",
             expected=f"at most {most:,}",
         )
+
+
+def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """A small JSON file that has been fetched.
+
+    Raises:
+        ModelError, DataError: it is no object, or is nested so deeply that it cannot be read.
+    """
+    try:
+        said = json.loads((snapshot.folder / name).read_text(encoding="utf-8"))
+        got: object = f"a {type(said).__name__}"
+    except (ValueError, RecursionError) as error:
+        said, got = None, error
+    if not isinstance(said, dict):
+        what = f"{name} of {snapshot.repo} is not a JSON object"
+        raise error_of(snapshot)(what, got=got, expected='{"name": value, ...}')
+    return said
 
 
 def verify(snapshot: Snapshot, names: list[str]) -> None:
