@@ -102,9 +102,8 @@ def fetch(snapshot: Snapshot, names: list[str]) -> None:
                 expected=f"at most {MOST[snapshot.kind] / 1e6:,.0f} MB",
                 do=f"download it (`hf download {snapshot.repo}`), and pass the path of the folder",
             )
-        if size > trust.SMALL or snapshot.kind == "model":
-            said = f"{snapshot.repo} at {snapshot.revision[:12]}: downloading {count}"
-            print(said, file=sys.stderr)
+        said = f"{snapshot.repo} at {snapshot.revision[:12]}: downloading {count}"
+        print(said, file=sys.stderr)
         patterns = [glob.escape(name) for name in missing]
         quiet = size <= trust.SMALL
         with trust.hashing(snapshot, missing):
