@@ -52,6 +52,14 @@ def hub(tmp_path, monkeypatch):
     server.close()
 
 
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    """{name: {revision: folder}}: small data sets in the schemas of the real ones."""
+    from hub_repositories import write_repositories
+
+    return write_repositories(tmp_path_factory.mktemp("repositories"))
+
+
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
     """The number of calls of `tiny.count`, in whatever process.

@@ -305,14 +305,22 @@ class Handler(BaseHTTPRequestHandler):
             if k == kind and text.lower() in name.lower() and not repo.private
         ]
 
-    def describe(self, kind: str, repo_id: str, revision: str, tree: bool, query: Any) -> None:
+    def look_up(self, kind: str, repo_id: str, revision: str) -> tuple[Any, str]:
+        """A repository and what a revision of it is; (None, "") once the request was refused."""
         repo = self.repo(kind, repo_id)
         if repo is None:
-            return
+            return None, ""
         sha = repo.refs.get(revision, revision)
         if sha not in repo.commits:
             self.refuse(404, "RevisionNotFound")
-        elif not tree:
+            return None, ""
+        return repo, sha
+
+    def describe(self, kind: str, repo_id: str, revision: str, tree: bool, query: Any) -> None:
+        repo, sha = self.look_up(kind, repo_id, revision)
+        if repo is None:
+            return
+        if not tree:
             said = {"id": unquote(repo_id), "sha": sha, "private": repo.private, "tags": repo.tags}
             said |= {"downloads": repo.downloads, "gated": False}
             names = [{"rfilename": name} for name in repo.commits[sha]]
@@ -328,12 +336,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_json(page, headers)
 
     def resolve(self, kind: str, repo_id: str, revision: str, path: str) -> None:
-        repo = self.repo(kind, repo_id)
+        repo, sha = self.look_up(kind, repo_id, revision)
         if repo is None:
-            return
-        sha = repo.refs.get(revision, revision)
-        if sha not in repo.commits:
-            self.refuse(404, "RevisionNotFound")
             return
         content = repo.commits[sha].get(unquote(path))
         if content is None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
-from hub_repositories import write_model, write_repositories
+from hub_repositories import write_model
 from minift_demo.headlines import weights_folder
 from minift_hub import datasets, download, models, names, trust
 
@@ -55,11 +55,6 @@ DatasetDict({
         num_rows: 16
     })
 })"""
-
-
-@pytest.fixture(scope="module")
-def repositories(tmp_path_factory):
-    return write_repositories(tmp_path_factory.mktemp("repositories"))
 
 
 @pytest.fixture(scope="module")

@@ -145,6 +145,7 @@ def test_no_token_is_recorded(run):
     said = (run.run.folder / "run.json").read_text()
     assert "hf_good" not in said and "TOKEN" in json.loads(said)["command"]
     assert without_token("--token=hf_" + "a1B2" * 8) == "--token=TOKEN"
+    assert without_token("api_org_" + "a1B2" * 8) == "TOKEN"
     assert without_token("hf_models/bert") == "hf_models/bert"
 
 

@@ -4,7 +4,7 @@ import json
 
 import huggingface_hub.constants
 import pytest
-from hub_repositories import write_model, write_repositories
+from hub_repositories import write_model
 from minift_glue.tasks import TASKS
 
 from minift import cli
@@ -13,11 +13,6 @@ QUICK = ["--max-steps", "2", "--per-device-train-batch-size", "8", "--save-strat
 QUICK += ["--disable-tqdm", "true", "--device", "cpu", "--max-length", "32", "--precision", "fp32"]
 OWNERS = {"glue": "nyu-mll", "super_glue": "aps", "emotion": "dair-ai", "imdb": "stanfordnlp"}
 OWNERS |= {"ar_sarcasm": "iabufarha", "rotten_tomatoes": "cornell-movie-review-data"}
-
-
-@pytest.fixture(scope="module")
-def repositories(tmp_path_factory):
-    return write_repositories(tmp_path_factory.mktemp("repositories"))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from hub_repositories import (
     TOMATOES,
     in_metadata,
     write_model,
-    write_repositories,
 )
 from minift_commands.inputs import Inputs
 from minift_glue import pairs
@@ -75,11 +74,6 @@ class SmallHub:
         if name is not None:
             files = {split: sorted(folder.glob(f"{name}/{split}-*")) for split in config.splits}
         return Found(files, features=Features.from_dict(said), source=repository)
-
-
-@pytest.fixture(scope="module")
-def repositories(tmp_path_factory):
-    return write_repositories(tmp_path_factory.mktemp("repositories"))
 
 
 @pytest.fixture(scope="module")

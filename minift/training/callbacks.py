@@ -45,12 +45,14 @@ class EarlyStoppingCallback:
 def best_metric_of(args: Any) -> tuple[str, bool]:
     """The name of the metric that decides which model is best, and whether more is better.
 
-    The arguments may say it; else a metric that gives a number of this name does; else the name.
+    The arguments may say it; else `more_is_better` does.
     """
     key = (args.metric_for_best_model or "loss").removeprefix("eval_")
     greater = args.greater_is_better
-    if greater is None and key != "loss":
-        greater = higher_is_better(key)
-    if greater is None:
-        greater = not set(key.split("_")) & LESS_IS_BETTER
-    return f"eval_{key}", greater
+    return f"eval_{key}", more_is_better(key) if greater is None else greater
+
+
+def more_is_better(key: str) -> bool:
+    """Whether more is better of a number with this name: as its metric says, else by its words."""
+    said = None if key == "loss" else higher_is_better(key)
+    return not set(key.split("_")) & LESS_IS_BETTER if said is None else said

@@ -176,8 +176,8 @@ def scores_of(run: Run, result: EvalLoopOutput, prefix: str) -> dict[str, Any]:
     times = ("runtime", "samples_per_second", "steps_per_second")
     said: dict[str, Any] = {"step": run.state.global_step, "rows": result.num_samples}
     said["values"] = {k: plain(v) for k, v in values.items() if k not in times}
-    named = isinstance(run.compute_metrics, NamedMetrics) and result.label_ids is not None
-    if named and run.writes:  # only run.json has them
+    recorded = run.writes and run.started  # a bootstrap takes its time, and only run.json has them
+    if recorded and isinstance(run.compute_metrics, NamedMetrics) and result.label_ids is not None:
         rows = EvalPrediction(result.predictions, result.label_ids, run.eval_dataset)
-        said["intervals"] = run.compute_metrics.intervals(rows)  # type: ignore[union-attr]
+        said["intervals"] = run.compute_metrics.intervals(rows)
     return said

@@ -257,7 +257,7 @@ def without_token(word: str) -> str:
     """A word of the command line, but for the Hub's tokens: others read run.json."""
     own = os.environ.get("HF_TOKEN")
     word = word.replace(own, "TOKEN") if own else word
-    return re.sub(r"\bhf_[A-Za-z0-9]{30,}", "TOKEN", word)
+    return re.sub(r"\b(hf|api_org)_[A-Za-z0-9]{30,}", "TOKEN", word)
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from types import SimpleNamespace
 from typing import Any
 
 from minift.errors import DataError
@@ -86,7 +85,7 @@ def compared(name: str, first: Any, second: Any) -> dict[str, dict[str, Any]]:
     import numpy as np
 
     from minift import evaluate
-    from minift.training.callbacks import best_metric_of
+    from minift.training.callbacks import more_is_better
 
     metric = evaluate.find_metric(name)
     (n, measure), (_, other) = (evaluate.drawable(metric, p, r, {}) for p, r in (first, second))
@@ -104,8 +103,7 @@ def compared(name: str, first: Any, second: Any) -> dict[str, dict[str, Any]]:
         if score and score.share and metric.parts is None:
             p = mcnemar(*(np.equal(p, r) for p, r in (first, second)))
         told = low > 0 or high < 0 if p is None else p < 1 - LEVEL
-        said = SimpleNamespace(metric_for_best_model=key, greater_is_better=None)
-        better = (gain[key] > 0) == best_metric_of(said)[1]
+        better = (gain[key] > 0) == more_is_better(key)
         found[key] = {
             "a": a[key], "a_interval": of_a[key], "b": b[key], "b_interval": of_b[key],
             "difference": gain[key], "difference_interval": (low, high), "p": p,
