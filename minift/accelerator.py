@@ -258,11 +258,13 @@ class Accelerator:
             self._device.seed(rng.derive(self._seed, "dropout", masks))
 
     def _with_packing(self, batch: Any) -> Any:
-        """On a device that would have to be waited for, models are told where the tokens are."""
+        """Models are told where the tokens are, unless they may as well look themselves."""
         models = [given for given, _ in self._prepared if isinstance(given, nn.Module)]
         takes = all("packing" in inspect.signature(model.forward).parameters for model in models)
-        if models and takes and self.device.type != "cpu" and "attention_mask" in batch:
-            batch = {**batch, "packing": Packing.of(batch["attention_mask"])}
+        told = self.device.type != "cpu" or self._precision != "fp32"
+        if models and takes and told and "attention_mask" in batch:
+            packing = Packing.of(batch["attention_mask"], self.device, self._precision)
+            batch = {**batch, "packing": packing}
         return batch
 
     # -- several processes ------------------------------------------------------------------------

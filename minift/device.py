@@ -13,7 +13,7 @@ value. Evaluation takes each batch's logits to the host.
 import contextlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -192,17 +192,18 @@ class Device:
         """
         masks = getattr(optimizer, "_step_supports_amp_scaling", False)
         if self.scaler is not None:
-            scale = self.scaler.get_scale()
+            before = self.scaler.get_scale()
             if halted is None or not halted.item():
                 self.scaler.step(optimizer)
             self.scaler.update()
-            if self.scaler.get_scale() < SMALLEST_SCALE:
+            after = self.scaler.get_scale()
+            if after < SMALLEST_SCALE:
                 raise TrainingError(
                     "the gradients overflow in fp16, however small the losses are made",
-                    got=f"{self.scaler.get_scale():g} times the loss",
+                    got=f"{after:g} times the loss",
                     do="compute in bf16 or fp32, or lower the learning rate",
                 )
-            return self.scaler.get_scale() >= scale
+            return after >= before
         if masks and halted is not None:
             optimizer.found_inf = halted  # type: ignore[attr-defined]
         if masks or halted is None or not halted.item():
@@ -336,11 +337,3 @@ def choose_precision(wanted: str, device: Device) -> tuple[str, str]:
     if slow is None:
         return "bf16", f"auto: {device.kind} computes bf16 natively"
     return "fp32", f"auto: {slow}"
-
-
-def describe(devices: Sequence[tuple[str, type[Device]]]) -> list[dict[str, Any]]:
-    """What `minift plugins` prints of each device."""
-    return [
-        {"name": name, "priority": device.priority, "unavailable": device.unavailable()}
-        for name, device in devices
-    ]

@@ -4,6 +4,7 @@ The reference is `padded`: the same model computed on the whole (B, T) block, as
 looking for padding would cost a wait. It is itself held to transformers by test_golden.py.
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -248,6 +249,27 @@ def test_the_shortened_last_layer_equals_the_whole_one(kind, layers):
     torch.testing.assert_close(short, whole, rtol=0, atol=TOLERANCE)
     for name, grad in short_grads.items():
         torch.testing.assert_close(grad, whole_grads[name], rtol=1e-5, atol=3e-6, msg=name)
+
+
+@pytest.mark.parametrize("first_only", [True, False])
+def test_rows_that_only_fill_up_change_nothing(first_only):
+    """They round the products' sizes up, in halves on a processor; here in fp32, to compare."""
+    ids, mask = ids_of((4, 12)), mask_of("right")
+    base = make(BertModel)
+
+    def compute(fill):
+        base.zero_grad()
+        packing = dataclasses.replace(Packing.of(mask), fill=fill)
+        x, _ = base.encode(ids, mask, None, packing, first_only)
+        x.square().sum().backward()
+        used = {n: p.grad.clone() for n, p in base.named_parameters() if p.grad is not None}
+        return x.detach(), used
+
+    (plain, plain_grads), (filled, filled_grads) = compute(0), compute(5)
+    torch.testing.assert_close(filled, plain, rtol=0, atol=TOLERANCE)
+    assert list(filled_grads) == list(plain_grads)
+    for name, grad in plain_grads.items():
+        torch.testing.assert_close(filled_grads[name], grad, rtol=1e-5, atol=3e-6, msg=name)
 
 
 def test_the_base_model_gives_all_hidden_states(padded):

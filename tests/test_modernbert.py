@@ -1,5 +1,6 @@
 """What ModernBERT alone has: windows, turned positions, two spellings of its config, its head."""
 
+import dataclasses
 import json
 import math
 
@@ -210,23 +211,28 @@ def test_each_kind_of_layer_has_its_own_angles(kind):
 @pytest.mark.parametrize("types", [[GLOBAL, GLOBAL, LOCAL], [LOCAL, LOCAL, GLOBAL]])
 @pytest.mark.parametrize("kind", ["right", "holes"])
 def test_the_shortened_last_layer_equals_the_whole_one(types, kind):
-    """Whichever kind the last one is; hidden states of first positions and all gradients."""
+    """Whichever kind the last one is; hidden states of first positions and all gradients.
+
+    So do layers in which rows of zeros fill up.
+    """
     model = modernbert(layer_types=types).double()
     mask = (torch.arange(12) < torch.tensor([[12], [1], [5]])).long()
     if kind == "holes":
         mask[0, 1::3] = 0
 
-    def compute(first_only):
+    def compute(first_only, fill=0):
         model.zero_grad()
-        x, packing = model.encode(ids_of((3, 12)), mask, None, None, first_only)
+        packing = dataclasses.replace(Packing.of(mask), fill=fill)
+        x, _ = model.encode(ids_of((3, 12)), mask, None, packing, first_only)
         first = x if first_only else x[packing.first][packing.back]
         first.square().sum().backward()
         return first.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
 
-    (short, short_grads), (whole, whole_grads) = compute(True), compute(False)
-    torch.testing.assert_close(short, whole, rtol=0, atol=1e-10)
-    for name, grad in short_grads.items():
-        torch.testing.assert_close(grad, whole_grads[name], rtol=1e-6, atol=1e-6, msg=name)
+    whole, whole_grads = compute(False)
+    for other in (compute(True), compute(True, fill=3), compute(False, fill=3)):
+        torch.testing.assert_close(other[0], whole, rtol=0, atol=1e-10)
+        for name, grad in other[1].items():
+            torch.testing.assert_close(grad, whole_grads[name], rtol=1e-6, atol=1e-6, msg=name)
 
 
 # -------------------------------------------------------------------------------------- the head

@@ -1,5 +1,6 @@
 """The arithmetic of leaving padding out: every real token once, nothing else, and the best cut."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minift.models import packing
-from minift.models.packing import Packing, TakeRows, cut
+from minift.models.packing import Packing, TakeRows, cut, missing
+
+CPU = torch.device("cpu")
 
 # (B, T) masks of 0 and 1, with rows of nothing, holes and padding on either side.
 masks = st.tuples(st.integers(1, 6), st.integers(1, 9)).flatmap(
@@ -126,7 +129,7 @@ def test_spread_puts_each_head_of_each_token_where_its_block_says(mask):
     for block, parts in zip(made.blocks, made.spread(packed, k, N), strict=True):
         b, t = block.token.shape
         want = packed[block.token].view(b, t, k, N, D).permute(2, 0, 3, 1, 4)  # (k, b, N, t, D)
-        assert torch.equal(parts, want)
+        assert torch.equal(torch.stack(parts), want)
 
 
 @given(masks)
@@ -160,6 +163,7 @@ def test_spread_gives_each_token_the_gradient_of_its_own_place(mask):
     generator = torch.Generator().manual_seed(2)
     packed = torch.randn(len(made.index), k * N * D, generator=generator, requires_grad=True)
     spread = made.spread(packed, k, N)
+    spread = [torch.stack(parts) for parts in spread]
     weights = [torch.randn(part.shape, generator=generator) for part in spread]
     sum((part * weight).sum() for part, weight in zip(spread, weights, strict=True)).backward()
     want = torch.zeros(len(packed), k, N, D)
@@ -168,6 +172,50 @@ def test_spread_gives_each_token_the_gradient_of_its_own_place(mask):
         cells = weight.permute(1, 3, 0, 2, 4).reshape(b * t, k, N, D)  # of (k, b, N, t, D)
         want[block.token.flatten()[block.place]] = cells[block.place]
     assert torch.equal(packed.grad.view(want.shape), want)
+
+
+@given(masks, st.integers(1, 3))
+@thorough
+def test_rows_that_fill_up_take_no_part(mask, fill):
+    """Whatever they are: blocks have nothing of them, and no gradient comes to them."""
+    made, k, N, D = Packing.of(mask), 2, 2, 1
+    more = dataclasses.replace(made, fill=fill, kept={})
+    generator = torch.Generator().manual_seed(3)
+    packed = torch.randn(len(made.index) + fill, k * N * D, generator=generator, requires_grad=True)
+    packed.data[-fill:] = float("nan")
+    blocks = more.spread(packed, k, N)
+    for parts, want in zip(blocks, made.spread(packed[:-fill], k, N), strict=True):
+        assert all(map(torch.equal, parts, want))
+    collected = more.collect([v for _, v in blocks])
+    assert collected.shape == (len(packed), N * D) and collected.isfinite().all()
+    assert torch.equal(collected[:-fill], made.collect([v for _, v in blocks]))
+    collected.backward(torch.randn(collected.shape, generator=generator))
+    assert not packed.grad[-fill:].any() and not packed.grad[:, : N * D].any()
+    states = made.pack(mask).double()
+    assert torch.equal(more.filled(states), torch.cat([states, torch.zeros(fill)]))
+
+
+def test_halves_on_a_processor_are_rounded_up_to_few_sizes():
+    sizes = {P + missing(P) for P in range(1, 4097)}
+    assert all(0 <= missing(P) <= P / 16 for P in range(1, 4097))
+    for octave in range(4, 12):
+        assert len([n for n in sizes if 2**octave <= n < 2 ** (octave + 1)]) == 16
+    mask = torch.ones(7, 101)  # P is 707
+    assert (
+        Packing.of(mask, precision="bf16").fill
+        == Packing.of(mask, CPU, "fp16").fill
+        == 704 + 32 - 707
+    )
+    assert Packing.of(mask).fill == Packing.of(mask, CPU, "fp32").fill == 0
+
+
+def test_an_accelerator_gets_one_block_and_no_filling():
+    mask = torch.tensor([[1] * 500, *[[1] * 10 + [0] * 490] * 9])
+    for precision in ("fp32", "bf16"):
+        made = Packing.of(mask, torch.device("meta"), precision)
+        assert len(made.blocks) == 1 and made.fill == 0 and len(made.index) == 590
+        assert made.to("meta").blocks[0].token.shape == (10, 500)
+    assert len(Packing.of(mask).blocks) == len(Packing.of(mask, CPU).blocks) == 2
 
 
 def test_take_rows_equals_indexing_to_the_second_digit_of_a_finite_difference():

@@ -152,7 +152,7 @@ def attention(
             return attention(states.float(), packing, N, p, few, biases).to(states.dtype)
     biases = packing.biases() if biases is None else biases
     spread = packing.spread(states, 3 if first is None else 2, N)
-    queries = [None] * len(spread) if first is None else first.split([s.shape[1] for s in spread])
+    queries = [None] * len(spread) if first is None else first.split([len(s[0]) for s in spread])
     contexts = []
     for block, bias, few in zip(spread, biases, queries, strict=True):
         k, v = block[-2], block[-1]  # (b, N, t, D)
@@ -277,10 +277,11 @@ class EncoderModel(PretrainedModel):
             packing = Packing.of(attention_mask)
         positions = self.positions(input_ids)  # (B, T)
         x = self.embeddings(input_ids, positions, token_type_ids, packing)  # (P, E)
+        x = packing.filled(x)  # from here on, within the layers, P means P + fill
         if "embeddings_project" in self._modules:
             x = self.embeddings_project(x)  # (P, H)
         x = self.get_submodule(self.stack)(x, packing, first_only)
-        return (x[packing.back] if first_only else x), packing
+        return (x[packing.back] if first_only else x[: len(packing.index)]), packing
 
     def positions(self, input_ids: Tensor) -> Tensor:
         """(B, T) rows of the table of positions."""

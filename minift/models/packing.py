@@ -62,6 +62,7 @@ class Packing:
         first: (B,) where each row's first position is among the P tokens, longest row first.
         back: (B,) the way from that order of rows to the batch's own.
         blocks: the rows as attention sees them.
+        fill: how many rows of zeros stand behind the P while layers compute; see `filled`.
     """
 
     shape: tuple[int, int]
@@ -69,15 +70,24 @@ class Packing:
     first: Tensor
     back: Tensor
     blocks: list[Block]
+    fill: int = 0
     kept: dict[Any, Any] = field(default_factory=dict)  # what all layers share
 
     @classmethod
-    def of(cls, attention_mask: Tensor) -> "Packing":
+    def of(
+        cls, attention_mask: Tensor, device: torch.device | None = None, precision: str = "fp32"
+    ) -> "Packing":
         """From a mask (B, T): not 0 for a token, wherever in the row that is.
 
-        On a device that would have to be waited for, the batch stays as it is. A row's first
-        position is always among the P: a classifier reads it, even where it is padding (as it is
-        with padding on the left).
+        If the mask lies where it would have to be waited for, the batch stays as it is. A row's
+        first position is always among the P: a classifier reads it, even where it is padding (as
+        it is with padding on the left).
+
+        Args:
+            attention_mask: in host memory, as a collator makes it.
+            device: what will compute with it, if not what the mask lies on. An accelerator gets
+                one block: what takes it time is to be told of one more operation, not to do it.
+            precision: of the products. In halves a CPU has the P rounded up by `filled`.
         """
         if not attention_mask.is_cpu:
             return cls.whole(attention_mask)
@@ -93,7 +103,8 @@ class Packing:
         index = order[row] * T + column
         seen = mask.ravel()[index]
         blocks = []
-        for i, j in cut(lengths):
+        on_cpu = device is None or device.type == "cpu"
+        for i, j in cut(lengths) if on_cpu else [(0, B)]:
             there = np.arange(lengths[i]) < lengths[i:j, None]  # (b, t)
             token = starts[i:j, None] + np.where(there, np.arange(lengths[i]), 0)
             real = there & seen[token]
@@ -101,7 +112,8 @@ class Packing:
             blocks.append(
                 Block(host(token), None if real.all() else host(real), *map(host, places))
             )
-        return cls((B, T), host(index), host(starts), host(np.argsort(order)), blocks)
+        fill = missing(len(index)) if on_cpu and precision != "fp32" else 0
+        return cls((B, T), host(index), host(starts), host(np.argsort(order)), blocks, fill)
 
     @classmethod
     def whole(cls, attention_mask: Tensor) -> "Packing":
@@ -122,13 +134,23 @@ class Packing:
 
         blocks = [Block(*map(moved, vars(block).values())) for block in self.blocks]
         first, back = moved(self.first), moved(self.back)
-        return Packing(self.shape, moved(self.index), first, back, blocks)
+        return Packing(self.shape, moved(self.index), first, back, blocks, self.fill)
 
     # -- between the batch and the P tokens -------------------------------------------------------
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, T) to (P,)"""
         return padded.flatten()[self.index]
+
+    def filled(self, packed: Tensor) -> Tensor:
+        """(P, H) to (P + fill, H), with rows of zeros that attention never looks at.
+
+        oneDNN, which multiplies halves on a CPU, compiles a kernel for each number of rows that it
+        meets: some 50 ms a batch that has a P of its own, a sixth of MiniLM's step. Rounded up
+        there are only 16 of them between one power of two and the next.
+        """
+        zeros = packed.new_zeros(self.fill, *packed.shape[1:])
+        return torch.cat([packed, zeros]) if self.fill else packed
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(P, H) to (B, T, H), with zeros where nothing was computed."""
@@ -138,34 +160,38 @@ class Packing:
 
     # -- between the P tokens and attention -------------------------------------------------------
 
-    def spread(self, packed: Tensor, k: int, N: int) -> list[Tensor]:
-        """(P, k * N * D), as queries, keys and values side by side, to (k, b, N, t, D) a block.
+    def spread(self, packed: Tensor, k: int, N: int) -> list[tuple[Tensor, ...]]:
+        """(P + fill, k * N * D), queries, keys, values side by side, to k of (b, N, t, D) a block.
 
-        One gather does what padding, reshaping and transposing would do in three passes.
+        One gather does what padding, reshaping and transposing would do in three passes, and one
+        concatenation brings all gradients back.
         """
         D = packed.shape[1] // (k * N)
-        into, out, _ = self.routes(k, N)
-        flat = TakeRows.apply(packed.reshape(-1, D), into, out, None)
-        shapes = [(k, len(block.token), N, block.token.shape[1], D) for block in self.blocks]
-        parts = flat.split([math.prod(shape[:-1]) for shape in shapes])
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        into, out, _, fill = self.routes(k, N)
+        flat = TakeRows.apply(packed.reshape(-1, D), into, out, fill)
+        shapes = [(len(block.token), N, block.token.shape[1], D) for block in self.blocks]
+        parts = iter(flat.split([math.prod(shape[:-1]) for shape in shapes for _ in range(k)]))
+        return [tuple(next(parts).view(shape) for _ in range(k)) for shape in shapes]
 
     def collect(self, blocks: Sequence[Tensor]) -> Tensor:
-        """(b, N, t, D) a block to (P, N * D), the way back."""
+        """(b, N, t, D) a block to (P + fill, N * D), the way back; anything in the rows to fill."""
         N, D = blocks[0].shape[1], blocks[0].shape[3]
-        into, out, blank = self.routes(1, N)
+        into, out, blank, _ = self.routes(1, N)
         flat = torch.cat([block.reshape(-1, D) for block in blocks])
         return TakeRows.apply(flat, out, into, blank).view(-1, N * D)
 
-    def routes(self, k: int, N: int) -> tuple[Tensor, Tensor, Tensor]:
+    def routes(self, k: int, N: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Row numbers, rows being the D numbers of one head of one token.
 
         Returns:
-            for each row of the blocks (k, b, N, t) which row of (P, k, N) it is; for each of the
-            latter where it went; and the rows of the blocks that are padding.
+            for each row of the blocks (k, b, N, t) which row of (P + fill, k, N) it is; for each
+            of the latter where it went; the rows of the blocks that are padding; and the rows of
+            (P + fill, k, N) that went nowhere.
         """
         if (k, N) not in self.kept:
-            self.kept[k, N] = make_routes(self.blocks, k, N)
+            into, out, blank = make_routes(self.blocks, k, N)
+            fill = torch.arange(self.fill * k * N, device=out.device) + len(out)
+            self.kept[k, N] = into, torch.cat([out, torch.zeros_like(fill)]), blank, fill
         return self.kept[k, N]
 
     def biases(self) -> list[Tensor | None]:
@@ -208,7 +234,7 @@ class TakeRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, blank: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, index: Tensor, back: Tensor, blank: Tensor) -> Tensor:
         """
         Args:
             x: (rows, D).
@@ -222,10 +248,12 @@ class TakeRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         back, blank = ctx.saved_tensors
-        grad = grads[0].index_select(0, back)
-        if blank is not None:
-            grad.index_fill_(0, blank, 0.0)
-        return grad, None, None, None
+        return grads[0].index_select(0, back).index_fill_(0, blank, 0.0), None, None, None
+
+
+def missing(P: int) -> int:
+    """How many rows P lacks to one of the 16 sizes between two powers of two."""
+    return -P % max(1, 2 ** (P.bit_length() - 5))
 
 
 def cut(lengths: np.ndarray) -> list[tuple[int, int]]:

@@ -165,7 +165,8 @@ class Run:
     def with_packing(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with its `Packing`, for a model that takes one."""
         if "packing" in (self.takes or ()) and "attention_mask" in batch:
-            batch["packing"] = Packing.of(batch["attention_mask"])
+            where = self.device.torch_device
+            batch["packing"] = Packing.of(batch["attention_mask"], where, self.precision)
         return batch
 
     def forward(self, batch: dict[str, Any]) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from minift import plugins, processes
-from minift.device import choose_device, choose_precision, describe
+from minift.device import choose_device, choose_precision
 from minift.errors import DeviceError
+from minift_commands.plugins import describe
 
 MEMINFO = Path("/proc/meminfo")
 

@@ -2,10 +2,10 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Any
 
-from minift import hookspecs, plugins
-from minift.device import describe
+from minift import Device, hookspecs, plugins
 
 
 class Plugins:
@@ -52,6 +52,14 @@ class Plugins:
             for device in entry["devices"]:
                 print(f"  device {device['name']}: {device['unavailable'] or 'available'}")
         return 0
+
+
+def describe(devices: Sequence[tuple[str, type[Device]]]) -> list[dict[str, Any]]:
+    """What is printed of each device."""
+    return [
+        {"name": name, "priority": device.priority, "unavailable": device.unavailable()}
+        for name, device in devices
+    ]
 
 
 def loop_outline(manager: plugins.Manager) -> str:

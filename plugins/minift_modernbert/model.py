@@ -294,18 +294,18 @@ class ModernBertModel(PretrainedModel):
         attention_mask = check_inputs(config, input_ids, attention_mask, None, packing)
         if packing is None:
             packing = Packing.of(attention_mask)
-        positions = packing.index % packing.shape[1]  # (P,)
+        positions = packing.filled(packing.index % packing.shape[1])  # (P,), below P + fill
         D = config.hidden_size // config.num_attention_heads
         ropes = config.rope_parameters
         turns = {kind: angles(positions, ropes[kind]["rope_theta"], D) for kind in (LOCAL, GLOBAL)}
         local = window_biases(packing, positions, config.local_attention // 2)
         biases = {LOCAL: local, GLOBAL: packing.biases()}
-        x = self.embeddings(input_ids, packing)  # (P, H)
+        x = packing.filled(self.embeddings(input_ids, packing))  # (P, H)
         for i, (layer, kind) in enumerate(zip(self.layers, config.layer_types, strict=True)):
             last = first_only and i == len(self.layers) - 1
             x = layer(x, packing, turns[kind], biases[kind], last)
         x = self.final_norm(x)
-        return (x[packing.back] if first_only else x), packing
+        return (x[packing.back] if first_only else x[: len(packing.index)]), packing
 
 
 # --------------------------------------------------------------------------------- the classifier
