@@ -165,7 +165,9 @@ class Device:
             processes.add_up(grads)
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
-        norm = torch.nn.utils.get_total_norm(grads)
+        # In host memory row by row: torch sums millions of fp32 squares one after another there.
+        rows = [torch.linalg.vector_norm(g, dim=-1) if g.is_cpu else g for g in grads]
+        norm = torch.nn.utils.get_total_norm(rows)
         divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device)
         divisor = torch.where(divisor > 0, divisor, 1.0)  # no items, no gradient: nothing to divide
         norm = norm / divisor

@@ -156,3 +156,14 @@ def test_ctrl_c_in_a_backward_pass_waits_for_its_end():
     command = [sys.executable, "-c", INTERRUPTED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (130, "[2.0, 2.0, 2.0, 2.0]\n"), done.stderr
+
+
+def test_the_norm_of_millions_of_gradients_keeps_its_digits():
+    """torch's own, of as many numbers in one tensor, is wrong in the fourth digit."""
+    parameters = [torch.nn.Parameter(torch.empty(shape)) for shape in [(8000, 384), (384,), ()]]
+    generator = torch.Generator().manual_seed(0)
+    for p in parameters:
+        p.grad = torch.randn(p.shape, generator=generator)
+    want = torch.cat([p.grad.double().flatten() for p in parameters]).norm()
+    norm = CpuDevice().clip_grad_norm(torch.optim.SGD(parameters), 0.0)
+    assert norm.item() == pytest.approx(want.item(), rel=3e-7)

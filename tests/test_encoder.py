@@ -363,6 +363,29 @@ def test_the_gradient_of_dropout_is_its_mask(shape):
     assert set(x.grad.flatten().tolist()) <= {0.0, 2.0}
 
 
+def test_dropout_of_halves_is_scaled_in_fp32():
+    """With autocast it stays fp32, as the sum that follows would make it; without, it is halves."""
+    x = torch.randn(50, 7).bfloat16().requires_grad_()
+    torch.manual_seed(0)
+    plain = dropout(x, 0.1, training=True)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        exact = dropout(x, 0.1, training=True)
+    assert plain.dtype == torch.bfloat16 and exact.dtype == torch.float32
+    assert torch.equal(exact.bfloat16(), plain)
+    scale = 65536 / (65536 - round(0.1 * 65536))
+    kept = exact != 0
+    assert torch.equal(exact[kept], x[kept].float() * torch.tensor(scale, dtype=torch.float32))
+    exact.sum().backward()
+    assert x.grad.dtype == torch.bfloat16
+
+
+def test_a_model_in_halves_trains_without_autocast():
+    model, labels = make().bfloat16().train(), torch.tensor([0, 1, 1, 0])
+    model(ids_of((4, 12)), mask_of("right"), labels=labels).loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 def dropouts(model):
     """[(module, the attribute that holds a probability)]"""
     names = ("p", "p_attention", "p_out")

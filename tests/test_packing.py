@@ -115,9 +115,9 @@ def test_a_block_hides_all_but_the_real_tokens_of_its_row(mask):
 def test_collect_undoes_spread(mask, k, N, D):
     made = Packing.of(mask)
     packed = torch.randn(len(made.index), k * N * D, generator=torch.Generator().manual_seed(0))
-    spread = made.spread(packed, k, N)
+    spread = made.spread(packed, k, N, packed.dtype)
     for part in range(k):
-        back = made.collect([block[part] for block in spread])
+        back = made.collect([block[part] for block in spread], packed.dtype)
         assert torch.equal(back, packed.view(-1, k, N * D)[:, part])
 
 
@@ -126,7 +126,7 @@ def test_collect_undoes_spread(mask, k, N, D):
 def test_spread_puts_each_head_of_each_token_where_its_block_says(mask):
     made, k, N, D = Packing.of(mask), 3, 2, 2
     packed = torch.arange(len(made.index) * k * N * D, dtype=torch.float64).view(-1, k * N * D)
-    for block, parts in zip(made.blocks, made.spread(packed, k, N), strict=True):
+    for block, parts in zip(made.blocks, made.spread(packed, k, N, packed.dtype), strict=True):
         b, t = block.token.shape
         want = packed[block.token].view(b, t, k, N, D).permute(2, 0, 3, 1, 4)  # (k, b, N, t, D)
         assert torch.equal(torch.stack(parts), want)
@@ -143,7 +143,7 @@ def test_gradients_go_the_way_back_and_blanks_get_none(mask):
         for block in made.blocks
     ]
     blocks = [block.requires_grad_() for block in blocks]
-    collected = made.collect(blocks)
+    collected = made.collect(blocks, torch.float32)
     weight = torch.randn(collected.shape, generator=generator)
     (collected * weight).sum().backward()
     for block, tensor in zip(made.blocks, blocks, strict=True):
@@ -162,7 +162,7 @@ def test_spread_gives_each_token_the_gradient_of_its_own_place(mask):
     made, k, N, D = Packing.of(mask), 2, 2, 1
     generator = torch.Generator().manual_seed(2)
     packed = torch.randn(len(made.index), k * N * D, generator=generator, requires_grad=True)
-    spread = made.spread(packed, k, N)
+    spread = made.spread(packed, k, N, packed.dtype)
     spread = [torch.stack(parts) for parts in spread]
     weights = [torch.randn(part.shape, generator=generator) for part in spread]
     sum((part * weight).sum() for part, weight in zip(spread, weights, strict=True)).backward()
@@ -183,12 +183,12 @@ def test_rows_that_fill_up_take_no_part(mask, fill):
     generator = torch.Generator().manual_seed(3)
     packed = torch.randn(len(made.index) + fill, k * N * D, generator=generator, requires_grad=True)
     packed.data[-fill:] = float("nan")
-    blocks = more.spread(packed, k, N)
-    for parts, want in zip(blocks, made.spread(packed[:-fill], k, N), strict=True):
+    blocks = more.spread(packed, k, N, packed.dtype)
+    for parts, want in zip(blocks, made.spread(packed[:-fill], k, N, packed.dtype), strict=True):
         assert all(map(torch.equal, parts, want))
-    collected = more.collect([v for _, v in blocks])
+    collected = more.collect([v for _, v in blocks], packed.dtype)
     assert collected.shape == (len(packed), N * D) and collected.isfinite().all()
-    assert torch.equal(collected[:-fill], made.collect([v for _, v in blocks]))
+    assert torch.equal(collected[:-fill], made.collect([v for _, v in blocks], packed.dtype))
     collected.backward(torch.randn(collected.shape, generator=generator))
     assert not packed.grad[-fill:].any() and not packed.grad[:, : N * D].any()
     states = made.pack(mask).double()

@@ -145,26 +145,25 @@ def attention(
     Returns:
         (P, H), or (B, H) for `first`.
     """
-    if states.is_cpu and states.itemsize < 4:
-        # A processor computes small products and softmax faster in fp32 than in halves.
-        few = None if first is None else first.float()
-        with torch.autocast(states.device.type, enabled=False):
-            return attention(states.float(), packing, N, p, few, biases).to(states.dtype)
+    # A processor computes small products and softmax faster in fp32 than in halves.
+    dtype = torch.promote_types(states.dtype, torch.float32) if states.is_cpu else states.dtype
     biases = packing.biases() if biases is None else biases
-    spread = packing.spread(states, 3 if first is None else 2, N)
-    queries = [None] * len(spread) if first is None else first.split([len(s[0]) for s in spread])
+    spread = packing.spread(states, 3 if first is None else 2, N, dtype)
+    rows = [len(parts[0]) for parts in spread]
+    queries = [None] * len(spread) if first is None else first.to(dtype).split(rows)
     contexts = []
     for block, bias, few in zip(spread, biases, queries, strict=True):
         k, v = block[-2], block[-1]  # (b, N, t, D)
         q = block[0] if few is None else few.view(len(few), N, 1, -1)  # (b, N, t or 1, D)
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (b, N, t or 1, t)
-        if bias is not None:
-            scores = scores + bias
-        weights = dropout(scores.softmax(-1), p, training=True)
-        contexts.append(weights.to(v.dtype) @ v)  # (b, N, t or 1, D)
+        with torch.autocast("cpu", enabled=False):
+            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (b, N, t or 1, t)
+            if bias is not None:
+                scores = scores + bias
+            weights = dropout(scores.softmax(-1), p, training=True)
+            contexts.append(weights.to(v.dtype) @ v)  # (b, N, t or 1, D)
     if first is None:
-        return packing.collect(contexts)
-    return torch.cat([context.flatten(1) for context in contexts])
+        return packing.collect(contexts, states.dtype)
+    return torch.cat([context.flatten(1) for context in contexts]).to(states.dtype)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -186,8 +185,9 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     bits = np.random.SFC64(seed).random_raw((x.numel() + 3) // 4)
     keep = bits.view(np.uint16)[: x.numel()] >= dropped
     factor = keep * np.float32(65536 / (65536 - dropped))  # numpy is ten times as fast at this
-    scale = torch.from_numpy(factor).view(x.shape)
-    return x * scale if x.itemsize > 2 else (x.float() * scale).to(x.dtype)
+    dropped_out = x * torch.from_numpy(factor).view(x.shape)  # fp32, also of halves
+    # With autocast it may stay so: a sum in fp32 comes next.
+    return dropped_out if torch.is_autocast_enabled("cpu") else dropped_out.to(x.dtype)
 
 
 # -------------------------------------------------------------------------------- the whole encoder

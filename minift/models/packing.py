@@ -160,24 +160,24 @@ class Packing:
 
     # -- between the P tokens and attention -------------------------------------------------------
 
-    def spread(self, packed: Tensor, k: int, N: int) -> list[tuple[Tensor, ...]]:
+    def spread(self, x: Tensor, k: int, N: int, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
         """(P + fill, k * N * D), queries, keys, values side by side, to k of (b, N, t, D) a block.
 
         One gather does what padding, reshaping and transposing would do in three passes, and one
         concatenation brings all gradients back.
         """
-        D = packed.shape[1] // (k * N)
+        D = x.shape[1] // (k * N)
         into, out, _, fill = self.routes(k, N)
-        flat = TakeRows.apply(packed.reshape(-1, D), into, out, fill)
+        flat = TakeRows.apply(x.reshape(-1, D), into, out, fill).to(dtype)
         shapes = [(len(block.token), N, block.token.shape[1], D) for block in self.blocks]
         parts = iter(flat.split([math.prod(shape[:-1]) for shape in shapes for _ in range(k)]))
         return [tuple(next(parts).view(shape) for _ in range(k)) for shape in shapes]
 
-    def collect(self, blocks: Sequence[Tensor]) -> Tensor:
+    def collect(self, blocks: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """(b, N, t, D) a block to (P + fill, N * D), the way back; anything in the rows to fill."""
         N, D = blocks[0].shape[1], blocks[0].shape[3]
         into, out, blank, _ = self.routes(1, N)
-        flat = torch.cat([block.reshape(-1, D) for block in blocks])
+        flat = torch.cat([block.reshape(-1, D) for block in blocks]).to(dtype)
         return TakeRows.apply(flat, out, into, blank).view(-1, N * D)
 
     def routes(self, k: int, N: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
