@@ -158,7 +158,7 @@ def attention(
         with torch.autocast("cpu", enabled=False):
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (b, N, t or 1, t)
             if bias is not None:
-                scores = scores + bias
+                scores += bias
             weights = dropout(scores.softmax(-1), p, training=True)
             contexts.append(weights.to(v.dtype) @ v)  # (b, N, t or 1, D)
     if first is None:
