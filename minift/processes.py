@@ -84,18 +84,19 @@ def agreed(store: Any) -> Any:
 def add_up(tensors: "Sequence[Tensor]") -> None:
     """Make of each tensor, in place, its sum over all processes.
 
-    They are on their way at the same time, each from where it lies: to copy them into one buffer
-    first and back again takes longer.
+    They travel as one: to copy them takes less time than a hundred exchanges wait for one another.
     """
+    import torch
     import torch.distributed as dist
 
-    tables = [tensor for tensor in tensors if is_table(tensor)]
     with failures_explained():
-        works = [dist.all_reduce(x, async_op=True) for x in tensors if not is_table(x)]
-        for table in tables:
-            add_up_rows(table)
-        for work in works:
-            work.wait()
+        rows = [touched(tensor) if is_table(tensor) else ... for tensor in tensors]
+        parts = [tensor[some] for tensor, some in zip(tensors, rows, strict=True)]
+        flat = torch.cat([part.flatten() for part in parts])
+        dist.all_reduce(flat)
+    sums = torch._utils._unflatten_dense_tensors(flat, parts)
+    for tensor, some, total in zip(tensors, rows, sums, strict=True):
+        tensor[some] = total
 
 
 def is_table(tensor: "Tensor") -> bool:
@@ -106,8 +107,8 @@ def is_table(tensor: "Tensor") -> bool:
     return large and tensor.is_cpu and tensor.dtype == torch.float32
 
 
-def add_up_rows(table: "Tensor") -> None:
-    """The same of a tensor of which most rows are zero in every process.
+def touched(table: "Tensor") -> "Tensor":
+    """Which of its rows are not zero in some process; of most, all are zero in all.
 
     A batch has some hundred tokens of a vocabulary of thirty thousand, and the table is half of a
     small model: the zeros would take as long as everything else.
@@ -115,12 +116,9 @@ def add_up_rows(table: "Tensor") -> None:
     import torch
     import torch.distributed as dist
 
-    touched = torch.from_numpy(table.numpy().any(1).astype("uint8"))
-    dist.all_reduce(touched, dist.ReduceOp.MAX)
-    rows = touched.nonzero()[:, 0]
-    values = table[rows]
-    dist.all_reduce(values)
-    table[rows] = values
+    here = torch.from_numpy(table.numpy().any(1).astype("uint8"))
+    dist.all_reduce(here, dist.ReduceOp.MAX)
+    return here.nonzero()[:, 0]
 
 
 def share(tensors: "Sequence[Tensor]") -> None:

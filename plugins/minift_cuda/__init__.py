@@ -1,4 +1,4 @@
-"""NVIDIA GPUs. NOT RUN ON HARDWARE: its logic is tested on an emulated accelerator.
+"""NVIDIA GPUs. Run on one, an H200; never on several, nor over nccl.
 
 What an accelerator needs in general is in minift_generic. Here is what CUDA has beside it:
 

@@ -1,10 +1,11 @@
-"""Accelerators through the interface that torch gives to all of them. NOT RUN ON HARDWARE.
+"""Accelerators through the interface that torch gives to all of them. UNTESTED ON THEIR HARDWARE.
 
 `torch.xpu`, `torch.mps` and what a backend from outside torch registers (`torch.tpu` of torch_tpu)
 have the same functions under the same names. So `AcceleratorDevice` is one class, a type of device
 is data, and a new one is a subclass of a few lines. It has been run on an accelerator that is
-emulated on the processor, tensors and all; never on a TPU, an Intel GPU or an Apple GPU. That is
-why "auto" does not choose it: these devices have to be named.
+emulated on the processor, tensors and all, and on an NVIDIA GPU, which has a plugin of its own;
+never on a TPU, an Intel GPU or an Apple GPU. That is why "auto" does not choose these: they have to
+be named.
 
 Accelerators work asynchronously: what is called returns before it is computed. Nothing here waits
 for them but `sync`, which does nothing else.

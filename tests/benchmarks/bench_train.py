@@ -17,7 +17,8 @@ it; the two alternate, and what is printed are medians and the ratios pair by pa
                computes nothing, on rows of a few tokens
     adamw      one update of MiniLM's 22 million parameters: minift.AdamW against torch's fused one
 
-Nothing is asserted: machines differ.
+Nothing is asserted: machines differ. On a GPU: BENCH_DEVICE=cuda in front of either command; peak
+memory is still the host's.
 """
 
 import argparse
@@ -46,6 +47,7 @@ EQUAL = {
     "report_to": "none",
     "disable_tqdm": True,
 }
+DEVICE = os.environ.get("BENCH_DEVICE", "cpu")
 DEFAULT_BATCH, DEFAULT_EPOCHS = 8, 3  # of both libraries
 LONGER = 4  # times --steps of the part `defaults`: each of its runs ends with a checkpoint
 NOTHING_STEPS, NOTHING_TOKENS = 1000, 8  # of the part `overhead`
@@ -151,8 +153,9 @@ BUILD: dict[str, Callable[..., Any]] = {"minift": minift_trainer, "peer": peer_t
 
 def precision_settings(library: str, precision: str) -> dict[str, Any]:
     if library == "minift":
-        return {"precision": precision}
-    return {"bf16": precision == "bf16", "use_cpu": True}  # else it refuses bf16 without a GPU
+        return {"precision": precision, "device": DEVICE}
+    # Without a GPU it refuses bf16 unless told to compute on the cpu.
+    return {"bf16": precision == "bf16", "use_cpu": DEVICE == "cpu"}
 
 
 def precision_of(trainer: Any) -> str:
@@ -305,8 +308,10 @@ def run_child(script: str, files: Path, *words: Any) -> dict[str, Any]:
     """What `script --files FILES WORDS` prints last; both libraries' caches lie with the files."""
     command = [sys.executable, script, "--files", str(files), *map(str, words)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {"CUDA_VISIBLE_DEVICES": "", "MINIFT_CACHE": str(files / "minift")}
+    environment |= {"MINIFT_CACHE": str(files / "minift")}
     environment |= {"HF_DATASETS_CACHE": str(files / "datasets")}
+    if DEVICE == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(done.stderr)
@@ -337,11 +342,11 @@ def show(what: str, pairs: Sequence[Sequence[dict]], key: str, unit: str, scale:
 
 
 def precisions() -> list[str]:
-    """fp32, and bf16 where the cpu plugin says that it is native; else a line says why not."""
+    """fp32, and bf16 where the device says that it is native; else a line says why not."""
     from minift.device import choose_device
     from minift.plugins import default_manager
 
-    slow = choose_device("cpu", default_manager()).precisions().get("bf16", "not offered")
+    slow = choose_device(DEVICE, default_manager()).precisions().get("bf16", "not offered")
     if slow:
         print(f"bf16 skipped: {slow}")
     return ["fp32"] if slow else ["fp32", "bf16"]

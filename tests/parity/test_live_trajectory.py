@@ -8,8 +8,8 @@ of the peer's two implementations of attention. minift's run M may be as far fro
 of these two is, within a factor that covers chance.
 
 Where a row of a product does not depend on how many rows there are, padding alone shows little. On
-a processor with AVX-512 (quick form, largest difference) P2 is 1.6e-6 from P1, P3 3.9e-6, M 9.8e-6;
-from the same run in fp64 P1 is 3.3e-6, P3 6.5e-6, M 1.2e-5. With AVX2, M is nearer than P2.
+a processor with AVX-512 (quick form, largest difference) P2 is 1.6e-6 from P1, P3 3.9e-6, M 3.4e-6:
+2.1 times padding alone. With AVX2, M is nearer than P2.
 
 Every change is tested on the first layers of all-MiniLM-L6-v2 and short texts, a minute on one
 thread; with MINIFT_SLOW=1 also on the whole model and long texts, ten minutes.
