@@ -152,10 +152,10 @@ def attention(
     rows = [len(parts[0]) for parts in spread]
     queries = [None] * len(spread) if first is None else first.to(dtype).split(rows)
     contexts = []
-    for block, bias, few in zip(spread, biases, queries, strict=True):
-        k, v = block[-2], block[-1]  # (b, N, t, D)
-        q = block[0] if few is None else few.view(len(few), N, 1, -1)  # (b, N, t or 1, D)
-        with torch.autocast("cpu", enabled=False):
+    with torch.autocast("cpu", enabled=False):
+        for block, bias, few in zip(spread, biases, queries, strict=True):
+            k, v = block[-2], block[-1]  # (b, N, t, D)
+            q = block[0] if few is None else few.view(len(few), N, 1, -1)  # (b, N, t or 1, D)
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (b, N, t or 1, t)
             if bias is not None:
                 scores += bias

@@ -103,8 +103,8 @@ class Packing:
         index = order[row] * T + column
         seen = mask.ravel()[index]
         blocks = []
-        on_cpu = device is None or device.type == "cpu"
-        for i, j in cut(lengths) if on_cpu else [(0, B)]:
+        here = device is None or device == attention_mask.device
+        for i, j in cut(lengths) if here else [(0, B)]:
             there = np.arange(lengths[i]) < lengths[i:j, None]  # (b, t)
             token = starts[i:j, None] + np.where(there, np.arange(lengths[i]), 0)
             real = there & seen[token]
@@ -112,7 +112,7 @@ class Packing:
             blocks.append(
                 Block(host(token), None if real.all() else host(real), *map(host, places))
             )
-        fill = missing(len(index)) if on_cpu and precision != "fp32" else 0
+        fill = missing(len(index)) if here and precision != "fp32" else 0
         return cls((B, T), host(index), host(starts), host(np.argsort(order)), blocks, fill)
 
     @classmethod
