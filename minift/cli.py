@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print(f"minift: {error}", file=sys.stderr)
+        sys.last_value = error  # as if nobody had caught it: processes.leave asks
         return 2
 
 

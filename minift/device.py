@@ -161,12 +161,12 @@ class Device:
 
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in parameters if p.grad is not None]
-        if self.world_size > 1:
-            processes.add_up(grads)
+        summed = processes.add_up(grads, self.sum_of) if self.world_size > 1 else grads
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
+            summed = grads
         # In host memory row by row: torch sums millions of fp32 squares one after another there.
-        rows = [torch.linalg.vector_norm(g, dim=-1) if g.is_cpu else g for g in grads]
+        rows = [torch.linalg.vector_norm(g, dim=-1) if g.is_cpu else g for g in summed]
         norm = torch.nn.utils.get_total_norm(rows)
         divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device)
         divisor = torch.where(divisor > 0, divisor, 1.0)  # no items, no gradient: nothing to divide
@@ -237,10 +237,13 @@ class Device:
 
     def all_reduce(self, value: "Tensor") -> "Tensor":
         """The sum over all ranks; of a tensor in host memory, without waiting for the device."""
-        if self.world_size > 1:
-            value = value.clone()
-            processes.add_up([value])
-        return value
+        return self.sum_of([value.flatten()]).view_as(value) if self.world_size > 1 else value
+
+    def sum_of(self, parts: "list[Tensor]") -> "Tensor":
+        """Vectors, one behind the other, summed over the ranks, of which there are several."""
+        import torch
+
+        return processes.all_reduce(torch.cat(parts))
 
     def gather(self, value: "Tensor") -> "Tensor":
         """The rows of all ranks, in rank order; the ranks may have different numbers of them."""

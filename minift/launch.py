@@ -47,11 +47,9 @@ def notebook_launcher(
         function(*args)
 
     job = sendable(call)
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    places = [
-        {"RANK": str(i), "LOCAL_RANK": str(i), "WORLD_SIZE": str(num_processes)}
-        for i in range(num_processes)
-    ]
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **sizes}
+    places = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(num_processes)]
     workers = [Worker({**ENVIRONMENT, **meeting, **place}) for place in places]
     with ThreadPoolExecutor(num_processes) as threads:
         running = [threads.submit(attend, worker, i, job) for i, worker in enumerate(workers)]

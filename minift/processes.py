@@ -10,11 +10,13 @@ A process that dies breaks the connections to the others, whose next exchange fa
 too, with a message; torchrun reports the first failure, and may start all of them again.
 """
 
+import atexit
 import contextlib
 import os
+import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ from minift.errors import DeviceError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    SumOf = Callable[[list[Tensor]], Tensor]
 
 TABLE = 8192  # rows that make a tensor a table of embeddings: no other layer has as many
 
@@ -55,6 +59,7 @@ def join() -> None:
             store, *_ = next(dist.rendezvous("env://"))
             # Each kind of memory has its own way to others, torch's default for it.
             dist.init_process_group(store=agreed(store), rank=rank(), world_size=world_size())
+        atexit.register(leave)
 
 
 def agreed(store: Any) -> Any:
@@ -81,44 +86,70 @@ def agreed(store: Any) -> Any:
         time.sleep(0.05)
 
 
-def add_up(tensors: "Sequence[Tensor]") -> None:
-    """Make of each tensor, in place, its sum over all processes.
+def leave() -> None:
+    """Part from the others when Python ends, as long as it is whole.
 
-    They travel as one: to copy them takes less time than a hundred exchanges wait for one another.
+    A thread of torch's may still hold the last tensor that went around. Once Python has gone it
+    cannot let go of it, and aborts a process that had done all its work (pytorch#179291). After an
+    error the others may wait for this process in an exchange, so that parting would wait for them.
     """
-    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized() and not hasattr(sys, "last_value"):
+        dist.destroy_process_group()
+
+
+def all_reduce(value: "Tensor") -> "Tensor":
+    """The sum over all processes, in the memory of `value`."""
     import torch.distributed as dist
 
     with failures_explained():
-        rows = [touched(tensor) if is_table(tensor) else ... for tensor in tensors]
-        parts = [tensor[some] for tensor, some in zip(tensors, rows, strict=True)]
-        flat = torch.cat([part.flatten() for part in parts])
-        dist.all_reduce(flat)
+        dist.all_reduce(value)
+    return value
+
+
+def add_up(tensors: "Sequence[Tensor]", sum_of: "SumOf") -> "Sequence[Tensor]":
+    """Make of each tensor its sum over all processes.
+
+    They travel as one: to line them up takes less time than a hundred exchanges wait for one
+    another. What comes back is not copied once more: the tensors take over its memory.
+
+    Args:
+        tensors: at least 1-dimensional, of the same shapes in all processes.
+        sum_of: a Device's, which adds up.
+
+    Returns:
+        what there is in the sums beside zeros: of a table of embeddings only some rows.
+    """
+    import torch
+
+    rows = [touched(tensor, sum_of) if is_table(tensor) else ... for tensor in tensors]
+    parts = [tensor[some] for tensor, some in zip(tensors, rows, strict=True)]
+    flat = sum_of([part.flatten() for part in parts])
     sums = torch._utils._unflatten_dense_tensors(flat, parts)
     for tensor, some, total in zip(tensors, rows, sums, strict=True):
-        tensor[some] = total
+        if some is ...:
+            tensor.data = total.to(tensor.dtype)
+        else:
+            tensor[some] = total
+    return sums
 
 
 def is_table(tensor: "Tensor") -> bool:
     """Whether it may be the gradient of a table of embeddings in host memory."""
-    import torch
-
-    large = tensor.dim() == 2 and len(tensor) > TABLE
-    return large and tensor.is_cpu and tensor.dtype == torch.float32
+    return tensor.is_cpu and tensor.dim() == 2 and len(tensor) > TABLE
 
 
-def touched(table: "Tensor") -> "Tensor":
+def touched(table: "Tensor", sum_of: "SumOf") -> "Tensor":
     """Which of its rows are not zero in some process; of most, all are zero in all.
 
     A batch has some hundred tokens of a vocabulary of thirty thousand, and the table is half of a
     small model: the zeros would take as long as everything else.
     """
     import torch
-    import torch.distributed as dist
 
-    here = torch.from_numpy(table.numpy().any(1).astype("uint8"))
-    dist.all_reduce(here, dist.ReduceOp.MAX)
-    return here.nonzero()[:, 0]
+    here = table.contiguous().view(torch.uint8).amax(1) > 0  # byte by byte is fastest
+    return sum_of([here.int()]).nonzero()[:, 0]
 
 
 def share(tensors: "Sequence[Tensor]") -> None:
@@ -139,12 +170,11 @@ def gather(value: "Tensor") -> "Tensor":
     lengths = [torch.zeros(1, dtype=torch.int64, device=value.device) for _ in range(world_size())]
     with failures_explained():
         dist.all_gather(lengths, lengths[0].new_tensor([len(value)]))
-        sizes = [int(length) for length in lengths]
-        padded = value.new_zeros(max(sizes), *value.shape[1:])
+        padded = value.new_zeros(max(map(int, lengths)), *value.shape[1:])
         padded[: len(value)] = value
-        blocks = [torch.empty_like(padded) for _ in sizes]
+        blocks = [torch.empty_like(padded) for _ in lengths]
         dist.all_gather(blocks, padded)
-    return torch.cat([block[:size] for block, size in zip(blocks, sizes, strict=True)])
+    return torch.cat([block[: int(size)] for block, size in zip(blocks, lengths, strict=True)])
 
 
 def barrier() -> None:

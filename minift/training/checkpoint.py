@@ -160,10 +160,10 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix(PREFIX))
 
 
-def run_of(folder: Path) -> str | None:
-    """The run that wrote a checkpoint, as its manifest says; None if it has none."""
+def run_of(folder: Path, file: str = MANIFEST) -> str | None:
+    """The run that wrote a folder, as a file in it says; None if that is not there or damaged."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("run")
+        return json.loads((folder / file).read_text(encoding="utf-8")).get("run")
     return None
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from minift.data.dataset import Dataset
 from minift.data.features import ClassLabel
+from minift.data.formats import leaves
 from minift.errors import ConfigError, DataError
 
 LABEL_NAMES = ("labels", "label", "label_ids")
@@ -79,11 +80,6 @@ def check_labels(
     return True
 
 
-def is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-
-
 def decide_problem(dataset: Dataset, label: str, config: Any, name: str) -> None:
     """What kind of problem the labels pose, from their type: decided once, before training.
 
@@ -91,7 +87,7 @@ def decide_problem(dataset: Dataset, label: str, config: Any, name: str) -> None
     classes. A configuration that says otherwise is an error.
     """
     column = dataset.table(columns=[label]).column(label)
-    lists, numbers = is_list(column.type), pa.types.is_floating(column.type)
+    lists, numbers = leaves(column)[1] > 0, pa.types.is_floating(column.type)
     if not (lists or numbers or pa.types.is_integer(column.type)):
         raise DataError(
             f"the labels in {name} are no numbers",

@@ -210,12 +210,11 @@ def own_batches(run: Run, group: list[np.ndarray]) -> tuple[list[np.ndarray], in
     return (parts, 1) if parts else ([group[0][:1]], 0)
 
 
-def over_all_ranks(run: Run, loss: Any, count: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def over_all_ranks(run: Run, loss: Any, count: Any) -> tuple[torch.Tensor, ...]:
     """The sum of the losses of an update, and of how many items, fp32 scalars on the device."""
     where = run.device.torch_device
     sums = [torch.as_tensor(value, dtype=torch.float32, device=where) for value in (loss, count)]
-    total = run.device.all_reduce(torch.stack(sums))
-    return total[0], total[1]
+    return run.device.all_reduce(torch.stack(sums)).unbind()
 
 
 def steps_per_epoch(run: Run) -> int:

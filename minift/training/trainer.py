@@ -24,7 +24,6 @@ from minift.models.pretrained import PretrainedModel
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
-from minift.tokenizer import read_json
 from minift.training import checkpoint, loop
 from minift.training.arguments import TrainingArguments
 from minift.training.checks import LABEL_NAMES, check_labels, decide_problem, inputs_of
@@ -199,7 +198,7 @@ class Trainer:
         run, args = self.run, self.args
         wanted = args.resume_from_checkpoint if wanted is None else wanted
         word = str(wanted).lower()
-        before = run_id(run.folder) if args.output_dir is not None else None
+        before = checkpoint.run_of(run.folder, "run.json") if args.output_dir is not None else None
         if before and run.writes:
             checkpoint.remove_halves(run.folder, before)
         run.device.barrier()  # from here on all processes find the same
@@ -417,9 +416,3 @@ def termination_noticed(run: Run) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def run_id(folder: Path) -> str | None:
-    """Which run a folder is of, as its run.json says; None if there is none."""
-    path = folder / "run.json"
-    return read_json(path).get("run") if path.is_file() else None
