@@ -5,6 +5,7 @@
 It writes FOLDER/PART-RANK.json.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -27,9 +28,12 @@ from minift import (
     Trainer,
     TrainingArguments,
     get_scheduler,
+    processes,
     set_seed,
 )
+from minift.device import choose_device
 from minift.optim import parameter_groups
+from minift.plugins import default_manager
 from minift.training import loop
 
 SETTINGS = {
@@ -140,7 +144,42 @@ def by_hand(model: Path, folder: Path, size: int = 8, steps: int = 20) -> dict:
     }
 
 
-PARTS = {"train": train, "by_hand": by_hand}
+def sums(model: Path, folder: Path, refuse: bool = False) -> dict:
+    """Vectors summed by a CpuDevice, against their sum in the order of the processes."""
+    device = choose_device("cpu", default_manager())
+    processes.join()
+    if refuse and device.rank == 1:
+        torch.from_file = refused
+    right = []
+    generator = torch.Generator().manual_seed(device.rank)
+    for n in (1, 5, 100_000, 300_000, 7):  # the third takes more room than there was, and so on
+        parts = [torch.randn(n, generator=generator), torch.ones(2) * device.rank]
+        for dtype in (torch.float32, torch.int32, torch.float64):
+            given = [part.mul(100).to(dtype) for part in parts]
+            blocks = processes.gather(torch.cat(given)[None])
+            right.append(torch.equal(device.sum_of(given), functools.reduce(torch.add, blocks)))
+            right.append(torch.equal(torch.cat(given), blocks[device.rank]))  # as they were
+    opened = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.exists()]
+    return {
+        "right": right,
+        "shared": device.board.regions is not None,
+        "in the way": [name for name in opened if "minift" in name],
+    }
+
+
+def refused(*args, **options):
+    raise RuntimeError("not allowed")
+
+
+def leave_early(model: Path, folder: Path) -> dict:
+    """End while a thread of torch's still holds the last tensor."""
+    processes.join()
+    for _ in range(300):
+        torch.distributed.all_reduce(torch.ones(1000), async_op=True)
+    return {}
+
+
+PARTS = {"train": train, "by_hand": by_hand, "sums": sums, "leave_early": leave_early}
 
 
 def main(part: str, model: str, folder: str, settings: dict) -> None:

@@ -172,6 +172,31 @@ def test_one_process_speaks(two):
     assert "in each of 2 processes" in two["said"]
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_sums_in_shared_memory_are_those_in_the_order_of_the_processes(count, tmp_path):
+    """To the bit, of any number of vectors; double precision goes through torch.distributed."""
+    words = child(tmp_path / "out", tmp_path, "sums")
+    finish(start(words, ("--standalone", "--nproc-per-node", count)))
+    found = results(tmp_path / "out", "sums")
+    assert [one["right"] for one in found] == [[True] * 30] * count
+    assert [one["shared"] for one in found] == [True] * count
+    assert [one["in the way"] for one in found] == [[]] * count  # nothing is held, or has a name
+
+
+def test_where_memory_cannot_be_shared_all_take_the_other_way(tmp_path):
+    said = finish(start(child(tmp_path / "out", tmp_path, "sums", sums={"refuse": True})))
+    assert "process 1 cannot share memory: not allowed" in said
+    found = results(tmp_path / "out", "sums")
+    assert [one["right"] for one in found] == [[True] * 30] * 2
+    assert [one["shared"] for one in found] == [False] * 2
+
+
+def test_a_process_that_has_done_its_work_ends_well(tmp_path):
+    """Pain (pytorch#179291): Python ends before torch's threads do, and the process aborts."""
+    for attempt in range(3):
+        finish(start(child(tmp_path / str(attempt), tmp_path, "leave_early")))
+
+
 def test_two_agents_are_one_world(model, two, tmp_path):
     """As on two machines: each agent starts one process, and they meet at an address."""
     words = child(tmp_path / "out", model, "train")

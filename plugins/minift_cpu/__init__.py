@@ -3,6 +3,7 @@
 `Device` itself is plain eager PyTorch in host memory, so all that this plugin knows is the machine:
 
 - whether the processor multiplies bf16 numbers natively;
+- that processes on it see the same memory (`shared.py`);
 - that memory is better kept once it was had: a training step frees and takes the same large blocks
   again and again, and getting each anew from the kernel, page by page, costs 5 to 9 % of a step;
 - that torch has two libraries for products of fp32 matrices, and by default takes the one that is
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minift import Device, hookimpl
+from minift_cpu import shared
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +37,7 @@ FASTER, ERROR = 1.3, 1e-6
 
 class CpuDevice(Device):
     name = "cpu"
+    board: shared.Board | None = None
 
     def precisions(self) -> dict[str, str | None]:
         slow = None if bf16_instructions() else "this processor has no bf16 instructions"
@@ -52,6 +55,15 @@ class CpuDevice(Device):
     def backward(self, loss_sum: "Tensor", last: bool = True) -> None:
         with onednn_products() if onednn_is_better() else contextlib.nullcontext():
             super().backward(loss_sum, last)
+
+    def sum_of(self, parts: "list[Tensor]") -> "Tensor":
+        size = sum(part.numel() for part in parts)
+        one_type = len({part.dtype for part in parts}) == 1 and parts[0].element_size() == 4
+        if not one_type or not shared.is_possible():
+            return super().sum_of(parts)
+        if self.board is None or self.board.size < size:
+            self.board = shared.Board(max(size + size // 8, 2**16))  # the next may be larger
+        return super().sum_of(parts) if self.board.regions is None else self.board.sum_of(parts)
 
 
 def processor() -> set[str]:
