@@ -115,7 +115,7 @@ def add_up(tensors: "Sequence[Tensor]", sum_of: "SumOf") -> "Sequence[Tensor]":
     another. What comes back is not copied once more: the tensors take over its memory.
 
     Args:
-        tensors: at least 1-dimensional, of the same shapes in all processes.
+        tensors: of the same shapes in all processes.
         sum_of: a Device's, which adds up.
 
     Returns:
