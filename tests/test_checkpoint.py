@@ -130,9 +130,13 @@ def test_resuming_at_every_step_is_exact_to_the_bit(folder, tmp_path, variant):
     assert len(records) == len(whole.state.log_history)  # each once, as in the uninterrupted run
 
 
-def test_true_goes_on_from_the_newest(folder, tmp_path):
+@pytest.mark.parametrize("record", [None, "", "{", "[]"], ids=["whole", "empty", "half", "list"])
+def test_true_goes_on_from_the_newest(folder, tmp_path, record):
+    """Also where run.json, which says whose folder it is, has been damaged."""
     whole = trainer(folder, tmp_path / "run")
     whole.train()
+    if record is not None:
+        (tmp_path / "run" / "run.json").write_text(record)
     for name in ("checkpoint-12", "checkpoint-11", "checkpoint-10"):
         shutil.rmtree(tmp_path / "run" / name)
     resumed = trainer(folder, tmp_path / "run", resume_from_checkpoint="true")

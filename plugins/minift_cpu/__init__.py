@@ -45,7 +45,11 @@ class CpuDevice(Device):
 
     def prepare(self, model: "nn.Module") -> "nn.Module":
         keep_freed_memory()
-        return super().prepare(model)
+        ready = super().prepare(model)
+        size = shared.numbers_of(model)
+        if shared.is_possible() and (self.board is None or self.board.size < size):
+            self.board = shared.Board(size)
+        return ready
 
     def autocast(self, precision: str) -> AbstractContextManager:
         if precision == "fp32" and onednn_is_better():
@@ -57,13 +61,9 @@ class CpuDevice(Device):
             super().backward(loss_sum, last)
 
     def sum_of(self, parts: "list[Tensor]") -> "Tensor":
-        size = sum(part.numel() for part in parts)
-        one_type = len({part.dtype for part in parts}) == 1 and parts[0].element_size() == 4
-        if not one_type or not shared.is_possible():
+        if self.board is None or not self.board.takes(parts):
             return super().sum_of(parts)
-        if self.board is None or self.board.size < size:
-            self.board = shared.Board(max(size + size // 8, 2**16))  # the next may be larger
-        return super().sum_of(parts) if self.board.regions is None else self.board.sum_of(parts)
+        return self.board.sum_of(parts)
 
 
 def processor() -> set[str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from minift import processes
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 PATIENCE = 1800  # seconds that a process waits for the others, as torch's collectives do
 
@@ -28,15 +28,23 @@ PATIENCE = 1800  # seconds that a process waits for the others, as torch's colle
 def is_possible() -> bool:
     """Whether all processes are on this machine, as torchrun says, and it is Linux."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
-    return hasattr(os, "memfd_create") and here == processes.world_size()
+    return hasattr(os, "memfd_create") and here == processes.world_size() > 1
+
+
+def numbers_of(model: "nn.Module") -> int:
+    """How many numbers travel at once: its gradients, and of tables the rows of a large batch."""
+    return sum(
+        processes.TABLE * p.shape[1] if processes.is_table(p) else p.numel()
+        for p in model.parameters()
+    )
 
 
 class Board:
     """A block of memory with a region for each process. All of them make it at the same time.
 
     Attributes:
-        size: numbers in a region, of four bytes each.
-        regions: (processes, size), fp32; None if some process could not have it.
+        size: numbers in a region, of four bytes each; 0 if some process cannot have the block.
+        regions: (processes, size), fp32.
         readers: where the byte of each process arrives, this one's own too.
         writers: where this one's go.
     """
@@ -49,7 +57,7 @@ class Board:
         os.ftruncate(memory, 4 * count * size)  # as memory goes: taken when it is written to
         mine = [memory, *(into for _, into in pipes)]
         offers = processes.gather(torch.tensor([[os.getpid(), *mine]])).tolist()
-        self.size, self.regions, refused = size, None, 0
+        self.size, refused = size, 0
         self.readers = [os.fdopen(out, "rb", 0) for out, _ in pipes]
         try:
             ways = [f"/proc/{pid}/fd/{into[rank]}" for pid, _, *into in offers]
@@ -60,15 +68,22 @@ class Board:
             print(f"cpu: process {rank} cannot share memory: {error}", file=sys.stderr)
             refused = 1
         if processes.all_reduce(torch.tensor(refused)):  # also: all have opened what they can
-            self.regions = None
+            self.size = 0
+        else:
+            self.regions.zero_()  # the kernel gives the pages now rather than in the first step
+        processes.barrier()
         for descriptor in mine:
             os.close(descriptor)
+
+    def takes(self, parts: "list[Tensor]") -> bool:
+        """Whether these vectors fit, which is the same in all processes."""
+        one_type = len({part.dtype for part in parts}) == 1 and parts[0].element_size() == 4
+        return one_type and 0 < sum(map(len, parts)) <= self.size
 
     def sum_of(self, parts: "list[Tensor]") -> "Tensor":
         """Vectors of one type, one behind the other, summed over the processes."""
         import torch
 
-        assert self.regions is not None
         regions = self.regions.view(parts[0].dtype)[:, : sum(map(len, parts))]
         torch.cat(parts, out=regions[processes.rank()])
         self.wait()  # until all have written
