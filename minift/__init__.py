@@ -15,13 +15,13 @@ _HOME = {
     "load_from_disk": "minift.data.loading",
     "Dataset": "minift.data.dataset",
     "DatasetDict": "minift.data.dataset_dict",
-    "concatenate_datasets": "minift.data.joining",
+    "concatenate_datasets": "minift.data.combining",
     "Features": "minift.data.features",
     "Value": "minift.data.features",
     "ClassLabel": "minift.data.features",
     "List": "minift.data.features",
     "AutoTokenizer": "minift.tokenizer",
-    "DataCollatorWithPadding": "minift.batching",
+    "DataCollatorWithPadding": "minift.collate",
     "AutoConfig": "minift.models.auto",
     "AutoModel": "minift.models.auto",
     "AutoModelForSequenceClassification": "minift.models.auto",
@@ -32,7 +32,7 @@ _HOME = {
     "Trainer": "minift.training.trainer",
     "EvalPrediction": "minift.training.evaluation",
     "EarlyStoppingCallback": "minift.training.callbacks",
-    "Accelerator": "minift.accelerator",
+    "Accelerator": "minift.accelerate.accelerator",
     "notebook_launcher": "minift.launch",
     "pipeline": "minift.pipeline",
     "set_seed": "minift.rng",
@@ -59,12 +59,12 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # what a type checker and an editor see
     from minift import evaluate
-    from minift.accelerator import Accelerator
-    from minift.batching import DataCollatorWithPadding
+    from minift.accelerate.accelerator import Accelerator
+    from minift.collate import DataCollatorWithPadding
+    from minift.data.combining import concatenate_datasets
     from minift.data.dataset import Dataset
     from minift.data.dataset_dict import DatasetDict
     from minift.data.features import ClassLabel, Features, List, Value
-    from minift.data.joining import concatenate_datasets
     from minift.data.loading import load_dataset, load_from_disk
     from minift.device import Device
     from minift.errors import MiniftError

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print(f"minift: {error}", file=sys.stderr)
-        sys.last_value = error  # as if nobody had caught it: processes.leave asks
+        sys.last_value = error  # as if nobody had caught it: distributed.leave asks
         return 2
 
 
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--plugin", action="append", metavar="FILE", help="load a plugin's file")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, found in plugins.registry(manager, "minift_commands").items():
+    for name, found in plugins.registry(manager, "minift_register_commands").items():
         sub = commands.add_parser(name, help=found.value.help, description=found.value.help)
         found.value.configure(sub)
         sub.set_defaults(run=found.value.run)

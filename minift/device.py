@@ -1,9 +1,9 @@
 """The Device contract: everything a training loop asks of the hardware.
 
 The base class *is* plain eager PyTorch in host memory, so a backend overrides only what differs:
-the cpu plugin is a few lines. Backends come from plugins through the hook `minift_devices`; nothing
-in `minift/` names one. Plugins are imported to be listed, so this module imports torch only inside
-the methods that compute.
+the cpu plugin is a few lines. Backends come from plugins through the hook
+`minift_register_devices`; nothing in `minift/` names one. Plugins are imported to be listed, so
+this module imports torch only inside the methods that compute.
 
 Rules that make a loop work on hardware that runs asynchronously: only `fetch` may wait for the
 device in training, it is called at log points alone, and nothing there branches on a tensor's
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from minift import processes
+from minift import distributed
 from minift.errors import ConfigError, DeviceError, TrainingError
 from minift.plugins import Manager, registry
 
@@ -30,16 +30,16 @@ SMALLEST_SCALE = 2.0**-14  # of fp16's losses: it begins at 2**16 and halves wit
 
 
 class Device:
-    """Where and how tensors are computed. Subclass it and return it from `minift_devices`."""
+    """Where and how tensors are computed; plugins return subclasses (`minift_register_devices`)."""
 
     name = "host"
     priority = 0  # "auto" takes the highest that is available
-    touched: ClassVar[str | None] = None  # the kind of accelerator that this process has used
+    initialized: ClassVar[str | None] = None  # the kind of accelerator that this process has used
 
     def __init__(self, spec: str = "") -> None:
         """`spec` is what the user typed, for example "name:1" for the second device."""
         self.spec = spec or self.name
-        self.rank, self.world_size = processes.rank(), processes.world_size()
+        self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.scaler: torch.amp.GradScaler | None = None  # of fp16's losses
 
     @classmethod
@@ -48,7 +48,7 @@ class Device:
         return None
 
     @property
-    def kind(self) -> str:
+    def description(self) -> str:
         """What computes, as recorded in run.json."""
         return self.name
 
@@ -89,11 +89,11 @@ class Device:
         In several processes this is where they meet; all take over what process 0 has.
         """
         if self.torch_device.type != "cpu":
-            Device.touched = self.kind
+            Device.initialized = self.description
         model = model.to(self.torch_device)
         if self.world_size > 1:
-            processes.join()
-            processes.share([tensor.detach() for tensor in model.state_dict().values()])
+            distributed.join()
+            distributed.share([tensor.detach() for tensor in model.state_dict().values()])
         return model
 
     def batches(self, loader: Iterable[dict[str, Any]], rows: int = 0) -> Iterator[dict[str, Any]]:
@@ -102,7 +102,7 @@ class Device:
         Args:
             loader: gives collated batches in host memory.
             rows: if not 0, the device may fill each batch up to so many rows with some that do
-                not count. They come last and are marked by a 0 in `row_weight`, fp32 (B,), which
+                not count. They come last and are marked by a 0 in `example_mask`, fp32 (B,), which
                 is then in every batch.
         """
         for batch in loader:
@@ -122,7 +122,7 @@ class Device:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         return torch.autocast(self.torch_device.type, dtype=dtype)
 
-    def start(self, precision: str) -> None:
+    def setup_precision(self, precision: str) -> None:
         """Called once, before training: what the steps will be computed in.
 
         The gradients of fp16 would vanish below 6e-8, so its losses are multiplied by a factor
@@ -161,7 +161,7 @@ class Device:
 
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in parameters if p.grad is not None]
-        summed = processes.add_up(grads, self.sum_of) if self.world_size > 1 else grads
+        summed = distributed.add_up(grads, self.all_reduce_flat) if self.world_size > 1 else grads
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
             summed = grads
@@ -179,8 +179,8 @@ class Device:
             torch._foreach_div_(grads, divisor)
         return norm
 
-    def step(self, optimizer: "torch.optim.Optimizer", halted: "Tensor | None" = None) -> bool:
-        """Update the parameters, unless `halted` (a 0/1 scalar on the device) is 1.
+    def step(self, optimizer: "torch.optim.Optimizer", skip: "Tensor | None" = None) -> bool:
+        """Update the parameters, unless `skip` (a 0/1 scalar on the device) is 1.
 
         An optimizer that follows torch's convention (attribute `found_inf`) masks the update on
         the device; any other has to wait for the value.
@@ -195,7 +195,7 @@ class Device:
         masks = getattr(optimizer, "_step_supports_amp_scaling", False)
         if self.scaler is not None:
             before = self.scaler.get_scale()
-            if halted is None or not halted.item():
+            if skip is None or not skip.item():
                 self.scaler.step(optimizer)
             self.scaler.update()
             after = self.scaler.get_scale()
@@ -206,9 +206,9 @@ class Device:
                     do="compute in bf16 or fp32, or lower the learning rate",
                 )
             return after >= before
-        if masks and halted is not None:
-            optimizer.found_inf = halted  # type: ignore[attr-defined]
-        if masks or halted is None or not halted.item():
+        if masks and skip is not None:
+            optimizer.found_inf = skip  # type: ignore[attr-defined]
+        if masks or skip is None or not skip.item():
             optimizer.step()
         for name in ("grad_scale", "found_inf"):  # torch's own scaler removes them too
             vars(optimizer).pop(name, None)
@@ -237,22 +237,24 @@ class Device:
 
     def all_reduce(self, value: "Tensor") -> "Tensor":
         """The sum over all ranks; of a tensor in host memory, without waiting for the device."""
-        return self.sum_of([value.flatten()]).view_as(value) if self.world_size > 1 else value
+        return (
+            self.all_reduce_flat([value.flatten()]).view_as(value) if self.world_size > 1 else value
+        )
 
-    def sum_of(self, parts: "list[Tensor]") -> "Tensor":
+    def all_reduce_flat(self, parts: "list[Tensor]") -> "Tensor":
         """Vectors, one behind the other, summed over the ranks, of which there are several."""
         import torch
 
-        return processes.all_reduce(torch.cat(parts))
+        return distributed.all_reduce(torch.cat(parts))
 
     def gather(self, value: "Tensor") -> "Tensor":
         """The rows of all ranks, in rank order; the ranks may have different numbers of them."""
-        return processes.gather(value) if self.world_size > 1 else value
+        return distributed.gather(value) if self.world_size > 1 else value
 
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.world_size > 1:
-            processes.barrier()
+            distributed.barrier()
 
     # -- what it did ------------------------------------------------------------------------------
 
@@ -293,7 +295,9 @@ def choose_device(name: str, manager: Manager) -> Device:
     Raises:
         DeviceError: it is unknown or cannot be used here; the message lists all with the reason.
     """
-    devices = {key: found.value for key, found in registry(manager, "minift_devices").items()}
+    devices = {
+        key: found.value for key, found in registry(manager, "minift_register_devices").items()
+    }
     if not devices:
         broken = [f"{key} ({error})" for key, error in manager.failures.items()]
         raise DeviceError(
@@ -335,10 +339,10 @@ def choose_precision(wanted: str, device: Device) -> tuple[str, str]:
     if wanted != "auto":
         if wanted not in known:
             raise ConfigError(
-                f"{device.kind} does not compute in {wanted}", expected=", ".join(known)
+                f"{device.description} does not compute in {wanted}", expected=", ".join(known)
             )
         return wanted, "asked for"
-    slow = known.get("bf16", f"{device.kind} does not offer bf16")
+    slow = known.get("bf16", f"{device.description} does not offer bf16")
     if slow is None:
-        return "bf16", f"auto: {device.kind} computes bf16 natively"
+        return "bf16", f"auto: {device.description} computes bf16 natively"
     return "fp32", f"auto: {slow}"

@@ -2,7 +2,8 @@
 
 A metric takes two sequences, predictions and references, and gives numbers by name. `Metric` says
 beside it what each number means: its range, whether more is better, and what its interval is made
-from. Those of known tasks (`glue/mrpc`) come from plugins, through the hook `minift_metrics`.
+from. Those of known tasks (`glue/mrpc`) come from plugins, through the hook
+`minift_register_metrics`.
 
 Everything is computed in float64. A number that is not defined is what scikit-learn and scipy give
 for it (0.0 or nan), with a warning that says why; only no rows at all are nan here, an error there.
@@ -379,7 +380,7 @@ def one_or_all(values: dict[str, Any]) -> Any:
 
 def all_metrics() -> dict[str, Metric]:
     """Those of this file and of plugins, by name."""
-    given = registry(default_manager(), "minift_metrics")
+    given = registry(default_manager(), "minift_register_metrics")
     found = {name: one.value for name, one in given.items()}
     return METRICS | {k: m if isinstance(m, Metric) else Metric(m) for k, m in found.items()}
 

@@ -1,33 +1,33 @@
 """The map of the program: one whole run in pseudo-code, each hook where it fires, then the hooks.
 
-    minift_commands            a word becomes a command: `minift train` goes on as below
-    minift_find_dataset        a path or a name becomes files
-    minift_file_formats        files become tables
-    minift_find_checkpoint     a name that is no local path becomes a folder with weights
-    minift_build_tokenizer     only where it has no tokenizer.json: other files become a tokenizer
+    minift_register_commands        a word becomes a command: `minift train` goes on as below
+    minift_find_dataset             a path or a name becomes files
+    minift_register_file_formats    files become tables
+    minift_find_checkpoint          a name that is no local path becomes a folder with weights
+    minift_build_tokenizer          only without a tokenizer.json: other files become a tokenizer
     load the files, tokenize them with a cached map
-    minift_model_families      config.json's model_type becomes classes
+    minift_register_model_families  config.json's model_type becomes classes
     load the weights, replace the head
-    minift_tasks               --task NAME: data, columns, label names and metric of a known task
-    minift_metrics             metric names become functions and what their numbers mean
-    minift_devices             "auto" or a name becomes the Device that computes
-    minift_run_start
+    minift_register_tasks           --task NAME: its data, columns, label names and metric
+    minift_register_metrics         metric names become functions and what their numbers mean
+    minift_register_devices         "auto" or a name becomes the Device that computes
+    minift_on_train_begin
     for epoch in range(num_train_epochs):
         for group in micro-batches, gradient_accumulation_steps at a time:
             for batch in group:
                 loss_sum, count = model(batch);  device.backward(loss_sum)
             gradients / count, clip to max_grad_norm, optimizer step, schedule step
-            minift_step_end
+            minift_on_step_end
             if it is time to log:       fetch the losses
-            minift_log
+            minift_on_log
             if it is time to evaluate:  every row of the evaluation set, once
-            minift_evaluated
+            minift_on_evaluate
             minift_should_stop     the first reason ends the run early
             if it is time to save:      weights, moments, where the run is
-            minift_checkpoint_saved
-    minift_run_end             or, when an exception ends the run:
-    minift_run_failed
-    minift_publish             only when asked (`minift push`): the saved model goes to a hub
+            minift_on_save
+    minift_on_train_end             or, when an exception ends the run:
+    minift_on_exception
+    minift_publish                  only when asked (`minift push`): the saved model goes to a hub
 
 Hooks choose objects; objects do the work. A hook exists only where an installed package must act
 without the script naming it. There are four kinds:
@@ -48,7 +48,7 @@ hookimpl = pluggy.HookimplMarker("minift")
 
 
 @hookspec
-def minift_devices():
+def minift_register_devices():
     """What can compute.
 
     Returns:
@@ -58,7 +58,7 @@ def minift_devices():
 
 
 @hookspec
-def minift_metrics():
+def minift_register_metrics():
     """What can be measured.
 
     Returns:
@@ -70,7 +70,7 @@ def minift_metrics():
 
 
 @hookspec
-def minift_tasks():
+def minift_register_tasks():
     """Data sets whose columns, label names and metric are known.
 
     Returns:
@@ -88,7 +88,7 @@ def minift_tasks():
 
 
 @hookspec
-def minift_model_families():
+def minift_register_model_families():
     """Kinds of models beside minift's own.
 
     Returns:
@@ -99,7 +99,7 @@ def minift_model_families():
 
 
 @hookspec
-def minift_file_formats():
+def minift_register_file_formats():
     """How files are read and written, and folders of `save_to_disk` ("disk").
 
     Returns:
@@ -108,7 +108,7 @@ def minift_file_formats():
 
 
 @hookspec
-def minift_commands():
+def minift_register_commands():
     """Commands of `minift`.
 
     Returns:
@@ -124,28 +124,28 @@ def minift_find_dataset(path, name, revision, data_files):
     """Turn the path or name in `load_dataset(path, name)` into files on this machine.
 
     Returns:
-        A `minift.data.loading.Found`, or None if this plugin does not know the name.
+        A `minift.data.loading.DatasetFiles`, or None if this plugin does not know the name.
     """
 
 
 @hookspec(firstresult=True)
-def minift_find_checkpoint(name, revision, wanted):
+def minift_find_checkpoint(name, revision, component):
     """Turn a model name into a folder with config.json, *.safetensors and tokenizer.json.
 
-    `wanted` is "model", "tokenizer" or "config": who only tokenizes needs no weights.
+    `component` is "model", "tokenizer" or "config": who only tokenizes needs no weights.
 
     Returns:
-        The folder as a path, or a `minift.plugins.FoundCheckpoint`, which also says where it comes
-        from; or None if this plugin does not know the name.
+        The folder as a path, or a `minift.plugins.ResolvedCheckpoint`, which also says where it
+        comes from; or None if this plugin does not know the name.
     """
 
 
 @hookspec(firstresult=True)
-def minift_build_tokenizer(folder, said, config):
+def minift_build_tokenizer(folder, tokenizer_config, config):
     """Turn the vocabulary files of a folder that has no tokenizer.json into a tokenizer.
 
-    `said` is what tokenizer_config.json and special_tokens_map.json say, `config` what config.json
-    says; both are dicts, {} where there is no such file.
+    `tokenizer_config` is what tokenizer_config.json and special_tokens_map.json say, `config` what
+    config.json says; both are dicts, {} where there is no such file.
 
     Returns:
         A `tokenizers.Tokenizer`, or None if the files are none that this plugin knows.
@@ -180,35 +180,35 @@ def minift_should_stop(run):
 
 
 @hookspec
-def minift_run_start(run):
+def minift_on_train_begin(run):
     """Everything is built and checked; no step has been taken."""
 
 
 @hookspec
-def minift_step_end(run):
+def minift_on_step_end(run):
     """One optimizer step is done. Reading a tensor here would wait for the device: don't."""
 
 
 @hookspec
-def minift_log(run, record):
+def minift_on_log(run, record):
     """`record`, a dict of plain numbers, was added to the log history and to metrics.jsonl."""
 
 
 @hookspec
-def minift_evaluated(run, result):
+def minift_on_evaluate(run, result):
     """`result` is the EvalLoopOutput: predictions and label_ids in row order, and metrics."""
 
 
 @hookspec
-def minift_checkpoint_saved(run, path):
+def minift_on_save(run, path):
     """A checkpoint is complete and on the disk, in the folder `path`."""
 
 
 @hookspec
-def minift_run_end(run):
+def minift_on_train_end(run):
     """The run came to its end, by the last step or by a reason to stop."""
 
 
 @hookspec
-def minift_run_failed(run, exception):
+def minift_on_exception(run, exception):
     """`exception` (KeyboardInterrupt too) ends the run; it is raised again afterwards."""

@@ -2,7 +2,7 @@
 
     notebook_launcher(training_function, args=(), num_processes=2)
 
-Each is a fresh Python that is told who it is in the way torchrun does it (see processes.py). What
+Each is a fresh Python that is told who it is in the way torchrun does it (see distributed.py). What
 the function refers to in the notebook travels by value, so that it need not stand in a module.
 """
 
@@ -37,9 +37,9 @@ def notebook_launcher(
     if num_processes == 1:
         function(*args)
         return
-    if Device.touched:
+    if Device.initialized:
         raise DeviceError(
-            f"this process has used {Device.touched} already, which others cannot take over",
+            f"this process has used {Device.initialized} already, which others cannot take over",
             do="restart the notebook, and make the Trainer or Accelerator in the function alone",
         )
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from minift.batching import batches
+from minift.collate import batches
 from minift.device import Device, choose_device
 from minift.errors import ArgumentError, ConfigError
 from minift.models.auto import AutoModelForSequenceClassification

@@ -23,15 +23,20 @@ from minift import hookspecs
 from minift.errors import ArgumentError, MissingFileError, PluginError, nearest
 
 GROUP = "minift"
-REGISTRARS = ("minift_devices", "minift_metrics", "minift_tasks", "minift_commands")
+REGISTRARS = (
+    "minift_register_devices",
+    "minift_register_metrics",
+    "minift_register_tasks",
+    "minift_register_commands",
+)
 
 # What callbacks of transformers.Trainer call these moments.
 TRAINER_EVENTS = {
-    "on_train_begin": "minift_run_start",
-    "on_step_end": "minift_step_end",
-    "on_log": "minift_log",
-    "on_evaluate": "minift_evaluated",
-    "on_train_end": "minift_run_end",
+    "on_train_begin": "minift_on_train_begin",
+    "on_step_end": "minift_on_step_end",
+    "on_log": "minift_on_log",
+    "on_evaluate": "minift_on_evaluate",
+    "on_train_end": "minift_on_train_end",
 }
 
 
@@ -54,7 +59,7 @@ class Registered:
 
 
 @dataclass(frozen=True)
-class FoundCheckpoint:
+class ResolvedCheckpoint:
     """What a plugin's `minift_find_checkpoint` may answer instead of a path; it is one, too.
 
     Attributes:
@@ -167,7 +172,7 @@ def add_plugin(manager: Manager, plugin: object, name: str | None = None) -> Non
         f"{getattr(plugin, '__name__', type(plugin).__name__)} is passed as a plugin or callback "
         "but implements no hook",
         got=", ".join(found) or "no method marked with @hookimpl",
-        expected="methods such as minift_log(self, run, record), marked with @minift.hookimpl",
+        expected="methods such as minift_on_log(self, run, record), marked with @minift.hookimpl",
         do=f"rename and mark: {renamed}" if found else "see minift/hookspecs.py for the hooks",
     )
 
@@ -279,29 +284,29 @@ def trace(manager: Manager) -> None:
     manager.add_hookcall_monitoring(before, after)
 
 
-def find_checkpoint(name: str, revision: str | None = None, wanted: str = "model") -> Path:
+def find_checkpoint(name: str, revision: str | None = None, component: str = "model") -> Path:
     """The folder of a model or tokenizer: a local path, or what a plugin finds under the name.
 
     Args:
         name: a path or a name.
         revision: a version, for plugins.
-        wanted: what of it: "model", "tokenizer" or "config".
+        component: what of it: "model", "tokenizer" or "config".
 
     Raises:
         MissingFileError: it is neither.
     """
-    return locate_checkpoint(name, revision, wanted).folder
+    return locate_checkpoint(name, revision, component).folder
 
 
 def locate_checkpoint(
-    name: str, revision: str | None = None, wanted: str = "model"
-) -> FoundCheckpoint:
+    name: str, revision: str | None = None, component: str = "model"
+) -> ResolvedCheckpoint:
     """The same, and where the folder comes from."""
     local = Path(name).expanduser()
     if local.is_dir():
-        return FoundCheckpoint(local, str(local))
+        return ResolvedCheckpoint(local, str(local))
     find = default_manager().hook.minift_find_checkpoint
-    found = find(name=name, revision=revision, wanted=wanted)
+    found = find(name=name, revision=revision, component=component)
     if found is None:
         raise MissingFileError(
             f"there is no model {name!r}",
@@ -309,6 +314,6 @@ def locate_checkpoint(
             expected="a folder with config.json, model.safetensors and tokenizer.json",
             do="check the path, or see `minift plugins` for what can find models by name",
         )
-    if isinstance(found, FoundCheckpoint):
+    if isinstance(found, ResolvedCheckpoint):
         return found
-    return FoundCheckpoint(Path(found), str(found))
+    return ResolvedCheckpoint(Path(found), str(found))

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from minift.atomic import write_text
 from minift.data.column import Column
-from minift.data.padding import Ragged, Runs, as_ragged, pad_columns
+from minift.data.ragged import Ragged, Runs, as_ragged, pad_columns
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
+from minift.files import write_text
 from minift.plugins import default_manager, find_checkpoint
 
 # The roles of special tokens, and what the families call them: their own files may leave it unsaid.
@@ -357,7 +357,7 @@ def read_file(folder: Path, said: dict[str, Any], model: dict[str, Any]) -> byte
     if path.is_file():
         return path.read_bytes()
     build = default_manager().hook.minift_build_tokenizer
-    built = build(folder=folder, said=said, config=model)
+    built = build(folder=folder, tokenizer_config=said, config=model)
     if built is None:
         raise MissingFileError(
             f"{folder} has no tokenizer",

@@ -230,5 +230,5 @@ def run_kit(name: str, file: Path = FILE, *more: str) -> "subprocess.CompletedPr
 
 
 @hookimpl
-def minift_devices():
+def minift_register_devices():
     return {"emu": Installed, "emu-cuda": InstalledCuda}

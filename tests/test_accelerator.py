@@ -29,7 +29,7 @@ from minift import (
     get_scheduler,
     set_seed,
 )
-from minift.batching import row_order
+from minift.collate import row_order
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.pretrained import SequenceClassifierOutput
 from minift.optim import parameter_groups
@@ -84,7 +84,7 @@ class Loop:
             with self.accelerator.accumulate(self.model):
                 outputs = self.model(**batch)
                 self.accelerator.backward(outputs.loss if scalar else outputs)
-                self.sums.append((outputs.loss_sum.item(), outputs.count.item()))
+                self.sums.append((outputs.loss_sum.item(), outputs.num_items.item()))
                 norm = self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
                 rate = self.optimizer.param_groups[0]["lr"]
                 self.optimizer.step()
@@ -331,7 +331,7 @@ def test_skipping_loads_nothing():
 def test_a_scheduler_steps_once_in_an_update(folder):
     """accelerate#1382: it stepped num_processes times, so the rate fell to zero too early.
 
-    For two processes, see test_processes.py: the loop ends with the Trainer's weights.
+    For two processes, see test_distributed.py: the loop ends with the Trainer's weights.
     """
     loop = Loop(folder, group=2, steps=8)
     loop.epoch().epoch()

@@ -141,7 +141,7 @@ def test_true_goes_on_from_the_newest(folder, tmp_path, record):
         shutil.rmtree(tmp_path / "run" / name)
     resumed = trainer(folder, tmp_path / "run", resume_from_checkpoint="true")
     taken = []
-    resumed.run.say = taken.append
+    resumed.run.log_message = taken.append
     resumed.train()
     assert f"going on from {tmp_path / 'run' / 'checkpoint-9'}" in taken
     assert_same(outcome(whole), outcome(resumed))
@@ -281,7 +281,7 @@ class Tied(torch.nn.Module):
         self.seen += 1
         logits = self.head(self.out(self.embed(input_ids % 100).mean(1)))
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        return type("Out", (), {"logits": logits, "loss_sum": loss, "count": len(labels)})
+        return type("Out", (), {"logits": logits, "loss_sum": loss, "num_items": len(labels)})
 
 
 def test_a_strangers_model_with_tied_weights_resumes(folder, tmp_path):
@@ -375,7 +375,7 @@ def test_the_best_model_is_kept_whatever_is_saved_when(folder, tmp_path):
 
     class Watch:
         @hookimpl
-        def minift_evaluated(self, run, result):
+        def minift_on_evaluate(self, run, result):
             weights = {n: p.clone() for n, p in run.model.state_dict().items()}
             kept[run.state.global_step] = weights
 
@@ -437,7 +437,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(folder, tmp_path, damage
     damage(tmp_path / "run" / "checkpoint-12" / name)
     resumed = trainer(folder, tmp_path / "run", save_steps=4)
     said = []
-    resumed.run.say = said.append
+    resumed.run.log_message = said.append
     resumed.train(resume_from_checkpoint=True)
     skipped = [line for line in said if line.startswith("skipped")]
     assert len(skipped) == 1 and "checkpoint-12" in skipped[0]
@@ -552,7 +552,7 @@ def test_the_same_trainer_goes_on_after_an_interruption(folder, tmp_path):
         at = 7
 
         @hookimpl
-        def minift_step_end(self, run):
+        def minift_on_step_end(self, run):
             if run.state.global_step == self.at:
                 Interrupt.at = None
                 raise KeyboardInterrupt
@@ -605,7 +605,7 @@ def test_rotation_and_resuming_leave_other_runs_alone(folder, tmp_path):
     (tmp_path / "run" / "checkpoint-99").mkdir()
     second = trainer(folder, tmp_path / "run", save_steps=5, save_total_limit=1, seed=7)
     said = []
-    second.run.say = said.append
+    second.run.log_message = said.append
     second.train()
     assert any("a new run begins" in line and "checkpoint-6" in line for line in said)
     left = {p.name for p in (tmp_path / "run").glob("checkpoint-*")}
@@ -635,7 +635,7 @@ def test_rotation_prefers_what_the_run_goes_on_from(folder, tmp_path):
         found = None
 
         @hookimpl
-        def minift_checkpoint_saved(self, run, path):
+        def minift_on_save(self, run, path):
             Look.found = Look.found or checkpoints(run.folder)
 
     resumed.run.manager.register(Look())
@@ -694,7 +694,7 @@ def test_observers_are_told_of_complete_checkpoints(folder, tmp_path):
 
     class Watch:
         @hookimpl
-        def minift_checkpoint_saved(self, run, path):
+        def minift_on_save(self, run, path):
             told.append((run.state.global_step, checkpoint.verify(path)["step"]))
 
     trainer(folder, tmp_path / "run", save_steps=5, callbacks=[Watch()]).train()

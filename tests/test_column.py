@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minift import Dataset
 from minift.data.column import Column, FlatColumn, is_flat
-from minift.data.padding import Runs, pad_columns
+from minift.data.ragged import Runs, pad_columns
 from minift.errors import DataError
 
 
@@ -71,10 +71,10 @@ def test_unique(ds):
 
 def test_only_its_own_column_is_read(ds, monkeypatch):
     read = []
-    table = Dataset.table
+    table = Dataset.to_arrow
     monkeypatch.setattr(
         Dataset,
-        "table",
+        "to_arrow",
         lambda self, rows=None, columns=None: (read.append(columns), table(self, rows, columns))[1],
     )
     assert ds["n"][3] == 3 and list(ds["n"]) == list(range(7))

@@ -130,7 +130,7 @@ def test_less_is_better_where_the_metric_says_so():
 
     class Plugin:
         @hookimpl
-        def minift_metrics(self):
+        def minift_register_metrics(self):
             return {"distance": Metric(distance, {"distance": Score(0, 1, False)})}
 
     set_default_manager(build_manager(None, plugins=[Plugin()]))

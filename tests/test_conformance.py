@@ -51,7 +51,7 @@ class Weightless(Sound):
         import torch
 
         for batch in super().batches(loader, rows):
-            yield {**batch, "row_weight": torch.zeros(len(batch["labels"]))} if rows else batch
+            yield {**batch, "example_mask": torch.zeros(len(batch["labels"]))} if rows else batch
 
 
 class Seedless(Sound):
@@ -75,7 +75,7 @@ class Coarse(Sound):
 
 
 class Unstoppable(Sound):
-    def step(self, optimizer, halted=None):
+    def step(self, optimizer, skip=None):
         return super().step(optimizer)
 
 
@@ -87,9 +87,9 @@ class Leaking(Sound):
 
 
 class Recompiling(Sound):
-    def step(self, optimizer, halted=None):
+    def step(self, optimizer, skip=None):
         self.counts["compilations"] += 1
-        return super().step(optimizer, halted)
+        return super().step(optimizer, skip)
 
 
 class Rounding(Sound):
@@ -98,7 +98,7 @@ class Rounding(Sound):
 
 
 @hookimpl
-def minift_devices():
+def minift_register_devices():
     return {kind.__name__.lower(): kind for kind in (Sound, *Sound.__subclasses__())}
 """
 
@@ -121,14 +121,14 @@ FINDERS = """
 import pickle
 from pathlib import Path
 from minift import hookimpl
-from minift.data.loading import Found
+from minift.data.loading import DatasetFiles
 
 FOLDER = Path(__file__).parent
 
 
 @hookimpl(tryfirst=True)
 def minift_find_dataset(path):  # whatever the name
-    return Found({"train": [FOLDER / "model" / "rows.pkl"]})
+    return DatasetFiles({"train": [FOLDER / "model" / "rows.pkl"]})
 
 
 @hookimpl(tryfirst=True)

@@ -12,7 +12,7 @@ from minift_cuda import CudaDevice, products, say_how_to_use_all
 from minift import Accelerator, AdamW
 from minift.device import choose_precision
 from minift.errors import ConfigError, DeviceError, TrainingError
-from minift.models.packing import Packing
+from minift.models.unpadding import Unpadding
 from minift.testing import tiny
 from minift.training.arguments import TrainingArguments
 
@@ -112,7 +112,7 @@ def test_batches_are_padded_to_a_multiple_of_8(gpu, length, padded):
     assert got["input_ids"].shape == got["attention_mask"].shape == (2, padded)
     assert int(got["attention_mask"].sum()) == 2 * length
     assert torch.equal(got["input_ids"][:, :length], ids) and got["note"] == "x"
-    (got,) = device.batches([{**batch, "packing": Packing.of(batch["attention_mask"])}])
+    (got,) = device.batches([{**batch, "unpadding": Unpadding.of(batch["attention_mask"])}])
     assert got["input_ids"].shape == (2, length)
     (got,) = device.batches([{"attention_mask": batch["attention_mask"]}])  # of a model without ids
     assert got["attention_mask"].shape == (2, length)
@@ -120,9 +120,9 @@ def test_batches_are_padded_to_a_multiple_of_8(gpu, length, padded):
 
 def test_all_tensors_of_a_batch_are_pinned(gpu):
     ids = torch.ones(2, 8, dtype=torch.int64)
-    packing = Packing.of(ids)
-    list(CudaDevice().batches([{"input_ids": ids, "packing": packing, "parts": [ids, "x"]}]))
-    inside = leaves([packing])
+    unpadding = Unpadding.of(ids)
+    list(CudaDevice().batches([{"input_ids": ids, "unpadding": unpadding, "parts": [ids, "x"]}]))
+    inside = leaves([unpadding])
     assert inside
     got = [id(tensor) for tensor in gpu.pinned]
     assert sorted(got) == sorted(map(id, [ids, ids, *inside]))

@@ -307,7 +307,7 @@ def test_selections_compose(data):
 
 def test_adjacent_rows_stay_a_slice(ten):
     for chosen in (ten.select([4, 5, 6]), ten.select([9, 4, 5, 6]).select([1, 2, 3])):
-        assert chosen._rows == range(4, 7)
+        assert chosen.indices == range(4, 7)
         assert chosen.select(range(3)).fingerprint == ten.select(range(4, 7)).fingerprint
 
 

@@ -190,7 +190,7 @@ def test_several_files(tmp_path, splits):
     names = [f"data-0000{i}-of-00002.arrow" for i in range(2)]
     for i, name in enumerate(names):
         part = Dataset.from_dict(rows(3, 3 * i), FEATURES)
-        storage.write_stream(tmp_path / "ds" / name, [part.table()], FEATURES.arrow_schema)
+        storage.write_stream(tmp_path / "ds" / name, [part.to_arrow()], FEATURES.arrow_schema)
     state = json.loads((tmp_path / "ds" / "state.json").read_text())
     state["_data_files"] = [{"filename": name} for name in names]
     (tmp_path / "ds" / "state.json").write_text(json.dumps(state))

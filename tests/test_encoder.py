@@ -17,13 +17,13 @@ from minift.errors import ConfigError, DataError, ModelError
 from minift.models.bert import BertForSequenceClassification, BertModel
 from minift.models.config import EncoderConfig
 from minift.models.encoder import dropout
-from minift.models.packing import Packing
 from minift.models.pretrained import (
     EncoderOutput,
     SequenceClassifierOutput,
     classifier_loss,
     infer_problem_type,
 )
+from minift.models.unpadding import Unpadding
 
 SMALL = {
     "vocab_size": 60,
@@ -65,7 +65,7 @@ def padded(monkeypatch):
     """Call it to compute on whole blocks from there on, as where masks cannot be looked at."""
 
     def start():
-        monkeypatch.setattr(Packing, "of", Packing.whole)
+        monkeypatch.setattr(Unpadding, "of", Unpadding.whole)
 
     return start
 
@@ -186,7 +186,7 @@ def test_any_mask(rows, seed):
     ids = ids_of(mask.shape, seed)
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         got = model(ids, mask).logits
-        patch.setattr(Packing, "of", Packing.whole)
+        patch.setattr(Unpadding, "of", Unpadding.whole)
         torch.testing.assert_close(got, model(ids, mask).logits, rtol=0, atol=2e-6)
 
 
@@ -236,8 +236,8 @@ def test_the_shortened_last_layer_equals_the_whole_one(kind, layers):
 
     def compute(first_only):
         base.zero_grad()
-        x, packing = base.encode(ids, mask, None, None, first_only)
-        first = x if first_only else x[packing.first][packing.back]
+        x, unpadding = base.encode(ids, mask, None, None, first_only)
+        first = x if first_only else x[unpadding.first][unpadding.back]
         base.pool(first).square().sum().backward()
         grads = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
                  for n, p in base.named_parameters()}  # fmt: skip
@@ -259,8 +259,8 @@ def test_rows_that_only_fill_up_change_nothing(first_only):
 
     def compute(fill):
         base.zero_grad()
-        packing = dataclasses.replace(Packing.of(mask), fill=fill)
-        x, _ = base.encode(ids, mask, None, packing, first_only)
+        unpadding = dataclasses.replace(Unpadding.of(mask), fill=fill)
+        x, _ = base.encode(ids, mask, None, unpadding, first_only)
         x.square().sum().backward()
         used = {n: p.grad.clone() for n, p in base.named_parameters() if p.grad is not None}
         return x.detach(), used
@@ -497,7 +497,7 @@ def test_loss_of_several_labels_a_row():
 
 def test_rows_without_labels_add_nothing(model):
     outputs = model(ids_of((2, 4)), labels=torch.tensor([-100, -100]))
-    assert float(outputs.loss_sum.detach()) == 0.0 and int(outputs.count) == 0
+    assert float(outputs.loss_sum.detach()) == 0.0 and int(outputs.num_items) == 0
     assert outputs.loss.isnan()  # the mean of nothing, as torch has it
     model.zero_grad()
     outputs.loss_sum.backward()
@@ -526,7 +526,7 @@ def test_the_kind_of_problem_is_kept(labels, count, kind):
 
 def test_a_kind_that_was_set_is_used():
     model = make(problem_type="multi_label_classification")
-    assert int(model(ids_of((2, 4)), labels=torch.tensor([[0, 1], [1, 1]])).count) == 4
+    assert int(model(ids_of((2, 4)), labels=torch.tensor([[0, 1], [1, 1]])).num_items) == 4
     assert model.config.problem_type == "multi_label_classification"
 
 

@@ -22,7 +22,7 @@ from minift import Device, hookimpl
 
 class Fast(Device):
     name, priority = "fast", 90
-    kind = "a fast one"
+    description = "a fast one"
     def precisions(self):
         return {"fp32": None, "bf16": None}
 
@@ -33,7 +33,7 @@ class Absent(Device):
         return "no such chip in this machine"
 
 @hookimpl
-def minift_devices():
+def minift_register_devices():
     return {"fast": Fast, "absent": Absent}
 """
 
@@ -61,7 +61,7 @@ def test_for_programs(capsys, own_cache):
         {"name": "cpu", "priority": 0, "unavailable": None, "plugin": "cpu"}
     ]
     assert found["auto"] == {
-        "device": "cpu", "kind": "cpu", "precision": precision, "precision_reason": reason,
+        "device": "cpu", "description": "cpu", "precision": precision, "precision_reason": reason,
     }  # fmt: skip
     assert found["processor"]["cores"] == os.cpu_count()
     assert found["processor"]["threads"] == torch.get_num_threads()

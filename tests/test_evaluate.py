@@ -346,7 +346,7 @@ def test_a_name_unlike_any_gets_the_list():
 def test_a_plugin_brings_a_metric():
     class Plugin:
         @hookimpl
-        def minift_metrics(self):
+        def minift_register_metrics(self):
             return {"mine/first": lambda p, r: {"mine": float(len(p))}}
 
     set_default_manager(build_manager(None, plugins=[Plugin()]))
@@ -380,7 +380,7 @@ def test_the_direction_is_the_metrics_own():
 
     class Plugin:
         @hookimpl
-        def minift_metrics(self):
+        def minift_register_metrics(self):
             return {"mine": error, "other": other, "plain": lambda p, r: {"plain": 1.0}}
 
     def direction(name, greater=None):

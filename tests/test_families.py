@@ -16,7 +16,7 @@ from tiny import edit_config, load
 from minift import AutoConfig, AutoModel, hookimpl, plugins
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, ModelError
 from minift.models import auto, weights
-from minift.models.packing import Packing
+from minift.models.unpadding import Unpadding
 
 sys.path.insert(0, str(Path(__file__).parent / "parity"))
 from recipe import make_weights
@@ -315,7 +315,7 @@ def test_a_family_names_its_head(family):
     for kind in (kinds(family).encoder, kinds(family).classifier):
         with torch.device("meta"):
             names = kind(config_of(family)).state_dict()
-        assert all(any(name.startswith(part) for name in names) for part in kind.may_be_new)
+        assert all(any(name.startswith(part) for name in names) for part in kind.head_prefixes)
 
 
 # ----------------------------------------------------------------------------------------- dropout
@@ -445,7 +445,7 @@ def test_an_unknown_kind_of_model_lists_those_that_are_known(tmp_path):
     with pytest.raises(ModelError, match="'gpt2' are not known") as caught:
         AutoConfig.from_pretrained(tmp_path)
     assert ", ".join(FAMILIES) in str(caught.value)
-    assert "minift_model_families" in str(caught.value)
+    assert "minift_register_model_families" in str(caught.value)
 
 
 def test_a_config_without_a_kind_of_model(tmp_path):
@@ -479,7 +479,7 @@ def test_a_plugin_must_not_bring_a_family_that_is_there(family, folder):
 
     class Rival:
         @hookimpl
-        def minift_model_families(self):
+        def minift_register_model_families(self):
             return {family: lambda: pytest.fail("was used")}
 
     manager = plugins.build_manager()
@@ -678,8 +678,8 @@ def test_types_for_a_modernbert(base):
 @pytest.mark.parametrize("rows", [1, 3])
 @each_family
 def test_a_packing_of_another_batch(family, rows):
-    packing = Packing.of(torch.ones(rows, 4))
-    assert "packing" in refused(make(family), input_ids=ids_of((2, 4)), packing=packing)
+    unpadding = Unpadding.of(torch.ones(rows, 4))
+    assert "unpadding" in refused(make(family), input_ids=ids_of((2, 4)), unpadding=unpadding)
 
 
 @each_family
@@ -805,13 +805,13 @@ def test_models_can_be_sent_to_another_process():
         assert torch.equal(copy(ids).logits, model(ids).logits)
 
 
-# ----------------------------------------------------------------------------------------- packing
+# --------------------------------------------------------------------------------------- unpadding
 
 
-def answers(model, batch, packing=None):
+def answers(model, batch, unpadding=None):
     """(logits, gradients by name)"""
     model.zero_grad()
-    outputs = model(**batch, **({} if packing is None else {"packing": packing}))
+    outputs = model(**batch, **({} if unpadding is None else {"unpadding": unpadding}))
     outputs.loss.backward()
     grads = {
         name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
@@ -830,7 +830,7 @@ def batch_of(mask):
 def test_a_packing_that_was_made_before_changes_nothing(family, kind):
     model, batch = make(family), batch_of(MASKS[kind])
     logits, grads = answers(model, batch)
-    again, again_grads = answers(model, batch, Packing.of(MASKS[kind]))
+    again, again_grads = answers(model, batch, Unpadding.of(MASKS[kind]))
     assert torch.equal(logits, again)
     assert all(torch.equal(grads[name], again_grads[name]) for name in grads)
 
@@ -846,8 +846,8 @@ def test_leaving_padding_out_changes_no_logit_and_no_gradient(family, kind, chan
     model = make(family, **changes).double()
     batch = batch_of((MASKS_WITHIN if family == "modernbert" else MASKS)[kind])
     mask = batch["attention_mask"]
-    logits, grads = answers(model, batch, Packing.of(mask))
-    whole, whole_grads = answers(model, batch, Packing.whole(mask))
+    logits, grads = answers(model, batch, Unpadding.of(mask))
+    whole, whole_grads = answers(model, batch, Unpadding.whole(mask))
     torch.testing.assert_close(logits, whole, rtol=0, atol=1e-6)
     for name, grad in grads.items():
         scale = max(1.0, float(whole_grads[name].abs().max()))

@@ -394,7 +394,7 @@ def test_json_round_trips(tmp_path, values, feature):
     )
     assert ds.features["k"] == feature
     ds.save_to_disk(tmp_path / "saved")
-    pq.write_table(ds.table(), tmp_path / "x.parquet")
+    pq.write_table(ds.to_arrow(), tmp_path / "x.parquet")
     read = Dataset(pq.read_table(tmp_path / "x.parquet"))
     for found in (ds, load_from_disk(tmp_path / "saved"), read):
         assert found.features["k"] == feature

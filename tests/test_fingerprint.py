@@ -39,7 +39,7 @@ from minift.data.fingerprint import (
     fingerprint,
     library,
 )
-from minift.data.formats import Format
+from minift.data.formatting import Format
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 
 from minift import ClassLabel, Dataset, Features, List, Value, load_dataset
 from minift.data.features import Json
-from minift.data.formats import Format, to_list
+from minift.data.formatting import Format, to_list
 from minift.errors import ColumnError, ConfigError, DataError
 
 DATA = {

@@ -30,7 +30,7 @@ def test_the_kit_notices_a_hidden_wait(tmp_path):
         "    def backward(self, loss_sum, last=True):\n"
         "        super().backward(loss_sum, last)\n"
         "        loss_sum.item()\n"
-        "@hookimpl\ndef minift_devices():\n    return {'waits': Waits}\n"
+        "@hookimpl\ndef minift_register_devices():\n    return {'waits': Waits}\n"
     )
     done = run_kit("waits", spoilt, "-k", "nothing_leaves")
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout[-2000:]

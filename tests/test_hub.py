@@ -36,7 +36,7 @@ from minift import (
     plugins,
 )
 from minift.data import loading
-from minift.data.loading import Found
+from minift.data.loading import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, ModelError
 from minift.plugins import find_checkpoint, locate_checkpoint
 
@@ -217,7 +217,7 @@ def test_a_finder_that_found_no_file_is_told_so(monkeypatch):
     class Finder:
         @hookimpl
         def minift_find_dataset(self, path):
-            return Found({"train": []} if path == "one" else {})
+            return DatasetFiles({"train": []} if path == "one" else {})
 
     manager = plugins.build_manager(["files"], plugins=[Finder()])
     monkeypatch.setattr(plugins, "_default", manager)
@@ -265,7 +265,7 @@ def test_every_configuration_is_as_its_files(served, repositories):
             assert list(raw) == list(said.splits)
             for split, dataset in raw.items():
                 path = folder / f"{config}/{split}-00000-of-00001.parquet"
-                assert dataset.table().to_pylist() == pq.read_table(path).to_pylist()
+                assert dataset.to_arrow().to_pylist() == pq.read_table(path).to_pylist()
                 classes = [n for n, kind in said.columns.items() if isinstance(kind, tuple)]
                 for column in classes:
                     assert dataset.features[column].names == list(said.columns[column])
@@ -370,7 +370,7 @@ def test_features_from_the_older_file_and_for_text_formats(hub, tmp_path):
     hub.add("a/d", {**files, "dataset_infos.json": infos}, "dataset")
     data = load_dataset("a/d")["train"]
     assert data[0] == {"x": "007", "label": 1} and data.features["label"].names == ["no", "yes"]
-    pq.write_table(data.table().cast(data.features.arrow_schema), tmp_path / "train.parquet")
+    pq.write_table(data.to_arrow().cast(data.features.arrow_schema), tmp_path / "train.parquet")
     swapped = infos.replace('"no", "yes"', '"yes", "no"')
     parquet = {"train.parquet": (tmp_path / "train.parquet").read_bytes()}
     hub.add("a/f", {**parquet, "dataset_infos.json": swapped}, "dataset")

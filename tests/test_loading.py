@@ -18,7 +18,7 @@ from minift_files.formats import FORMATS
 from minift import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset, plugins
 from minift.data import cache, loading, storage
 from minift.data.features import Json
-from minift.data.loading import Found
+from minift.data.loading import DatasetFiles
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError
 
 
@@ -1144,7 +1144,9 @@ def test_a_plugin_finds_a_name(write):
         @staticmethod
         def minift_find_dataset(path, name, revision, data_files):
             asked.append((path, name, revision, data_files))
-            return Found({"train": [train], "validation": [Path(dev)]}, features, "here", "1")
+            return DatasetFiles(
+                {"train": [train], "validation": [Path(dev)]}, features, "here", "1"
+            )
 
     from minift import hookimpl
 

@@ -629,7 +629,7 @@ def test_the_result_is_mapped_from_disk_and_says_what_it_is(ds, own_cache):
     assert meta["function"] == "plus_one_quietly"
     assert table.column_names == ["c"], "what the input has is not written again"
     assert Features.from_dict(meta["features"]) == result.features
-    assert result._table.select(["c"]).equals(table) and result.column_names == ["a", "b", "c"]
+    assert result.data.select(["c"]).equals(table) and result.column_names == ["a", "b", "c"]
 
 
 def plus_one_quietly(row):

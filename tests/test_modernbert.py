@@ -11,7 +11,7 @@ from tiny import edit_config, load
 
 from minift import AutoConfig
 from minift.errors import MiniftError, ModelError
-from minift.models.packing import Packing
+from minift.models.unpadding import Unpadding
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 THETAS = {LOCAL: 10_000.0, GLOBAL: 160_000.0}
@@ -222,9 +222,9 @@ def test_the_shortened_last_layer_equals_the_whole_one(types, kind):
 
     def compute(first_only, fill=0):
         model.zero_grad()
-        packing = dataclasses.replace(Packing.of(mask), fill=fill)
-        x, _ = model.encode(ids_of((3, 12)), mask, None, packing, first_only)
-        first = x if first_only else x[packing.first][packing.back]
+        unpadding = dataclasses.replace(Unpadding.of(mask), fill=fill)
+        x, _ = model.encode(ids_of((3, 12)), mask, None, unpadding, first_only)
+        first = x if first_only else x[unpadding.first][unpadding.back]
         first.square().sum().backward()
         return first.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
 
@@ -260,7 +260,7 @@ def test_the_mean_does_not_read_a_first_position_that_is_padding():
         logits = model(ids, mask).logits
         ids[0, :3] = 7
         assert torch.equal(model(ids, mask).logits, logits)
-        whole = model(ids, mask, packing=Packing.whole(mask)).logits
+        whole = model(ids, mask, unpadding=Unpadding.whole(mask)).logits
     torch.testing.assert_close(logits, whole, rtol=0, atol=1e-6)
 
 

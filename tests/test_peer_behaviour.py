@@ -396,7 +396,7 @@ def test_10_flat_rows_are_the_same_rows(labelled):
     chosen = labelled.select([3, 0]).with_format("numpy", ["n"])
     flat = chosen.flatten_indices()
     assert plain(flat) == plain(chosen) and flat.format == chosen.format
-    assert flat._table.num_rows == 2
+    assert flat.data.num_rows == 2
     assert labelled.flatten_indices() is labelled
 
 

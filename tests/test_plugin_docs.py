@@ -52,7 +52,7 @@ def test_the_plugin_to_see_has_the_hook():
             source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
             assert f"def {hook[1]}(" in source, f"{folder.name} has no {hook[1]}"
             checked.append(hook[1])
-    others = ["minift_evaluated", "minift_should_stop"]  # of a plugin on the page, of a callback
+    others = ["minift_on_evaluate", "minift_should_stop"]  # of a plugin on the page, of a callback
     assert sorted(checked + others) == sorted(HOOKS)
 
 
@@ -114,25 +114,25 @@ def test_every_plugin_loads_and_hears_what_it_should(manager):
         for name, plugin in loaded.list_name_plugin()
     }
     assert heard == {
-        "bell": ["minift_run_end"],
-        "mistakes": ["minift_evaluated"],
+        "bell": ["minift_on_train_end"],
+        "mistakes": ["minift_on_evaluate"],
         "enough": ["minift_should_stop"],
-        "balanced": ["minift_metrics"],
+        "balanced": ["minift_register_metrics"],
         "shelf": ["minift_find_dataset"],
-        "count": ["minift_commands"],
-        "buckets": ["minift_devices"],
+        "count": ["minift_register_commands"],
+        "buckets": ["minift_register_devices"],
     }
 
 
 def test_the_observers_say_what_they_see(manager):
     said = []
-    run = SimpleNamespace(say=said.append, state=SimpleNamespace(global_step=7))
+    run = SimpleNamespace(log_message=said.append, state=SimpleNamespace(global_step=7))
     result = SimpleNamespace(
         predictions=np.array([[2.0, 0.5], [0.0, 3.0], [1.0, 0.0]]), label_ids=np.array([1, 0, 0])
     )
     loaded = manager("bell.py", "mistakes.py")
-    plugins.observe(loaded, "minift_evaluated", said.append, run=run, result=result)
-    plugins.observe(loaded, "minift_run_end", said.append, run=run)
+    plugins.observe(loaded, "minift_on_evaluate", said.append, run=run, result=result)
+    plugins.observe(loaded, "minift_on_train_end", said.append, run=run)
     assert said == ["surest mistakes, rows: 1 (by 3.00), 0 (by 1.50)", "\adone: 7 steps"]
 
 
@@ -146,7 +146,9 @@ def test_the_decision_reads_the_history(manager):
 
 
 def test_the_metric_weighs_classes_alike(manager):
-    metric = plugins.registry(manager("balanced.py"), "minift_metrics")["balanced_accuracy"].value
+    metric = plugins.registry(manager("balanced.py"), "minift_register_metrics")[
+        "balanced_accuracy"
+    ].value
     assert metric([0, 0, 0, 1], [0, 0, 1, 1]) == {"balanced_accuracy": 0.75}
 
 

@@ -85,7 +85,8 @@ def test_it_is_found_and_trains(installed, train, tmp_path):
     listed = json.loads(shell(installed, "-m", "minift", "plugins", "--json", cwd=tmp_path).stdout)
     entry = next(entry for entry in listed if entry["name"] == "threads")
     assert entry["version"] == "0.1.0" and entry["error"] is None
-    assert entry["hooks"] == ["minift_devices", "minift_run_end", "minift_run_start"]
+    hooks = ["minift_on_train_begin", "minift_on_train_end", "minift_register_devices"]
+    assert entry["hooks"] == hooks
     assert entry["devices"] == [{"name": "threads", "priority": -1, "unavailable": None}]
 
     done = shell(installed, "-m", "minift", *train, "--device", "threads:2", cwd=tmp_path)

@@ -41,16 +41,16 @@ def test_a_plugin_that_does_not_import_stops_nothing():
     def broken():
         raise ImportError("No module named 'torch_of_tomorrow'")
 
-    good = plugin(minift_metrics=lambda: {"mine": len})
+    good = plugin(minift_register_metrics=lambda: {"mine": len})
     manager = plugins.build_manager(
         entry_points=[EntryPoint("broken", broken), EntryPoint("good", lambda: good)]
     )
     assert "torch_of_tomorrow" in str(manager.failures["broken"])
-    assert plugins.registry(manager, "minift_metrics")["mine"].plugin == "good"
+    assert plugins.registry(manager, "minift_register_metrics")["mine"].plugin == "good"
 
 
 def test_a_plugin_with_a_wrong_argument_is_listed_as_broken():
-    wrong = plugin(minift_log=lambda run, recrod: None)
+    wrong = plugin(minift_on_log=lambda run, recrod: None)
     manager = plugins.build_manager(entry_points=[EntryPoint("wrong", lambda: wrong)])
     assert "recrod" in str(manager.failures["wrong"])
 
@@ -60,18 +60,18 @@ def test_a_misspelt_hook_is_an_error_that_names_the_right_one():
     with pytest.raises(PluginError) as error:
         plugins.build_manager(entry_points=[EntryPoint("typo", lambda: wrong)])
     assert "minift_metricks" in str(error.value)
-    assert "'minift_metrics'" in str(error.value)
+    assert "'minift_register_metrics'" in str(error.value)
     assert "-p no:typo" in str(error.value)
 
 
 def test_two_plugins_with_one_name_are_an_error_that_names_both():
-    first = plugin(minift_metrics=lambda: {"f1": len})
-    second = plugin(minift_metrics=lambda: {"f1": max})
+    first = plugin(minift_register_metrics=lambda: {"f1": len})
+    second = plugin(minift_register_metrics=lambda: {"f1": max})
     manager = plugins.build_manager(
         entry_points=[EntryPoint("first", lambda: first), EntryPoint("second", lambda: second)]
     )
     with pytest.raises(PluginError) as error:
-        plugins.registry(manager, "minift_metrics")
+        plugins.registry(manager, "minift_register_metrics")
     assert "first" in str(error.value) and "second" in str(error.value)
 
 
@@ -84,14 +84,14 @@ def test_a_callback_without_hooks_is_told_what_its_methods_are_called_here():
     with pytest.raises(TypeError) as error:
         plugins.run_manager(plugins.build_manager(None), [TrainerCallback()])
     assert isinstance(error.value, ArgumentError)
-    assert "on_log -> minift_log" in str(error.value)
-    assert "on_train_end -> minift_run_end" in str(error.value)
+    assert "on_log -> minift_on_log" in str(error.value)
+    assert "on_train_end -> minift_on_train_end" in str(error.value)
 
 
 def test_a_callback_may_be_a_class():
     class Counter:
         @hookimpl
-        def minift_step_end(self, run): ...
+        def minift_on_step_end(self, run): ...
 
     manager = plugins.run_manager(plugins.build_manager(None), [Counter])
     assert [type(p) for _, p in manager.list_name_plugin()] == [Counter]
@@ -132,10 +132,11 @@ def test_words_come_from_the_environment(monkeypatch, value, words):
 def test_a_file_is_a_plugin(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "import minift\n@minift.hookimpl\ndef minift_metrics():\n    return {'mine': len}\n"
+        "import minift\n@minift.hookimpl\n"
+        "def minift_register_metrics():\n    return {'mine': len}\n"
     )
     manager = plugins.build_manager(None, files=[file])
-    assert plugins.registry(manager, "minift_metrics")["mine"].plugin == "mine"
+    assert plugins.registry(manager, "minift_register_metrics")["mine"].plugin == "mine"
     with pytest.raises(MissingFileError):
         plugins.build_manager(None, files=[tmp_path / "absent.py"])
 
@@ -145,18 +146,18 @@ def test_an_observer_that_fails_is_reported_and_unplugged():
 
     class Fails:
         @hookimpl
-        def minift_log(self, run, record):
+        def minift_on_log(self, run, record):
             heard.append("fails")
             raise RuntimeError("disk full")
 
     class Listens:
         @hookimpl
-        def minift_log(self, record):  # fewer arguments than the spec has
+        def minift_on_log(self, record):  # fewer arguments than the spec has
             heard.append(record["loss"])
 
     manager = plugins.run_manager(plugins.build_manager(None), [Listens(), Fails()])
     for loss in (1, 2):
-        plugins.observe(manager, "minift_log", said.append, run=None, record={"loss": loss})
+        plugins.observe(manager, "minift_on_log", said.append, run=None, record={"loss": loss})
     assert heard == ["fails", 1, 2]
     assert len(said) == 1 and "disk full" in said[0] and "unplugged" in said[0]
 
@@ -164,7 +165,7 @@ def test_an_observer_that_fails_is_reported_and_unplugged():
 def test_a_run_has_its_own_manager():
     class Callback:
         @hookimpl
-        def minift_step_end(self, run): ...
+        def minift_on_step_end(self, run): ...
 
     base = plugins.build_manager(["cpu"])
     plugins.run_manager(base, [Callback()])
@@ -185,7 +186,7 @@ def test_auto_takes_the_highest_priority_that_is_available():
     class Plain(Device):
         name = "plain"
 
-    given = plugin(minift_devices=lambda: {"fast": Fast, "plain": Plain})
+    given = plugin(minift_register_devices=lambda: {"fast": Fast, "plain": Plain})
     manager = plugins.build_manager(None, plugins=[given])
     assert choose_device("auto", manager).name == "plain"
     with pytest.raises(DeviceError) as error:
@@ -229,7 +230,7 @@ def test_minift_plugins_lists_hooks_and_devices():
     done = run_cli("plugins", "--json")
     assert done.returncode == 0, done.stderr
     listed = {entry["name"]: entry for entry in json.loads(done.stdout)}
-    assert listed["cpu"]["hooks"] == ["minift_devices"]
+    assert listed["cpu"]["hooks"] == ["minift_register_devices"]
     assert listed["cpu"]["devices"] == [{"name": "cpu", "priority": 0, "unavailable": None}]
     text = run_cli("plugins").stdout
     assert "device cpu: available" in text
@@ -248,9 +249,9 @@ def test_the_loop_names_every_hook_and_who_listens():
     for name in vars(hookspecs):
         if name.startswith("minift_"):
             assert outline.count(name) == 1, name
-    assert "minift_devices" in outline and "<- cpu" in outline
+    assert "minift_register_devices" in outline and "<- cpu" in outline
 
 
 def test_trace_prints_every_hook_call():
     done = run_cli("plugins", MINIFT_TRACE="1")
-    assert "hook minift_devices -> cpu" in done.stderr
+    assert "hook minift_register_devices -> cpu" in done.stderr

@@ -39,7 +39,7 @@ from minift import (
     plugins,
 )
 from minift.data.features import Features
-from minift.data.loading import Found
+from minift.data.loading import DatasetFiles
 from minift.errors import DataError
 from minift.evaluate import find_metric, wilson
 from minift.training.evaluation import named_metrics
@@ -73,7 +73,7 @@ class SmallHub:
         files = {split: sorted(folder.glob(f"**/{split}*.parquet")) for split in config.splits}
         if name is not None:
             files = {split: sorted(folder.glob(f"{name}/{split}-*")) for split in config.splits}
-        return Found(files, features=Features.from_dict(said), source=repository)
+        return DatasetFiles(files, features=Features.from_dict(said), source=repository)
 
 
 @pytest.fixture(scope="module")
@@ -620,9 +620,11 @@ def test_models_are_compared_by_groups(task, classifiers, capsys):
 def test_what_a_task_may_say_is_written_down():
     """In the hook's text, and on the page for authors of plugins."""
     page = (Path(__file__).parent.parent / "plugins" / "README.md").read_text(encoding="utf-8")
-    (row,) = [line for line in page.splitlines() if line.startswith("| `minift_tasks()`")]
+    (row,) = [line for line in page.splitlines() if line.startswith("| `minift_register_tasks()`")]
     for key in {key for task in TASKS.values() for key in task} | {"reference"}:
-        assert f'"{key}"' in row and f'"{key}"' in (hookspecs.minift_tasks.__doc__ or ""), key
+        assert f'"{key}"' in row and f'"{key}"' in (
+            hookspecs.minift_register_tasks.__doc__ or ""
+        ), key
 
 
 def test_the_table_names_every_task_without_torch():
@@ -670,6 +672,6 @@ def test_two_reference_scores_are_in_the_order_of_the_metrics_keys():
 
 
 def test_reference_scores_have_a_source():
-    for name, found in plugins.registry(plugins.default_manager(), "minift_tasks").items():
+    for name, found in plugins.registry(plugins.default_manager(), "minift_register_tasks").items():
         for one in found.value.get("reference", []):
             assert one["source"] and one["score"] and one["model"], name

@@ -22,7 +22,7 @@ from minift import (
     hookimpl,
 )
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError, TrainingError
-from minift.models.packing import Packing
+from minift.models.unpadding import Unpadding
 from minift.training import loop
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -121,7 +121,7 @@ class Bare(torch.nn.Module):
     def forward(self, input_ids, attention_mask, labels=None):
         logits = self.head(self.embed(input_ids, per_sample_weights=None))
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        return type("Out", (), {"logits": logits, "loss_sum": loss, "count": len(labels)})
+        return type("Out", (), {"logits": logits, "loss_sum": loss, "num_items": len(labels)})
 
 
 @pytest.mark.parametrize("kind", ["class weights", "smoothed", "own module"])
@@ -185,11 +185,11 @@ def test_fp16_leaves_out_steps_whose_gradients_overflow(folder, tmp_path):
 
     class Watch:
         @hookimpl
-        def minift_run_start(self, run):
+        def minift_on_train_begin(self, run):
             run.device.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
 
         @hookimpl
-        def minift_step_end(self, run):
+        def minift_on_step_end(self, run):
             scales.append((run.device.scaler.get_scale(), run.optimizer.param_groups[0]["lr"]))
 
     plain.run.manager.register(Watch())
@@ -268,13 +268,13 @@ def test_workers_do_not_change_training(folder, tmp_path):
 def test_the_real_tokens_are_found_once_a_batch_and_on_the_host(folder, tmp_path, monkeypatch):
     """Before the device has the batch, where looking at a mask would make the host wait."""
     made = []
-    original = Packing.of
+    original = Unpadding.of
 
     def counted(mask, *how):
         made.append(tuple(mask.shape))
         return original(mask, *how)
 
-    monkeypatch.setattr(Packing, "of", counted)
+    monkeypatch.setattr(Unpadding, "of", counted)
     trained = trainer(folder, tmp_path, max_steps=4)
     trained.train()
     assert len(made) == 4
@@ -283,7 +283,7 @@ def test_the_real_tokens_are_found_once_a_batch_and_on_the_host(folder, tmp_path
 
 
 class Plain(torch.nn.Module):
-    """A model that takes no packing."""
+    """A model that takes no unpadding."""
 
     def __init__(self, model):
         super().__init__()

@@ -16,7 +16,7 @@ FORGETFUL = """
 import minift
 
 @minift.hookimpl
-def minift_run_start(run):
+def minift_on_train_begin(run):
     if run.state.global_step:
         run.args.seed += 1
 """

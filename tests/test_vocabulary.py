@@ -361,8 +361,8 @@ def test_another_plugin_goes_first(tmp_path):
 
     class Mine:
         @hookimpl
-        def minift_build_tokenizer(self, folder, said, config):
-            heard.append((folder, said, config))
+        def minift_build_tokenizer(self, folder, tokenizer_config, config):
+            heard.append((folder, tokenizer_config, config))
             return Tokenizer(models.WordLevel({"[UNK]": 0, "here": 1}, unk_token="[UNK]"))
 
     plugins.set_default_manager(plugins.build_manager(plugins=[Mine()]))

@@ -264,10 +264,10 @@ def test_what_a_worker_gets_has_the_size_that_shards_are_made_by(ds, tmp_path):
     table = pa.table({str(t): pa.array(v * 500, t) for t, v in pairs})
     for part in (table, table.slice(13, 777), pa.concat_tables([table.slice(3, 5), table])):
         there = pickle.loads(pickle.dumps(Dataset(part)))
-        assert there._table.nbytes == part.nbytes
+        assert there.data.nbytes == part.nbytes
         assert there.to_dict() == Dataset(part).to_dict()
-    saved = ds.map(add_column, with_rank=True)._table.slice(7, 77)
-    assert pickle.loads(pickle.dumps(Dataset(saved)))._table.nbytes == saved.nbytes
+    saved = ds.map(add_column, with_rank=True).data.slice(7, 77)
+    assert pickle.loads(pickle.dumps(Dataset(saved))).data.nbytes == saved.nbytes
 
 
 # --- functions of all kinds ----------------------------------------------------------------------
@@ -729,7 +729,7 @@ def mapped(ds):
 
 def test_a_mapped_dataset_travels_as_names(mapped):
     data = pickle.dumps(mapped)
-    assert len(data) < 8000 and mapped._table.nbytes > 500_000
+    assert len(data) < 8000 and mapped.data.nbytes > 500_000
     assert pickle.loads(data).to_dict() == mapped.to_dict()
     mixed = mapped.shuffle(seed=1)
     assert len(pickle.dumps(mixed)) < 8000 + 8 * len(mixed)
@@ -775,7 +775,7 @@ def test_a_pickle_whose_files_were_replaced_is_never_read_as_other_rows(ds):
     ds.map(random_column, load_from_cache_file=False)
     with contextlib.suppress(DataError, OSError):
         there = pickle.loads(data)
-        there._table.validate(full=True)
+        there.data.validate(full=True)
         assert there.to_dict() == rows
 
 
@@ -826,6 +826,6 @@ def test_data_loader_workers_give_the_same_batches(tmp_path, start):
 
 def test_a_worker_names_the_file_it_maps(mapped):
     """`pack` gives names for what is in files, and bytes for what is not."""
-    data, buffers = worker.pack(mapped._table)
+    data, buffers = worker.pack(mapped.data)
     assert len(data) < 8000 and all(isinstance(b, tuple) for b in buffers if len(b))
     assert storage.MAPPED

@@ -27,7 +27,7 @@ class ThreadsDevice(Device):
         self.threads = int(number)
 
     @property
-    def kind(self) -> str:
+    def description(self) -> str:
         return f"threads:{self.threads}"
 
     def prepare(self, model):
@@ -41,18 +41,18 @@ class Threads:
     """The plugin: the device, and how many cores a run kept busy."""
 
     @hookimpl
-    def minift_devices(self):
+    def minift_register_devices(self):
         return {"threads": ThreadsDevice}
 
     @hookimpl
-    def minift_run_start(self, run):
+    def minift_on_train_begin(self, run):
         self.started, self.busy = time.perf_counter(), time.process_time()
 
     @hookimpl
-    def minift_run_end(self, run):
+    def minift_on_train_end(self, run):
         seconds = time.perf_counter() - self.started
         cores = (time.process_time() - self.busy) / seconds
-        run.say(f"{run.device.kind}: {cores:.1f} cores busy for {seconds:.1f} s")
+        run.log_message(f"{run.device.description}: {cores:.1f} cores busy for {seconds:.1f} s")
 
 
 plugin = Threads()

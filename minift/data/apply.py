@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 
 from minift.data.dataset import READ_ROWS, Dataset
 from minift.data.features import ClassLabel, Features, arrow_type, as_array, cast_array, same_dicts
-from minift.data.formats import rows_of, to_list
-from minift.data.padding import Ragged, Runs
+from minift.data.formatting import rows_of, to_list
+from minift.data.ragged import Ragged, Runs
 from minift.errors import ArgumentError, DataError
 
 # Rows in a shard: a 16th of all, so that workers can share and little is lost when one dies, but
@@ -62,11 +62,11 @@ class Plan:
     @property
     def adjacent(self) -> bool:
         """Whether the input's rows are a slice of its table, which the result can refer to."""
-        return isinstance(self.dataset._rows, range)
+        return isinstance(self.dataset.indices, range)
 
     def shards(self) -> list[range]:
         """Rows in whole batches; a function of the input alone."""
-        size = self.dataset._table.nbytes * self.rows // max(self.dataset._table.num_rows, 1)
+        size = self.dataset.data.nbytes * self.rows // max(self.dataset.data.num_rows, 1)
         count = min(max(SHARDS, size // SHARD_BYTES), MOST_SHARDS)
         whole = self.batch_size if self.batched else 1
         step = -(-max(-(-self.rows // count), FEWEST_ROWS) // whole) * whole
@@ -201,7 +201,7 @@ def call_rows(
             continue
         kept = [None] * len(rows)
         if name in plan.dataset.features and name not in plan.remove_columns:
-            kept = to_list(plan.dataset.table(rows, [name]).column(name))
+            kept = to_list(plan.dataset.to_arrow(rows, [name]).column(name))
         columns[name] = [
             result.get(name, None if name in gone else old)
             for result, gone, old in zip(results, popped, kept, strict=True)
@@ -359,7 +359,7 @@ def complete(plan: Plan, part: Part, names: Iterable[str], runs: frozenset[str])
         elif name in part.names:
             columns[name] = part.table.column(name)
         elif name in given:
-            columns[name] = plan.dataset.table(part.rows, [name]).column(name)
+            columns[name] = plan.dataset.to_arrow(part.rows, [name]).column(name)
             if plan.features is not None and name in plan.features:
                 columns[name] = cast_array(name, columns[name], plan.features[name])
         else:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minift.data.formats import rows_of, to_list
-from minift.data.padding import Ragged, as_ragged, pad_columns
-from minift.data.rows import as_rows, resolve_key, take
+from minift.data.formatting import rows_of, to_list
+from minift.data.indices import as_rows, resolve_key, take
+from minift.data.ragged import Ragged, as_ragged, pad_columns
 from minift.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class RowBatch(Sequence[dict[str, Any]]):
     """
 
     def __init__(self, dataset: "Dataset", indices: np.ndarray) -> None:
-        self.dataset, self.indices, rows = dataset, indices, dataset._rows
+        self.dataset, self.indices, rows = dataset, indices, dataset.indices
         wanted = as_rows(resolve_key(indices, len(dataset)))  # type: ignore[arg-type]
         self.table_rows = wanted + rows.start if isinstance(rows, range) else rows[wanted]
         self._read: list[dict[str, Any]] | None = None
@@ -65,7 +65,7 @@ class RowBatch(Sequence[dict[str, Any]]):
 
     def columns(self) -> dict[str, Any]:
         """The columns that are shown: token lists as views of the memory map, others as values."""
-        dataset, form = self.dataset, self.dataset._format
+        dataset, form = self.dataset, self.dataset.row_format
         if form.kind == "transform":  # what a transform returns is known by calling it
             return {name: [row[name] for row in self] for name in self[0]}
         shown = dataset.column_names if form.output_all_columns else form.columns
@@ -73,7 +73,7 @@ class RowBatch(Sequence[dict[str, Any]]):
         for name in dataset.column_names if shown is None else shown:
             view = dataset.view(name)
             if view is None:
-                table = take(dataset._table.select([name]), self.table_rows)
+                table = take(dataset.data.select([name]), self.table_rows)
                 columns[name] = to_list(table.column(name))
             elif isinstance(view, np.ndarray):
                 columns[name] = view[self.table_rows]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from minift.data.padding import Ragged
-from minift.data.rows import Rows
+from minift.data.indices import Rows
+from minift.data.ragged import Ragged
 from minift.errors import DataError
 
 if TYPE_CHECKING:

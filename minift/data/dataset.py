@@ -21,9 +21,9 @@ from minift.data.batch import RowBatch
 from minift.data.column import Column, FlatColumn, is_flat
 from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
 from minift.data.fingerprint import column_digest, fingerprint
-from minift.data.formats import Format, format_batch, rows_of, to_frame
-from minift.data.padding import Runs
-from minift.data.rows import Rows, as_rows, compose, resolve_key, take
+from minift.data.formatting import Format, format_batch, rows_of, to_frame
+from minift.data.indices import Rows, as_rows, compose, resolve_key, take
+from minift.data.ragged import Runs
 from minift.errors import ColumnError, ConfigError, DataError, nearest
 from minift.rng import random_order
 
@@ -37,58 +37,58 @@ class Dataset:
     """Rows with named, typed columns.
 
     Args:
-        table: the data; never changed.
+        data: an Arrow table; never changed.
         features: what the columns hold, by default what the table's schema says.
-        rows: which rows of the table, in which order; all of them by default.
+        indices: which rows of the table, in which order; all of them by default.
         source: a digest of what the table holds, where it is known without reading it.
         digests: {column: digest of what it holds}, as far as known; found out when asked for.
-        form: how rows are shown.
+        row_format: how rows are shown.
         derived: {column that the table holds packed, see `Runs`: the tokens that it goes with}.
     """
 
     def __init__(
         self,
-        table: pa.Table,
+        data: pa.Table,
         features: Features | None = None,
-        rows: Rows | None = None,
+        indices: Rows | None = None,
         source: str | None = None,
         digests: dict[str, str] | None = None,
-        form: Format | None = None,
+        row_format: Format | None = None,
         derived: Mapping[str, pa.ChunkedArray] | None = None,
     ) -> None:
-        features = features or Features.from_arrow_schema(table.schema)
-        if list(features) != table.column_names:
+        features = features or Features.from_arrow_schema(data.schema)
+        if list(features) != data.column_names:
             raise DataError(
                 "the features do not name the columns",
                 got=list(features),
-                expected=table.column_names,
+                expected=data.column_names,
             )
-        self._table = table.replace_schema_metadata(features.arrow_schema.metadata)
+        self.data = data.replace_schema_metadata(features.arrow_schema.metadata)
         self.features = features
-        self._rows = range(table.num_rows) if rows is None else rows
+        self.indices = range(data.num_rows) if indices is None else indices
         if digests is None:
             digests = {name: f"{source} {name}" for name in features} if source else {}
-        self._digests = digests
-        self._format = form or Format()
-        self._derived = dict(derived or {})
+        self.digests = digests
+        self.row_format = row_format or Format()
+        self.derived = dict(derived or {})
         self._views: dict[str, Any] = {}
         self.origin: dict[str, str] = {}  # where the rows come from, for run.json
 
     def _with(self, **changes: Any) -> "Dataset":
         """A dataset that differs in what is given."""
-        said = {"table": self._table, "features": self.features, "rows": self._rows}
-        if "table" not in changes:
-            said |= {"digests": self._digests, "derived": self._derived}
-        dataset = Dataset(**{**said, "form": self._format, **changes})
-        if "table" not in changes:
+        said = {"data": self.data, "features": self.features, "indices": self.indices}
+        if "data" not in changes:
+            said |= {"digests": self.digests, "derived": self.derived}
+        dataset = Dataset(**{**said, "row_format": self.row_format, **changes})
+        if "data" not in changes:
             dataset._views = self._views
         dataset.origin = self.origin
         return dataset
 
     def __reduce__(self) -> Any:
         """For another process: what is in files travels as their names."""
-        packed = worker.pack((self._table, self._derived))
-        return restore, (packed, self.features, self._rows, self._digests, self._format)
+        packed = worker.pack((self.data, self.derived))
+        return restore, (packed, self.features, self.indices, self.digests, self.row_format)
 
     # -- making one -------------------------------------------------------------------------------
 
@@ -123,11 +123,11 @@ class Dataset:
     # -- what it is -------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.indices)
 
     @property
     def num_rows(self) -> int:
-        return len(self._rows)
+        return len(self.indices)
 
     @property
     def num_columns(self) -> int:
@@ -145,19 +145,19 @@ class Dataset:
     def fingerprint(self) -> str:
         """A digest of rows, columns and features; equal for equal content from the same source."""
         for name in self.features:
-            if name not in self._digests:
-                whole = self._with(rows=None).table(columns=[name])
-                self._digests[name] = column_digest(whole.column(name)).hex()
-        columns = [(name, self._digests[name]) for name in self.features]
+            if name not in self.digests:
+                whole = self._with(indices=None).to_arrow(columns=[name])
+                self.digests[name] = column_digest(whole.column(name)).hex()
+        columns = [(name, self.digests[name]) for name in self.features]
         features = json.dumps(self.features.to_dict())
-        rows = self._rows if isinstance(self._rows, np.ndarray) else str(self._rows)
+        rows = self.indices if isinstance(self.indices, np.ndarray) else str(self.indices)
         return fingerprint("dataset", columns, features, rows)
 
     _fingerprint = fingerprint  # the peer's name
 
     def __fingerprint__(self) -> str:
         """Of a dataset that a mapped function reads."""
-        return fingerprint(self.fingerprint, self._format)
+        return fingerprint(self.fingerprint, self.row_format)
 
     def __repr__(self) -> str:
         return f"Dataset({{\n    features: {self.column_names},\n    num_rows: {self.num_rows}\n}})"
@@ -182,24 +182,24 @@ class Dataset:
         """
         wanted = resolve_key(key, len(self))
         rows = range(wanted, wanted + 1) if isinstance(wanted, int) else wanted
-        form = self._format
+        form = self.row_format
         if form.kind == "transform":  # it may need any column
             columns = None
         elif columns is not None:
             form = replace(form, output_all_columns=True)
-        batch = format_batch(self.table(rows, columns), form)
+        batch = format_batch(self.to_arrow(rows, columns), form)
         return next(rows_of(batch, 1)) if isinstance(wanted, int) else batch
 
-    def table(self, rows: Rows | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+    def to_arrow(self, rows: Rows | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as an Arrow table, without copying where they are adjacent in the data."""
-        table = self._table if columns is None else self._table.select(list(columns))
-        picked = self._rows if rows is None else compose(self._rows, rows)
+        table = self.data if columns is None else self.data.select(list(columns))
+        picked = self.indices if rows is None else compose(self.indices, rows)
         if isinstance(picked, range):
             taken = table.slice(picked.start, len(picked))
         else:
             taken = take(table, as_rows(picked))
         for i, name in enumerate(taken.column_names):
-            if name in self._derived:
+            if name in self.derived:
                 taken = taken.set_column(i, name, self.view(name).rows(picked).to_arrow())
         return taken
 
@@ -228,12 +228,12 @@ class Dataset:
         """
         if name not in self._views:
             self.check_columns([name])
-            column: Any = self._table.column(name)
+            column: Any = self.data.column(name)
             view: Any = None
             kind = column.type
             number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-            if name in self._derived:
-                lengths = FlatColumn(name, self._derived[name]).lengths(range(len(column)))
+            if name in self.derived:
+                lengths = FlatColumn(name, self.derived[name]).lengths(range(len(column)))
                 view = Runs.unpack(column, lengths)
             elif is_flat(kind) and not column.null_count:
                 view = FlatColumn(name, column)
@@ -246,8 +246,8 @@ class Dataset:
         """The number of values in each row of a list column, shape (rows,)."""
         view = self.view(name)
         if not isinstance(view, FlatColumn | Runs):
-            view = FlatColumn(name, self._table.column(name))  # which says what is wrong
-        rows = self._rows
+            view = FlatColumn(name, self.data.column(name))  # which says what is wrong
+        rows = self.indices
         found = view.rows(rows).lengths if isinstance(view, Runs) else view.lengths(rows)
         found.setflags(write=False)  # a view of what all readers share
         return found
@@ -262,7 +262,7 @@ class Dataset:
 
     def select(self, indices: Iterable[int]) -> "Dataset":
         """These rows in this order; adjacent ones stay a slice."""
-        return self._with(rows=compose(self._rows, resolve_key(indices, len(self))))
+        return self._with(indices=compose(self.indices, resolve_key(indices, len(self))))
 
     def shuffle(
         self, seed: int | None = None, generator: np.random.Generator | None = None
@@ -323,12 +323,12 @@ class Dataset:
             raise ConfigError("sort needs one reverse= for each column", got=down, expected=names)
         keys = [(n, "descending" if d else "ascending") for n, d in zip(names, down, strict=True)]
         placed = {} if null_placement == "at_end" else {"null_placement": null_placement}
-        order = pc.sort_indices(self.table(columns=names), sort_keys=keys, **placed)
+        order = pc.sort_indices(self.to_arrow(columns=names), sort_keys=keys, **placed)
         return self.select(order.to_numpy())
 
     def train_test_split(self, *args: Any, **options: Any) -> "DatasetDict":
-        """Two disjoint datasets, see `minift.data.joining.train_test_split`."""
-        from minift.data.joining import train_test_split
+        """Two disjoint datasets, see `minift.data.combining.train_test_split`."""
+        from minift.data.combining import train_test_split
 
         return train_test_split(self, *args, **options)
 
@@ -365,17 +365,17 @@ class Dataset:
         new = list(new_names.values())
         if len(set(new)) < len(new) or "" in new:
             raise ColumnError("two columns would have one name, or one would have none", got=new)
-        form = self._format
+        form = self.row_format
         if form.columns is not None:
             kept = tuple(new_names[name] for name in form.columns if name in new_names)
             form = replace(form, columns=kept)
-        known = {new: self._digests[n] for n, new in new_names.items() if n in self._digests}
+        known = {new: self.digests[n] for n, new in new_names.items() if n in self.digests}
         return self._with(
-            table=self._table.select(list(new_names)).rename_columns(new),
+            data=self.data.select(list(new_names)).rename_columns(new),
             features=Features({n: self.features[old] for old, n in new_names.items()}),
             digests=known,
-            form=form,
-            derived={new: self._derived[n] for n, new in new_names.items() if n in self._derived},
+            row_format=form,
+            derived={new: self.derived[n] for n, new in new_names.items() if n in self.derived},
         )
 
     def add_column(self, name: str, column: Any, feature: Any = None) -> "Dataset":
@@ -386,17 +386,17 @@ class Dataset:
         if len(added) != len(self):
             raise DataError(f"column {name!r} does not fit", got=len(added), expected=len(self))
         dataset = self.flatten_indices()
-        table = dataset._table.append_column(name, added._table.column(name))
+        table = dataset.data.append_column(name, added.data.column(name))
         features = Features({**self.features, **added.features})
-        same: dict[str, Any] = {"digests": dict(dataset._digests), "derived": dataset._derived}
-        if self._format.columns is not None:
-            same["form"] = replace(self._format, columns=(*self._format.columns, name))
-        return dataset._with(table=table, features=features, **same)
+        same: dict[str, Any] = {"digests": dict(dataset.digests), "derived": dataset.derived}
+        if self.row_format.columns is not None:
+            same["row_format"] = replace(self.row_format, columns=(*self.row_format.columns, name))
+        return dataset._with(data=table, features=features, **same)
 
     def cast_column(self, column: str, feature: Any) -> "Dataset":
         """The column as another feature; strings become numbers of a ClassLabel by their names."""
         self.check_columns([column])
-        values = self.table(columns=[column]).column(column)
+        values = self.to_arrow(columns=[column]).column(column)
         return self.flatten_indices()._replaced(
             column, cast_array(column, values, feature), feature
         )
@@ -412,14 +412,14 @@ class Dataset:
 
     def flatten_indices(self) -> "Dataset":
         """The same rows in a table that holds no others, in their order."""
-        if isinstance(self._rows, range) and len(self._rows) == self._table.num_rows:
+        if isinstance(self.indices, range) and len(self.indices) == self.data.num_rows:
             return self
-        rows = self._rows
+        rows = self.indices
         if isinstance(rows, range):  # a slice
-            derived = {n: c.slice(rows.start, len(rows)) for n, c in self._derived.items()}
-            table = self._table.slice(rows.start, len(rows))
-            return self._with(table=table, rows=None, derived=derived)
-        return self._with(table=self.table(), rows=None)
+            derived = {n: c.slice(rows.start, len(rows)) for n, c in self.derived.items()}
+            table = self.data.slice(rows.start, len(rows))
+            return self._with(data=table, indices=None, derived=derived)
+        return self._with(data=self.to_arrow(), indices=None)
 
     def class_encode_column(self, column: str, include_nulls: bool = False) -> "Dataset":
         """Make a ClassLabel of a column; its names are the sorted values, as strings.
@@ -431,7 +431,7 @@ class Dataset:
         if not isinstance(self.features[column], Value):
             got = self.features[column]
             raise DataError(f"{column!r} holds neither text nor numbers to encode", got=got)
-        values = self.table(columns=[column]).column(column).to_pylist()
+        values = self.to_arrow(columns=[column]).column(column).to_pylist()
         texts = [None if v is None and not include_nulls else str(v) for v in values]
         names = sorted({text for text in texts if text is not None})
         feature = ClassLabel(names=names)
@@ -440,16 +440,16 @@ class Dataset:
 
     def _replaced(self, column: str, values: Any, feature: Any) -> "Dataset":
         """The same rows with another column in the place of one."""
-        table = self._table.set_column(self.column_names.index(column), column, values)
-        known = {name: digest for name, digest in self._digests.items() if name != column}
+        table = self.data.set_column(self.column_names.index(column), column, values)
+        known = {name: digest for name, digest in self.digests.items() if name != column}
         features = Features({**self.features, column: feature})
-        derived = {name: tokens for name, tokens in self._derived.items() if name != column}
-        return self._with(table=table, features=features, digests=known, derived=derived)
+        derived = {name: tokens for name, tokens in self.derived.items() if name != column}
+        return self._with(data=table, features=features, digests=known, derived=derived)
 
     def unique(self, column: str) -> list[Any]:
         """The different values, in order of first appearance."""
         self.check_columns([column])
-        return pc.unique(self.table(columns=[column]).column(column)).to_pylist()
+        return pc.unique(self.to_arrow(columns=[column]).column(column)).to_pylist()
 
     # -- formats ----------------------------------------------------------------------------------
 
@@ -464,7 +464,7 @@ class Dataset:
         self.check_columns(columns or ())
         shown = None if columns is None else tuple(columns)
         options |= options.pop("format_kwargs", {})  # as the property `format` has them
-        self._format = Format(type, shown, output_all_columns, options)
+        self.row_format = Format(type, shown, output_all_columns, options)
 
     def with_format(
         self, type: str | None = None, columns: Sequence[str] | None = None, **options: Any
@@ -475,12 +475,12 @@ class Dataset:
         return dataset
 
     def reset_format(self) -> None:
-        self._format = Format()
+        self.row_format = Format()
 
     @property
     def format(self) -> dict[str, Any]:
         """The format, as `set_format` takes it."""
-        form = self._format
+        form = self.row_format
         shown = self.column_names if form.columns is None else list(form.columns)
         said = {"type": form.kind, "format_kwargs": form.options, "columns": shown}
         return {**said, "output_all_columns": form.output_all_columns}
@@ -488,12 +488,12 @@ class Dataset:
     @contextlib.contextmanager
     def formatted_as(self, *args: Any, **options: Any) -> Iterator[None]:
         """Another format inside a `with` block."""
-        before = self._format
+        before = self.row_format
         try:
             self.set_format(*args, **options)
             yield
         finally:
-            self._format = before
+            self.row_format = before
 
     def set_transform(
         self,
@@ -504,7 +504,7 @@ class Dataset:
         """Show rows through a function of a batch, called at each reading."""
         self.set_format(None, columns, output_all_columns)
         if transform is not None:
-            self._format = replace(self._format, kind="transform", transform=transform)
+            self.row_format = replace(self.row_format, kind="transform", transform=transform)
 
     def with_transform(self, *args: Any, **options: Any) -> "Dataset":
         dataset = self._with()
@@ -512,7 +512,7 @@ class Dataset:
         return dataset
 
     def _plain(self) -> "Dataset":
-        return self._with(form=Format())
+        return self._with(row_format=Format())
 
     # -- mapping and saving (in files of their own) -----------------------------------------------
 
@@ -540,13 +540,13 @@ class Dataset:
 
     def to_pandas(self) -> Any:
         """A DataFrame, where pandas is installed."""
-        return to_frame(self.table())
+        return to_frame(self.to_arrow())
 
     def to_polars(self) -> Any:
         """A polars DataFrame, where polars is installed."""
         import polars
 
-        return polars.from_arrow(self.table())
+        return polars.from_arrow(self.to_arrow())
 
     def to_csv(self, path: str | Path, **options: Any) -> None:
         """A csv file; `sep` and `header` (True) may be given."""
@@ -569,4 +569,4 @@ class Dataset:
 def restore(packed: Any, features: Features, rows: Rows, digests: Any, form: Format) -> Dataset:
     """A dataset that another process named."""
     table, derived = worker.unpack(*packed)
-    return Dataset(table, features, rows, digests=digests, form=form, derived=derived)
+    return Dataset(table, features, rows, digests=digests, row_format=form, derived=derived)

@@ -2,7 +2,8 @@
 
 A folder of `save_to_disk` is opened as it is. For anything else plugins are asked which files it
 means (`minift_find_dataset`: minift_files knows local paths and comes first) and how files of that
-format become tables (`minift_file_formats`, which also says how datasets become files and folders).
+format become tables (`minift_register_file_formats`, which also says how datasets become files and
+folders).
 
     src/<fingerprint>/    in the cache: the parsed table of one large file, see storage.py
 """
@@ -18,11 +19,11 @@ from typing import Any
 import pyarrow as pa
 
 from minift.data import cache, storage
+from minift.data.combining import concatenate_datasets
 from minift.data.dataset import Dataset
 from minift.data.dataset_dict import DatasetDict
 from minift.data.features import Features, cast_array, check_names
 from minift.data.fingerprint import fingerprint
-from minift.data.joining import concatenate_datasets
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
 from minift.plugins import default_manager, provided, registry
 
@@ -38,7 +39,7 @@ PART = re.compile(rf"(.+?)(?:\[(?:{ROW}:{ROW}|{PERCENT}:{PERCENT})\])?")
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetFiles:
     """What a plugin's `minift_find_dataset` answers.
 
     Attributes:
@@ -58,7 +59,7 @@ class Found:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """What a plugin's `minift_file_formats` answers for one format.
+    """What a plugin's `minift_register_file_formats` answers for one format.
 
     Attributes:
         suffixes: of the names of such files.
@@ -96,13 +97,13 @@ class FolderFormat:
 
 def file_formats() -> dict[str, FileFormat]:
     """All formats of files that plugins know."""
-    found = registry(default_manager(), "minift_file_formats")
+    found = registry(default_manager(), "minift_register_file_formats")
     return {name: one.value for name, one in found.items() if isinstance(one.value, FileFormat)}
 
 
 def format_named(kind: str) -> Any:
     """A `FileFormat` or `FolderFormat`; a PluginError if no plugin brings it."""
-    return provided("minift_file_formats", kind, "minift_files")
+    return provided("minift_register_file_formats", kind, "minift_files")
 
 
 def load_from_disk(dataset_path: str | Path, verify: bool = False) -> Dataset | DatasetDict:
@@ -158,7 +159,7 @@ def load_dataset(
         DataError: a file cannot be read as what it should be; the message has file and line.
     """
     local = Path(path).expanduser()
-    disk = registry(default_manager(), "minift_file_formats").get("disk")
+    disk = registry(default_manager(), "minift_register_file_formats").get("disk")
     if disk and local.is_dir() and disk.value.matches(local):
         loaded = disk.value.read(local, False)
         if split is None:

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from minift import atomic
+from minift import files
 from minift.data import cache, storage, worker
 from minift.data.apply import TOKENS, Part, Plan, apply, join
 from minift.data.dataset import Dataset
@@ -130,7 +130,7 @@ def result_key(
             raise ConfigError("new_fingerprint is no name", got=new_fingerprint, expected=expected)
         return new_fingerprint, {}
     said = {field.name: getattr(plan, field.name) for field in fields(plan)}
-    said["dataset"] = (plan.dataset.fingerprint, plan.dataset._format)
+    said["dataset"] = (plan.dataset.fingerprint, plan.dataset.row_format)
     said["function"] = plan.function if cache_key is None else cache_key
     said["fn_kwargs"] = dict(sorted(plan.fn_kwargs.items()))
     said["features"] = None if plan.features is None else plan.features.to_dict()
@@ -208,15 +208,15 @@ def finished(plan: Plan, table: pa.Table, meta: dict[str, Any]) -> Dataset:
     kept = [name for name in features if name not in columns]
     if kept:
         base = source.select(range(plan.rows)).flatten_indices()
-        columns |= {name: base._table.column(name) for name in kept}
-        derived |= {name: base._derived[name] for name in kept if name in base._derived}
-        digests |= {name: base._digests[name] for name in kept if name in base._digests}
-    form = source._format
+        columns |= {name: base.data.column(name) for name in kept}
+        derived |= {name: base.derived[name] for name in kept if name in base.derived}
+        digests |= {name: base.digests[name] for name in kept if name in base.digests}
+    form = source.row_format
     if form.columns is not None:
         hidden = [name for name in source.features if name not in form.columns]
         form = replace(form, columns=tuple(n for n in features if n not in hidden))
     ordered = pa.table({name: columns[name] for name in features})
-    mapped = Dataset(ordered, features, digests=digests, form=form, derived=derived)
+    mapped = Dataset(ordered, features, digests=digests, row_format=form, derived=derived)
     mapped.origin = source.origin
     return mapped
 
@@ -236,7 +236,9 @@ def compute(
     if plan.rows == 0:  # the function is never asked, so only what was said is known
         kept = {n: f for n, f in plan.dataset.features.items() if n not in plan.remove_columns}
         features = plan.features or Features(kept)
-        return Dataset(features.arrow_schema.empty_table(), features, form=plan.dataset._format)
+        return Dataset(
+            features.arrow_schema.empty_table(), features, row_format=plan.dataset.row_format
+        )
     work, shards = work_folder(folder, key), plan.shards()
     (work / "entry").mkdir(parents=True, exist_ok=True)
     waiting = [i for i, rows in enumerate(shards) if read_shard(work, i, rows) is None]
@@ -302,7 +304,7 @@ def write_shard(work: Path, i: int, part: Part) -> Part:
     part = replace(part, file=file)
     said = {"rows": [part.rows.start, part.rows.stop], "popped": sorted(part.popped)}
     text = json.dumps({**said, "runs": sorted(part.runs), "file": file})
-    atomic.write_text(work / f"{i:05d}.json", text)
+    files.write_text(work / f"{i:05d}.json", text)
     return part
 
 
@@ -415,4 +417,4 @@ def answers_of(
         features=Features(keep=Value("bool")),
         **options,
     )
-    return answers.table().column("keep").to_numpy()
+    return answers.to_arrow().column("keep").to_numpy()

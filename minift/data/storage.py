@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from minift.atomic import sync_folder, write_text
 from minift.errors import DataError
+from minift.files import sync_folder, write_text
 
 BATCH_BYTES = 32 << 20  # few, large record batches: random access pays for each one it must search
 MANIFEST = "manifest.json"

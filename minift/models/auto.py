@@ -14,7 +14,7 @@ from minift.models import bert, weights
 from minift.models.config import EncoderConfig, label_names
 from minift.models.pretrained import PretrainedModel
 from minift.plugins import (
-    FoundCheckpoint,
+    ResolvedCheckpoint,
     default_manager,
     find_checkpoint,
     locate_checkpoint,
@@ -32,7 +32,7 @@ class Family:
     classifier: type[PretrainedModel]
 
 
-# {model_type in config.json: the family}; plugins add others through `minift_model_families`.
+# {model_type in config.json: the family}; plugins add others: `minift_register_model_families`.
 FAMILIES = {"bert": Family(EncoderConfig, bert.BertModel, bert.BertForSequenceClassification)}
 
 
@@ -42,7 +42,7 @@ def find_family(model_type: str | None, path: Path) -> Family:
     Raises:
         ModelError: nobody knows it; lists those that are known.
     """
-    from_plugins = registry(default_manager(), "minift_model_families")
+    from_plugins = registry(default_manager(), "minift_register_model_families")
     for name, found in from_plugins.items():
         if name in FAMILIES:
             raise ModelError(f"the plugin {found.plugin} brings {name!r}, which minift has itself")
@@ -54,7 +54,7 @@ def find_family(model_type: str | None, path: Path) -> Family:
     raise ModelError(
         f"{path}: models of type {model_type!r} are not known",
         expected=", ".join(sorted(known)),
-        do="install a plugin that brings this family (hook minift_model_families)",
+        do="install a plugin that brings this family (hook minift_register_model_families)",
     )
 
 
@@ -155,7 +155,7 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
 
 
 def load(
-    checkpoint: FoundCheckpoint,
+    checkpoint: ResolvedCheckpoint,
     config: EncoderConfig,
     kind: type[PretrainedModel],
     seed: int | None,
@@ -168,7 +168,7 @@ def load(
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     found = weights.read_shapes(folder)
     names, report = weights.match(
-        found, shapes, kind.base_prefix, kind.may_be_new, str(folder), resize
+        found, shapes, kind.base_model_prefix, kind.head_prefixes, str(folder), resize
     )
     tensors = weights.read_tensors(folder, names)
     for name, tensor in tensors.items():
@@ -189,7 +189,7 @@ def load(
 def new_tensors(
     shapes: Mapping[str, tuple[int, ...]], model: PretrainedModel, seed: int | None
 ) -> dict[str, torch.Tensor]:
-    """A new head, drawn as the family was first trained (`PretrainedModel.draw`).
+    """A new head, drawn as the family was first trained (`PretrainedModel.init_parameter`).
 
     The streams are the head's own, so it moves nobody else's random numbers; each tensor has one
     by its name, so that none depends on which others are new.
@@ -198,5 +198,5 @@ def new_tensors(
     tensors = {}
     for name, shape in shapes.items():
         tensors[name] = torch.zeros(shape)
-        model.draw(name, tensors[name], rng.torch_generator(base, f"head {name}"))
+        model.init_parameter(name, tensors[name], rng.torch_generator(base, f"head {name}"))
     return tensors

@@ -9,16 +9,16 @@ from minift.models.encoder import EncoderModel, SequenceClassifier, dropout
 class BertModel(EncoderModel):
     """Token ids to hidden states, and the pooler's summary of them."""
 
-    base_prefix = "bert."
-    may_be_new = ("pooler.",)
-    pools = True
+    base_model_prefix = "bert."
+    head_prefixes = ("pooler.",)
+    has_pooler = True
 
 
 class BertForSequenceClassification(SequenceClassifier):
     """Pooler, dropout, classifier."""
 
-    base_prefix = "bert."
-    may_be_new = ("classifier.", "bert.pooler.")
+    base_model_prefix = "bert."
+    head_prefixes = ("classifier.", "bert.pooler.")
     encoder = BertModel
 
     def __init__(self, config: EncoderConfig) -> None:

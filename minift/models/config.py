@@ -1,7 +1,8 @@
 """config.json to the sizes of an encoder, and back.
 
-The fields have BERT's names. A family that calls some of them otherwise says so in `OWN_NAMES`, and
-what its files leave unsaid in its own defaults; so the rest of the code knows one configuration.
+The fields have BERT's names. A family that calls some of them otherwise says so in
+`attribute_map`, and what its files leave unsaid in its own defaults; so the rest of the code knows
+one configuration.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 class EncoderConfig:
     """config.json: the sizes of a model and the names of its classes."""
 
-    OWN_NAMES: ClassVar[Mapping[str, str]] = {}  # {field: what the family's files call it}
+    attribute_map: ClassVar[Mapping[str, str]] = {}  # {field: what the family's files call it}
     DROPS_ATTENTION: ClassVar[bool] = True  # whether the output of attention has dropout
 
     model_type: str = "bert"
@@ -70,12 +71,12 @@ class EncoderConfig:
         for name, least in SIZES.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
-                what = f"{self.OWN_NAMES.get(name, name)} of the model does not fit"
+                what = f"{self.attribute_map.get(name, name)} of the model does not fit"
                 raise ModelError(what, got=value, expected=f"a whole number of at least {least}")
         for name in DROPOUTS:
             p = getattr(self, name) or 0.0
             if not isinstance(p, int | float) or not 0.0 <= p <= 1.0:
-                what = f"{self.OWN_NAMES.get(name, name)} of the model does not fit"
+                what = f"{self.attribute_map.get(name, name)} of the model does not fit"
                 raise ModelError(what, got=p, expected="a probability, 0 to 1")
         if not 0 <= self.pad_token_id < self.vocab_size:
             what = "pad_token_id of the model is beyond its vocabulary"
@@ -102,15 +103,15 @@ class EncoderConfig:
         return self.hidden_size
 
     @property
-    def longest_row(self) -> int:
+    def max_seq_length(self) -> int:
         """How many tokens a row may have."""
         return self.max_position_embeddings
 
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> Self:
         """From the content of config.json; what it does not say has the family's value."""
-        own = {name: said[own] for name, own in cls.OWN_NAMES.items() if own in said}
-        said = {k: v for k, v in said.items() if k not in cls.OWN_NAMES.values()} | own
+        own = {name: said[own] for name, own in cls.attribute_map.items() if own in said}
+        said = {k: v for k, v in said.items() if k not in cls.attribute_map.values()} | own
         for name in ("is_decoder", "add_cross_attention"):
             if said.get(name):
                 raise ModelError(f"config.json says {name}: true, which is not an encoder")
@@ -132,7 +133,7 @@ class EncoderConfig:
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json, with the names that the family's files have."""
         known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rest"}
-        known = {self.OWN_NAMES.get(name, name): value for name, value in known.items()}
+        known = {self.attribute_map.get(name, name): value for name, value in known.items()}
         return {**self.rest, **known, "label2id": self.label2id}
 
 

@@ -7,10 +7,10 @@ Axes, as they are named in the comments:
     H  hidden size              D  size of a head, H / N
     b, t  the same as B and T, of one block of rows of like length
 
-Nothing is computed for padding (see packing.py): all that looks at one token at a time runs on the
-P real tokens. And the last layer computes keys and values for all tokens but everything else only
-at the first position of each row, the one that a classifier reads. Both give the numbers of the
-padded computation: what is left out would never have been read.
+Nothing is computed for padding (see unpadding.py): all that looks at one token at a time runs on
+the P real tokens. And the last layer computes keys and values for all tokens but everything else
+only at the first position of each row, the one that a classifier reads. Both give the numbers of
+the padded computation: what is left out would never have been read.
 
 BERT is this encoder, and so are RoBERTa, ELECTRA and DistilBERT (plugins/minift_families). What
 differs is data: what the files call the parts (`LayerNames`), a few sizes in the configuration,
@@ -27,7 +27,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minift.models.config import ACTIVATIONS, EncoderConfig
-from minift.models.packing import Packing
 from minift.models.pretrained import (
     EncoderOutput,
     PretrainedModel,
@@ -35,6 +34,7 @@ from minift.models.pretrained import (
     check_inputs,
     classifier_output,
 )
+from minift.models.unpadding import Unpadding
 
 # ---------------------------------------------------------------------------------------- one layer
 
@@ -76,20 +76,20 @@ class Layer(nn.Module):
         self.p, self.p_attention = config.hidden_dropout_prob, config.attention_probs_dropout_prob
         self.p_out = self.p if config.DROPS_ATTENTION else 0.0
 
-    def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
+    def forward(self, x: Tensor, unpadding: Unpadding, first_only: bool = False) -> Tensor:
         """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
         query, key, value, out, attention_norm, up, down, norm = (
             self.get_submodule(path) for path in self.paths
         )
         p = self.p_attention if self.training else 0.0
         if first_only:
-            before = x[packing.first]  # (B, H)
+            before = x[unpadding.first]  # (B, H)
             context = attention(
-                side_by_side(x, key, value), packing, self.N, p, first=query(before)
+                side_by_side(x, key, value), unpadding, self.N, p, first=query(before)
             )
         else:
             before = x
-            context = attention(side_by_side(x, query, key, value), packing, self.N, p)
+            context = attention(side_by_side(x, query, key, value), unpadding, self.N, p)
         # From here on (P, H), or (B, H). Each half ends alike: add what came in, then normalise.
         x = attention_norm(dropout(out(context), self.p_out, self.training) + before)
         inner = self.activation(up(x))  # (P, 4H), as a rule
@@ -125,7 +125,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 def attention(
     states: Tensor,
-    packing: Packing,
+    unpadding: Unpadding,
     N: int,
     p: float,
     first: Tensor | None = None,
@@ -136,19 +136,19 @@ def attention(
     Args:
         states: (P, 3H), queries, keys and values of all tokens; (P, 2H), keys and values, if the
             queries are in `first`.
-        packing: where the rows are.
+        unpadding: where the rows are.
         N: number of heads.
         p: dropout of the attention weights.
-        first: (B, H), the queries of each row's first position, in the packing's order of rows.
-        biases: what is added to the scores of each block, instead of the packing's own.
+        first: (B, H), the queries of each row's first position, in the unpadding's order of rows.
+        biases: what is added to the scores of each block, instead of the unpadding's own.
 
     Returns:
         (P, H), or (B, H) for `first`.
     """
     # A processor computes small products and softmax faster in fp32 than in halves.
     dtype = torch.promote_types(states.dtype, torch.float32) if states.is_cpu else states.dtype
-    biases = packing.biases() if biases is None else biases
-    spread = packing.spread(states, 3 if first is None else 2, N, dtype)
+    biases = unpadding.biases() if biases is None else biases
+    spread = unpadding.split_heads(states, 3 if first is None else 2, N, dtype)
     rows = [len(parts[0]) for parts in spread]
     queries = [None] * len(spread) if first is None else first.to(dtype).split(rows)
     contexts = []
@@ -162,7 +162,7 @@ def attention(
             weights = dropout(scores.softmax(-1), p, training=True)
             contexts.append(weights.to(v.dtype) @ v)  # (b, N, t or 1, D)
     if first is None:
-        return packing.collect(contexts, states.dtype)
+        return unpadding.merge_heads(contexts, states.dtype)
     return torch.cat([context.flatten(1) for context in contexts]).to(states.dtype)
 
 
@@ -209,14 +209,18 @@ class Embeddings(nn.Module):
         self.p, self.typed = config.hidden_dropout_prob, config.type_vocab_size > 0
 
     def forward(
-        self, input_ids: Tensor, positions: Tensor, token_type_ids: Tensor | None, packing: Packing
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        token_type_ids: Tensor | None,
+        unpadding: Unpadding,
     ) -> Tensor:
-        x = self.word_embeddings(packing.pack(input_ids))  # (P, E)
+        x = self.word_embeddings(unpadding.unpad(input_ids))  # (P, E)
         if self.typed and token_type_ids is not None:
-            x = x + self.token_type_embeddings(packing.pack(token_type_ids))
+            x = x + self.token_type_embeddings(unpadding.unpad(token_type_ids))
         elif self.typed:
             x = x + self.token_type_embeddings.weight[0]
-        x = x + self.position_embeddings(packing.pack(positions))
+        x = x + self.position_embeddings(unpadding.unpad(positions))
         return dropout(self.LayerNorm(x), self.p, self.training)
 
 
@@ -227,12 +231,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(Layer(config, names) for _ in range(config.num_hidden_layers))
 
-    def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
+    def forward(self, x: Tensor, unpadding: Unpadding, first_only: bool = False) -> Tensor:
         """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
         last = len(self.layer) - 1
         for i, layer in enumerate(self.layer):
-            x = layer(x, packing, first_only and i == last)
-        return x[packing.first] if first_only and last < 0 else x
+            x = layer(x, unpadding, first_only and i == last)
+        return x[unpadding.first] if first_only and last < 0 else x
 
 
 class EncoderModel(PretrainedModel):
@@ -241,7 +245,7 @@ class EncoderModel(PretrainedModel):
     names: ClassVar[LayerNames] = LayerNames()
     stack: ClassVar[str] = "encoder"  # what the family's files call the stack of layers
     padded_positions: ClassVar[bool] = False  # RoBERTa's table of positions has a row for padding
-    pools: ClassVar[bool] = False  # whether a layer summarises the first position's state
+    has_pooler: ClassVar[bool] = False  # whether a layer summarises the first position's state
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -249,7 +253,7 @@ class EncoderModel(PretrainedModel):
         if config.embedding_width != config.hidden_size:
             self.embeddings_project = nn.Linear(config.embedding_width, config.hidden_size)
         self.add_module(self.stack, Encoder(config, self.names))
-        if self.pools:
+        if self.has_pooler:
             place(self, "pooler.dense", nn.Linear(config.hidden_size, config.hidden_size))
 
     def forward(
@@ -257,31 +261,31 @@ class EncoderModel(PretrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        packing: Packing | None = None,
+        unpadding: Unpadding | None = None,
     ) -> EncoderOutput:
-        x, packing = self.encode(input_ids, attention_mask, token_type_ids, packing)
-        return EncoderOutput(packing.unpack(x), self.pool(x[packing.first][packing.back]))
+        x, unpadding = self.encode(input_ids, attention_mask, token_type_ids, unpadding)
+        return EncoderOutput(unpadding.pad(x), self.pool(x[unpadding.first][unpadding.back]))
 
     def encode(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         token_type_ids: Tensor | None,
-        packing: Packing | None,
+        unpadding: Unpadding | None,
         first_only: bool = False,
-    ) -> tuple[Tensor, Packing]:
+    ) -> tuple[Tensor, Unpadding]:
         """Hidden states (P, H) of the real tokens, or (B, H) of each row's first position."""
-        checked = (input_ids, attention_mask, token_type_ids, packing)
+        checked = (input_ids, attention_mask, token_type_ids, unpadding)
         attention_mask = check_inputs(self.config, *checked)
-        if packing is None:
-            packing = Packing.of(attention_mask)
+        if unpadding is None:
+            unpadding = Unpadding.of(attention_mask)
         positions = self.positions(input_ids)  # (B, T)
-        x = self.embeddings(input_ids, positions, token_type_ids, packing)  # (P, E)
-        x = packing.filled(x)  # from here on, within the layers, P means P + fill
+        x = self.embeddings(input_ids, positions, token_type_ids, unpadding)  # (P, E)
+        x = unpadding.filled(x)  # from here on, within the layers, P means P + fill
         if "embeddings_project" in self._modules:
             x = self.embeddings_project(x)  # (P, H)
-        x = self.get_submodule(self.stack)(x, packing, first_only)
-        return (x[packing.back] if first_only else x[: len(packing.index)]), packing
+        x = self.get_submodule(self.stack)(x, unpadding, first_only)
+        return (x[unpadding.back] if first_only else x[: len(unpadding.index)]), unpadding
 
     def positions(self, input_ids: Tensor) -> Tensor:
         """(B, T) rows of the table of positions."""
@@ -290,7 +294,7 @@ class EncoderModel(PretrainedModel):
     def pool(self, first: Tensor) -> Tensor | None:
         """The first position's state through a layer that was trained to say of a pair whether its
         second sentence follows the first: (B, H) to (B, H), if the family has such a layer."""
-        return torch.tanh(self.get_submodule("pooler.dense")(first)) if self.pools else None
+        return torch.tanh(self.get_submodule("pooler.dense")(first)) if self.has_pooler else None
 
 
 class SequenceClassifier(PretrainedModel):
@@ -303,7 +307,7 @@ class SequenceClassifier(PretrainedModel):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        self.add_module(self.base_prefix.rstrip("."), self.encoder(config))
+        self.add_module(self.base_model_prefix.rstrip("."), self.encoder(config))
         given = config.classifier_dropout
         self.p = config.hidden_dropout_prob if given is None else given
 
@@ -313,21 +317,21 @@ class SequenceClassifier(PretrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        packing: Packing | None = None,
-        row_weight: Tensor | None = None,
+        unpadding: Unpadding | None = None,
+        example_mask: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """
         Args:
             input_ids, attention_mask, token_type_ids: (B, T), as a collator makes them.
-            labels, row_weight: see `classifier_loss`.
-            packing: `Packing.of(attention_mask)`, if somebody has made it on the host already.
+            labels, example_mask: see `classifier_loss`.
+            unpadding: `Unpadding.of(attention_mask)`, if somebody has made it on the host already.
         """
-        summary = self.summarize(input_ids, attention_mask, token_type_ids, packing)
-        return classifier_output(self.config, self.classify(summary), labels, row_weight)
+        summary = self.summarize(input_ids, attention_mask, token_type_ids, unpadding)
+        return classifier_output(self.config, self.classify(summary), labels, example_mask)
 
     def summarize(self, *batch: Any) -> Tensor:
         """A batch to one state a row, (B, H): that of the first position."""
-        encoder: Any = self.get_submodule(self.base_prefix.rstrip("."))
+        encoder: Any = self.get_submodule(self.base_model_prefix.rstrip("."))
         return encoder.encode(*batch, first_only=True)[0]
 
     def classify(self, summary: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minift.atomic import write_text
 from minift.errors import ConfigError, DataError
+from minift.files import write_text
 from minift.models.config import EncoderConfig
-from minift.models.packing import Packing
+from minift.models.unpadding import Unpadding
 from minift.models.weights import LoadReport, save_weights
 
 
@@ -41,13 +41,13 @@ class SequenceClassifierOutput:
         logits: (B, num_labels), fp32.
         loss: the mean over the labelled rows, or None without labels.
         loss_sum: the sum that `loss` is the mean of.
-        count: how many items it is over, a scalar tensor.
+        num_items: how many items it is over, a scalar tensor.
     """
 
     logits: Tensor
     loss: Tensor | None = None
     loss_sum: Tensor | None = None
-    count: Tensor | None = None
+    num_items: Tensor | None = None
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
@@ -61,15 +61,15 @@ class SequenceClassifierOutput:
 class PretrainedModel(nn.Module):
     """What all models share: a configuration, a report of their loading, a way to save them."""
 
-    base_prefix = ""
-    may_be_new: tuple[str, ...] = ()  # beginnings of the parameters that a file may lack
+    base_model_prefix = ""
+    head_prefixes: tuple[str, ...] = ()  # beginnings of the parameters that a file may lack
     load_report: LoadReport | None = None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
 
-    def draw(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
+    def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Fill a new parameter, which is zeros: a weight from N(0, initializer_range), no bias."""
         if not name.endswith("bias"):
             tensor.normal_(0.0, self.config.initializer_range, generator=generator)
@@ -102,11 +102,11 @@ def check_inputs(
     input_ids: Tensor,
     attention_mask: Tensor | None,
     token_type_ids: Tensor | None,
-    packing: Packing | None,
+    unpadding: Unpadding | None,
 ) -> Tensor:
     """The mask, of ones if there is none, after a look at shapes and, where that is free, values.
 
-    Packing flattens the blocks, so one of another shape would be read at the wrong places without
+    Unpadding flattens the blocks, so one of another shape would be read at the wrong places without
     any complaint from torch.
     """
     if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
@@ -118,8 +118,8 @@ def check_inputs(
     if token_type_ids is not None:
         blocks["token_type_ids"] = token_type_ids
     shapes = {name: tuple(block.shape) for name, block in blocks.items()}
-    if packing is not None:
-        shapes["packing"] = packing.shape
+    if unpadding is not None:
+        shapes["unpadding"] = unpadding.shape
     if input_ids.dim() != 2 or len(set(shapes.values())) > 1:
         raise DataError(
             "a batch must be blocks of one shape",
@@ -128,11 +128,11 @@ def check_inputs(
         )
     if not input_ids.numel():
         raise DataError("the batch is empty", got=shapes["input_ids"])
-    if input_ids.shape[1] > config.longest_row:
+    if input_ids.shape[1] > config.max_seq_length:
         raise DataError(
             "a row is longer than the model's position table",
             got=f"{input_ids.shape[1]} tokens",
-            expected=f"at most {config.longest_row}",
+            expected=f"at most {config.max_seq_length}",
             do="tokenize with truncation=True",
         )
     if not input_ids.is_cpu:
@@ -153,7 +153,7 @@ def check_inputs(
 
 
 def classifier_loss(
-    logits: Tensor, labels: Tensor, problem_type: str, row_weight: Tensor | None = None
+    logits: Tensor, labels: Tensor, problem_type: str, example_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(sum of losses, number of items), fp32; the mean over any split of rows is sum over number.
 
@@ -163,12 +163,12 @@ def classifier_loss(
             regression; (B, num_labels) of 0 and 1 for several labels a row.
         problem_type: "single_label_classification", "regression" or
             "multi_label_classification".
-        row_weight: (B,), 0 for a row that only fills the batch up, else 1; None: all count.
+        example_mask: (B,), 0 for a row that only fills the batch up, else 1; None: all count.
     """
     if problem_type == "single_label_classification":
         labels = labels.view(-1).long()
-        if row_weight is not None:
-            labels = torch.where(row_weight > 0, labels, -100)
+        if example_mask is not None:
+            labels = torch.where(example_mask > 0, labels, -100)
         loss = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
         return loss, (labels != -100).sum()
     labels = labels.to(logits.dtype).view(logits.shape)
@@ -176,9 +176,9 @@ def classifier_loss(
         losses = (logits - labels).square()
     else:
         losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    if row_weight is None:
+    if example_mask is None:
         return losses.sum(), torch.full((), losses.numel(), device=logits.device)
-    return (losses * row_weight[:, None]).sum(), row_weight.sum() * losses.shape[1]
+    return (losses * example_mask[:, None]).sum(), example_mask.sum() * losses.shape[1]
 
 
 def check_targets(logits: Tensor, labels: Tensor, problem_type: str) -> None:
@@ -212,7 +212,7 @@ def check_targets(logits: Tensor, labels: Tensor, problem_type: str) -> None:
 
 
 def classifier_output(
-    config: EncoderConfig, logits: Tensor, labels: Tensor | None, row_weight: Tensor | None = None
+    config: EncoderConfig, logits: Tensor, labels: Tensor | None, example_mask: Tensor | None = None
 ) -> SequenceClassifierOutput:
     """Logits in fp32, and, if there are labels, the loss.
 
@@ -227,7 +227,7 @@ def classifier_output(
     if config.problem_type is None:
         config.problem_type = infer_problem_type(logits.shape[-1], labels.is_floating_point())
     check_targets(logits, labels, config.problem_type)
-    loss_sum, count = classifier_loss(logits, labels, config.problem_type, row_weight)
+    loss_sum, count = classifier_loss(logits, labels, config.problem_type, example_mask)
     return SequenceClassifierOutput(logits, loss_sum / count, loss_sum, count)
 
 

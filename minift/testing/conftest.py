@@ -17,7 +17,7 @@ class ReferencePlugin:
     """Gives the base class a name, so that runs on it can be compared with the device's."""
 
     @hookimpl
-    def minift_devices(self):
+    def minift_register_devices(self):
         return {REFERENCE: Device}
 
 

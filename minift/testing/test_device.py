@@ -59,14 +59,14 @@ def test_a_device_that_cannot_be_used_says_why(device, manager):
 
     class Plugin:
         @hookimpl
-        def minift_devices(self):
+        def minift_register_devices(self):
             return {"absent": Absent}
 
     with pytest.raises(DeviceError, match="it was unplugged"):
         choose_device("absent", build_manager(None, plugins=[Plugin()]))
     with pytest.raises(DeviceError, match="no plugin provides 'no-such-device'"):
         choose_device("no-such-device", manager)
-    for name, found in registry(manager, "minift_devices").items():
+    for name, found in registry(manager, "minift_register_devices").items():
         if reason := found.value.unavailable():
             with pytest.raises(DeviceError, match=re.escape(reason)):
                 choose_device(name, manager)
@@ -77,7 +77,7 @@ import sys
 from minift.plugins import build_manager, registry, words_from_environment
 name, *files = sys.argv[1:]
 manager = build_manager(words_from_environment(), files)
-assert registry(manager, "minift_devices")[name].value.unavailable() is None
+assert registry(manager, "minift_register_devices")[name].value.unavailable() is None
 assert "torch" not in sys.modules, "torch was imported"
 """
 
@@ -94,7 +94,7 @@ def test_what_it_says_of_itself(device):
     precisions = device.precisions()
     assert precisions["fp32"] is None
     assert all(reason is None or reason for reason in precisions.values())
-    assert device.kind and isinstance(device.kind, str)
+    assert device.description and isinstance(device.description, str)
     for figures in (device.memory(), device.counters()):
         assert all(isinstance(key, str) and type(n) is int for key, n in figures.items()), figures
 
@@ -112,14 +112,14 @@ def test_batches_keep_their_order_and_content(device, rows):
         assert batch["input_ids"].device.type == device.torch_device.type
         got, (B, T) = device.to_host(tensors(batch)), want["input_ids"].shape
         size = len(got["input_ids"])
-        assert rows or (size == B and "row_weight" not in got)
-        weight = got.get("row_weight", torch.ones(size))
+        assert rows or (size == B and "example_mask" not in got)
+        weight = got.get("example_mask", torch.ones(size))
         assert weight.tolist() == [1.0] * B + [0.0] * (size - B)
         assert not got["attention_mask"][:B, T:].any()
         for name, value in tensors(want).items():
             real = got[name][:B] if value.dim() == 1 else got[name][:B, :T]
             assert real.dtype == value.dtype and torch.equal(real, value), name
-    assert len({"row_weight" in batch for batch in moved}) == 1
+    assert len({"example_mask" in batch for batch in moved}) == 1
     assert list(device.batches(iter([]), rows)) == []
 
 
@@ -171,16 +171,16 @@ def test_gradient_and_update_are_the_references(device, kind, max_norm):
 
 @pytest.mark.parametrize("kind", UPDATES)
 def test_a_halted_step_changes_nothing(device, kind):
-    """`halted` is 1 on the device once a loss was not finite."""
+    """`skip` is 1 on the device once a loss was not finite."""
     module = device.prepare(tiny.model())
-    device.start("fp32")
+    device.setup_precision("fp32")
     optimizer, states = UPDATES[kind](module.parameters()), [tiny.copied(device, module)]
-    for halted in (1.0, 0.0):
+    for skip in (1.0, 0.0):
         optimizer.zero_grad()
         for batch in device.batches(tiny.batches(4, 4), rows=4):
             device.backward(module(**batch).loss_sum)
         device.clip_grad_norm(optimizer, 0.0, 4)
-        device.step(optimizer, torch.tensor(halted, device=device.torch_device))
+        device.step(optimizer, torch.tensor(skip, device=device.torch_device))
         states.append(tiny.copied(device, module))
     equal(states[1], states[0])
     assert any(not torch.equal(states[2][name], value) for name, value in states[0].items())
@@ -286,7 +286,7 @@ def test_a_checkpoint_goes_on_elsewhere(name, tmp_path, way):
 
     class AtStart:
         @hookimpl
-        def minift_run_start(self, run):
+        def minift_on_train_begin(self, run):
             self.weights = tiny.copied(run.device, run.model)
 
     settings = {"save_strategy": "steps", "save_steps": 3}
@@ -353,7 +353,7 @@ class Watch:
         self.fetches, self.seen = 0, []
 
     @hookimpl
-    def minift_run_start(self, run):
+    def minift_on_train_begin(self, run):
         fetch = run.device.fetch
 
         def counted(scalars):
@@ -364,7 +364,7 @@ class Watch:
         self.note(run)
 
     @hookimpl
-    def minift_step_end(self, run):
+    def minift_on_step_end(self, run):
         self.note(run)
 
     def note(self, run):

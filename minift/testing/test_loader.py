@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from minift import AutoModel, AutoTokenizer, DatasetDict, load_dataset
-from minift.data.loading import Found
+from minift.data.loading import DatasetFiles
 
 PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -21,7 +21,7 @@ def ask_for_dataset(manager, path):
 
 
 def ask_for_checkpoint(manager, name):
-    return manager.hook.minift_find_checkpoint(name=name, revision=None, wanted="model")
+    return manager.hook.minift_find_checkpoint(name=name, revision=None, component="model")
 
 
 def is_pickled(path: Path) -> bool:
@@ -44,7 +44,7 @@ def test_a_dataset_that_nobody_knows_is_left_to_the_next(manager, dataset_name):
 
 def test_the_files_of_a_dataset_are_there(manager, dataset_name):
     found = ask_for_dataset(manager, dataset_name)
-    assert isinstance(found, Found) and found.files
+    assert isinstance(found, DatasetFiles) and found.files
     for split, paths in found.files.items():
         assert split and paths
         for path in map(Path, paths):

@@ -129,7 +129,7 @@ def update(
         logits (7, 2), losses (one sum a batch), norm, and the weights afterwards, in host memory.
     """
     module = device.prepare(model()).train()
-    device.start("fp32")
+    device.setup_precision("fp32")
     stepping = optimizer(module.parameters())
     parts = batches(7, 4)
     logits, losses, count = [], [], 0
@@ -137,7 +137,7 @@ def update(
         with device.autocast("fp32"):
             outputs = module(**batch)
         device.backward(outputs.loss_sum, last=i == len(parts) - 1)
-        count = count + outputs.count
+        count = count + outputs.num_items
         host = device.to_host({"logits": outputs.logits})["logits"]
         logits.append(host[: len(parts[i]["labels"])])  # it may have been filled up
         losses.append(device.fetch({"loss": outputs.loss_sum})["loss"])

@@ -26,7 +26,7 @@ ALIASES: dict[str, str] = {
 OFF: tuple[Any, ...] = (None, False, "none", "", [], ["none"])
 ABSENT = {
     "push_to_hub": "nothing is uploaded during training",
-    "report_to": "metrics.jsonl is always written; trackers are plugins that listen to minift_log",
+    "report_to": "metrics.jsonl is always written; trackers are plugins (hook minift_on_log)",
     "logging_dir": "everything is written to output_dir",
     "optim": "the optimizer is AdamW; pass optimizers=(yours, schedule) to Trainer for another",
     "label_names": "the label column is label, labels or label_ids: rename yours",

@@ -29,11 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minift.atomic import replace_folder, sync_folder, write_text
 from minift.data.dataset import Dataset
 from minift.data.fingerprint import column_digest, fingerprint
 from minift.device import Device
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
+from minift.files import replace_folder, sync_folder, write_text
 from minift.models.pretrained import PretrainedModel
 from minift.models.weights import save_weights
 from minift.training.arguments import DECISIVE
@@ -415,7 +415,7 @@ def write(run: Run) -> None:
             write_text(scratch / "state.json", json.dumps(record, indent=1))
     rotate(folder, run.id, run.args.save_total_limit)
     forget_worse(run)
-    run.tell("minift_checkpoint_saved", path=folder)
+    run.call_observers("minift_on_save", path=folder)
 
 
 def state_of(run: Run) -> dict[str, Any]:
@@ -427,7 +427,7 @@ def state_of(run: Run) -> dict[str, Any]:
         "scaler": run.device.scaler.state_dict() if run.device.scaler else None,
         "arguments": run.args.to_dict(),
         "parts": parts_of(run),
-        "device": run.device.kind,
+        "device": run.device.description,
         "processes": run.device.world_size,
     }
 
@@ -450,7 +450,9 @@ def parts_of(run: Run) -> dict[str, Any]:
 
 def content_of(dataset: Dataset) -> str:
     """A digest of the rows themselves, wherever they were read from and whenever."""
-    columns = [(n, column_digest(dataset.table(columns=[n]).column(n))) for n in dataset.features]
+    columns = [
+        (n, column_digest(dataset.to_arrow(columns=[n]).column(n))) for n in dataset.features
+    ]
     return fingerprint("content", columns)
 
 
@@ -487,9 +489,11 @@ def restore(run: Run, folder: Path) -> None:
         try:
             best_of(run)
         except DataError as error:  # a better one may follow; else the end will ask for this
-            run.say(f"the best model so far cannot be loaded: {error}")
-    if said["device"] != run.device.kind:
-        run.say(f"saved on {said['device']}: on {run.device.kind} results are equal to rounding")
+            run.log_message(f"the best model so far cannot be loaded: {error}")
+    if said["device"] != run.device.description:
+        run.log_message(
+            f"saved on {said['device']}: on {run.device.description} results are equal to rounding"
+        )
 
 
 def refuse_other_run(run: Run, said: Mapping[str, Any], folder: Path) -> None:
@@ -499,7 +503,7 @@ def refuse_other_run(run: Run, said: Mapping[str, Any], folder: Path) -> None:
     names = [*DECISIVE, *said["parts"]]
     if (before := said.get("processes", 1)) != run.device.world_size:
         names = [name for name in names if name not in SPLIT]  # "rows in an update" stays
-        run.say(
+        run.log_message(
             f"saved by {before} processes, and now there are {run.device.world_size}: the same "
             "rows in the same order, equal to rounding but for dropout's masks"
         )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from minift.data.dataset import Dataset
 from minift.data.features import ClassLabel
-from minift.data.formats import leaves
+from minift.data.formatting import leaves
 from minift.errors import ConfigError, DataError
 
 LABEL_NAMES = ("labels", "label", "label_ids")
@@ -35,7 +35,7 @@ def check_labels(
     error. -100 marks a row that has no part in the loss.
     """
     num_labels = getattr(getattr(model, "config", None), "num_labels", None)
-    column = dataset.table(columns=[label]).column(label)
+    column = dataset.to_arrow(columns=[label]).column(label)
     if not len(column) or num_labels is None:
         return True
     kind = column.type
@@ -86,7 +86,7 @@ def decide_problem(dataset: Dataset, label: str, config: Any, name: str) -> None
     Lists are several labels a row, other numbers with a fraction are to be predicted, integers are
     classes. A configuration that says otherwise is an error.
     """
-    column = dataset.table(columns=[label]).column(label)
+    column = dataset.to_arrow(columns=[label]).column(label)
     lists, numbers = leaves(column)[1] > 0, pa.types.is_floating(column.type)
     if not (lists or numbers or pa.types.is_integer(column.type)):
         raise DataError(

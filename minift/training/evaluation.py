@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from minift.batching import batches
+from minift.collate import batches
 from minift.data.column import is_flat
 from minift.data.dataset import Dataset
 from minift.evaluate import Metric, find_metric, intervals
@@ -73,7 +73,7 @@ def evaluate(
     was_training = run.model.training
     run.model.eval()
     order = np.arange(len(dataset))
-    if "input_ids" in dataset.features and is_flat(dataset._table.schema.field("input_ids").type):
+    if "input_ids" in dataset.features and is_flat(dataset.data.schema.field("input_ids").type):
         order = np.argsort(-dataset.lengths("input_ids"), kind="stable")
     size = run.args.per_device_eval_batch_size
     plan = batches(order, size)
@@ -115,7 +115,7 @@ def loss_of(run: Run, outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
     """(sum of losses, items) of a batch, from the run's loss function or from the model."""
     if run.loss is not None:
         return run.loss(outputs, batch)
-    return outputs.loss_sum, outputs.count
+    return outputs.loss_sum, outputs.num_items
 
 
 def put(block: np.ndarray | None, values: Any, rows: np.ndarray, n: int) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from minift import rng
-from minift.batching import batches, row_order
+from minift.collate import batches, row_order
 from minift.errors import ConfigError, TrainingError
 from minift.training import checkpoint
 from minift.training.arguments import interval
@@ -78,7 +78,7 @@ def train(run: Run) -> None:
             optimizer.zero_grad(set_to_none=True)
             state.global_step += 1
             state.epoch = state.global_step / per_epoch
-            run.tell("minift_step_end")
+            run.call_observers("minift_on_step_end")
 
             if logging_due(run, per_epoch):
                 run.log({**window.fetch(run), "learning_rate": learning_rate})
@@ -206,7 +206,9 @@ def own_batches(run: Run, group: list[np.ndarray]) -> tuple[list[np.ndarray], in
     so that it has gradients of the same shapes to add up, and 0 says that they do not count.
     """
     shares = [np.array_split(rows, run.device.world_size)[run.device.rank] for rows in group]
-    parts = [part for rows in shares for part in np.array_split(rows, run.parts) if len(part)]
+    parts = [
+        part for rows in shares for part in np.array_split(rows, run.batch_splits) if len(part)
+    ]
     return (parts, 1) if parts else ([group[0][:1]], 0)
 
 
@@ -264,7 +266,7 @@ def evaluate_and_compare(run: Run) -> bool:
     assert run.eval_dataset is not None
     result = evaluate(run, run.eval_dataset)
     run.log(result.metrics)
-    run.tell("minift_evaluated", result=result)
+    run.call_observers("minift_on_evaluate", result=result)
     name, greater = best_metric_of(run.args)
     value = result.metrics.get(name)
     best = run.state.best_metric

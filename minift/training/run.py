@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minift.atomic import write_text
-from minift.batching import loader
+from minift.collate import loader
 from minift.data.dataset import Dataset
 from minift.device import Device
 from minift.errors import ConfigError, TrainingError
-from minift.models.packing import Packing
+from minift.files import write_text
+from minift.models.unpadding import Unpadding
 from minift.plugins import Manager, observe
 from minift.training.arguments import TrainingArguments
 
@@ -80,7 +80,7 @@ class Run:
     train_dataset: Dataset | None = None
     eval_dataset: Dataset | None = None
     compute_metrics: Callable[[Any], dict[str, float]] | None = None
-    takes: set[str] | None = None  # the names that model.forward takes; None: any
+    forward_args: set[str] | None = None  # the names that model.forward takes; None: any
     loss: "Callable[[Any, dict[str, Any]], tuple[torch.Tensor, torch.Tensor]] | None" = None
     optimizer: Any = None
     scheduler: Any = None
@@ -94,7 +94,7 @@ class Run:
     window: Any = None  # the loop's sums since the last log record, and its latch
     digests: dict[str, str] = field(default_factory=dict)  # of the rows of "train" and "eval"
     terminated: int = 0  # the signal that asked the process to end
-    parts: int = 1  # that a batch is computed in, because the whole did not fit into memory
+    batch_splits: int = 1  # that a batch is computed in, because the whole did not fit into memory
 
     @property
     def folder(self) -> Path:
@@ -128,19 +128,21 @@ class Run:
                 got=str(error).partition("\n")[0],
                 do="tokenize with a smaller max_length, or take a smaller model",
             ) from error
-        self.parts *= 2
-        self.say(f"out of memory: each batch is computed in {self.parts} parts from here on")
+        self.batch_splits *= 2
+        self.log_message(
+            f"out of memory: each batch is computed in {self.batch_splits} parts from here on"
+        )
 
-    def say(self, text: str) -> None:
+    def log_message(self, text: str) -> None:
         """A line for the person who watches; stdout is for results."""
         if self.device.rank == 0:
             print(text, file=sys.stderr)
 
-    def tell(self, hook: str, **arguments: Any) -> None:
+    def call_observers(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook, in one process of all."""
         if self.device.rank > 0:
             return
-        observe(self.manager, hook, self.say, run=self, **arguments)
+        observe(self.manager, hook, self.log_message, run=self, **arguments)
 
     def batches(
         self, dataset: Dataset, plan: Sequence[np.ndarray], size: int, first: int = 0
@@ -158,20 +160,24 @@ class Run:
         workers, ranks = self.args.dataloader_num_workers, self.device.world_size
         numbers = range(first * ranks + self.device.rank, (first + len(plan)) * ranks, ranks)
         stream = loader(dataset, plan, self.collate, workers, self.args.seed, numbers)
-        weighted = self.loss is None and "row_weight" in (self.takes or ())
-        rows = math.ceil(size / self.parts) if weighted else 0
-        return self.device.batches(map(self.with_packing, stream), rows)
+        weighted = self.loss is None and "example_mask" in (self.forward_args or ())
+        rows = math.ceil(size / self.batch_splits) if weighted else 0
+        return self.device.batches(map(self.with_unpadding, stream), rows)
 
-    def with_packing(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with its `Packing`, for a model that takes one."""
-        if "packing" in (self.takes or ()) and "attention_mask" in batch:
+    def with_unpadding(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with its `Unpadding`, for a model that takes one."""
+        if "unpadding" in (self.forward_args or ()) and "attention_mask" in batch:
             where = self.device.torch_device
-            batch["packing"] = Packing.of(batch["attention_mask"], where, self.precision)
+            batch["unpadding"] = Unpadding.of(batch["attention_mask"], where, self.precision)
         return batch
 
     def forward(self, batch: dict[str, Any]) -> Any:
         """The model's outputs; it is given only what it takes."""
-        taken = batch if self.takes is None else {k: v for k, v in batch.items() if k in self.takes}
+        taken = (
+            batch
+            if self.forward_args is None
+            else {k: v for k, v in batch.items() if k in self.forward_args}
+        )
         return self.model(**taken)
 
     def log(self, record: dict[str, Any]) -> None:
@@ -182,7 +188,7 @@ class Run:
         if self.writes and self.folder.is_dir():
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-        self.tell("minift_log", record=record)
+        self.call_observers("minift_on_log", record=record)
 
     def start(self) -> None:
         """Make the run folder; an earlier run's records in it give way, a resumed run's stay."""
@@ -199,15 +205,15 @@ class Run:
                 ) from None
         self.started = time.time()
         self.write_status("running")
-        self.tell("minift_run_start")
+        self.call_observers("minift_on_train_begin")
 
     def end(self, error: BaseException | None = None) -> None:
         """Record how the run ended, and tell the observers."""
         self.write_status("finished" if error is None else status_of(error), error)
         if error is None:
-            self.tell("minift_run_end")
+            self.call_observers("minift_on_train_end")
         else:
-            self.tell("minift_run_failed", exception=error)
+            self.call_observers("minift_on_exception", exception=error)
 
     def write_status(self, status: str, error: BaseException | None = None) -> None:
         self.status = status
@@ -227,7 +233,7 @@ class Run:
         return {
             "run": self.id,
             "arguments": self.args.to_dict(),
-            "device": self.device.kind,
+            "device": self.device.description,
             "precision": self.precision,
             "precision_reason": self.precision_reason,
             "model": {

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from minift import processes
-from minift.batching import DataCollatorWithPadding
+from minift import distributed
+from minift.collate import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ColumnError, ConfigError, PluginError
@@ -108,7 +108,7 @@ class Trainer:
             train_dataset=self._prepared(train_dataset, "train_dataset", must_have_labels=True),
             eval_dataset=self._prepared(eval_dataset, "eval_dataset", must_have_labels=False),
             compute_metrics=compute_metrics,
-            takes=None if open_ended else names,
+            forward_args=None if open_ended else names,
             loss=loss,
             optimizer=(optimizers or (None, None))[0],
             scheduler=(optimizers or (None, None))[1],
@@ -139,7 +139,7 @@ class Trainer:
         self._build()
         if folder is not None:
             checkpoint.restore(run, folder)
-            run.say(f"going on from {folder}")
+            run.log_message(f"going on from {folder}")
         self._announce()
         started, first_step = time.perf_counter(), run.state.global_step
         run.start()
@@ -166,7 +166,7 @@ class Trainer:
         }
         run.log(metrics)
         if run.state.stop_reason:
-            run.say(f"stopped early: {run.state.stop_reason}")
+            run.log_message(f"stopped early: {run.state.stop_reason}")
         run.end()
         return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
 
@@ -202,19 +202,21 @@ class Trainer:
         if before and run.writes:
             checkpoint.remove_halves(run.folder, before)
         run.device.barrier()  # from here on all processes find the same
-        if word in ("none", "false", "") and processes.restarted() and before:
+        if word in ("none", "false", "") and distributed.restarted() and before:
             word = "true" if checkpoint.listed(run.folder) else word
         if word in ("none", "false", ""):
             old = [p.name for p in checkpoint.listed(run.folder)] if run.writes else []
             if old:
-                run.say(f"a new run begins in {run.folder}, which holds {', '.join(old)} of others")
+                run.log_message(
+                    f"a new run begins in {run.folder}, which holds {', '.join(old)} of others"
+                )
             return None
         if word != "true":
             folder = checkpoint.named(Path(str(wanted)))
         elif args.output_dir is None:
             raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
         else:
-            folder = checkpoint.newest(run.folder, before, run.say)
+            folder = checkpoint.newest(run.folder, before, run.log_message)
         if self._wanted == "auto":
             saved = checkpoint.read_state(folder)["arguments"]["precision"]
             run.precision, _ = choose_precision(saved, run.device)
@@ -225,7 +227,7 @@ class Trainer:
     def _build(self) -> None:
         """Optimizer, schedule and the loop's sums, as they are before the first step."""
         run, args, total = self.run, self.args, self.run.state.max_steps
-        run.device.start(run.precision)
+        run.device.setup_precision(run.precision)
         if args.full_determinism:
             torch.use_deterministic_algorithms(True)
         if run.optimizer is None:
@@ -263,7 +265,7 @@ class Trainer:
             raise ConfigError("evaluate needs an eval_dataset with rows", do="pass eval_dataset=")
         result = evaluate(self.run, dataset, metric_key_prefix)
         self.run.log(result.metrics)
-        self.run.tell("minift_evaluated", result=result)
+        self.run.call_observers("minift_on_evaluate", result=result)
         if dataset is self.run.eval_dataset:
             self.run.scores = scores_of(self.run, result, metric_key_prefix)
             if self.run.started:
@@ -328,8 +330,8 @@ class Trainer:
     def _announce(self) -> None:
         run, args, ranks = self.run, self.args, self.run.device.world_size
         assert run.train_dataset is not None
-        run.say(
-            f"training on {run.device.kind} in {run.precision} ({run.precision_reason}): "
+        run.log_message(
+            f"training on {run.device.description} in {run.precision} ({run.precision_reason}): "
             f"{len(run.train_dataset)} rows, {run.state.max_steps} steps of "
             f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows"
             f"{f' in each of {ranks} processes' if ranks > 1 else ''}\n"

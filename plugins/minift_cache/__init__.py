@@ -4,7 +4,7 @@ from minift import hookimpl
 
 
 @hookimpl
-def minift_commands():
+def minift_register_commands():
     from minift_cache import command
 
     return {"cache": command.Cache}

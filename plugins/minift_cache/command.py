@@ -26,7 +26,7 @@ KEY_DIGITS = 12
 
 
 class Cache:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "list, prune or verify the cached results"
 

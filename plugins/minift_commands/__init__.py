@@ -9,7 +9,7 @@ from minift import hookimpl
 
 
 @hookimpl(trylast=True)  # the registry asks it before the others: these stand first in the help
-def minift_commands():
+def minift_register_commands():
     from minift_commands.env import Env
     from minift_commands.eval import Eval
     from minift_commands.plugins import Plugins

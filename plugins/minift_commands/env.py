@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from minift import plugins, processes
+from minift import distributed, plugins
 from minift.device import choose_device, choose_precision
 from minift.errors import DeviceError
 from minift_commands.plugins import describe
@@ -16,7 +16,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 class Env:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "devices, precision, versions and memory, as minift finds them here"
 
@@ -36,7 +36,7 @@ def survey(manager: plugins.Manager) -> dict[str, Any]:
     from minift.data.cache import cache_root
     from minift.training.run import versions
 
-    devices = plugins.registry(manager, "minift_devices")
+    devices = plugins.registry(manager, "minift_register_devices")
     listed = describe([(name, found.value) for name, found in devices.items()])
     return {
         "versions": versions(),
@@ -48,9 +48,9 @@ def survey(manager: plugins.Manager) -> dict[str, Any]:
         "processor": processor(),
         "memory": memory(),
         "processes": {
-            "world_size": processes.world_size(),
-            "rank": processes.rank(),
-            "local_rank": processes.local_rank(),
+            "world_size": distributed.world_size(),
+            "rank": distributed.rank(),
+            "local_rank": distributed.local_rank(),
         },
         "cache": {"folder": str(cache_root()), "free": free_space(cache_root())},
     }
@@ -63,7 +63,7 @@ def choice(manager: plugins.Manager) -> dict[str, Any]:
     except DeviceError as error:
         return {"device": None, "reason": error.what}
     precision, reason = choose_precision("auto", device)
-    said = {"device": device.name, "kind": device.kind}
+    said = {"device": device.name, "description": device.description}
     return {**said, "precision": precision, "precision_reason": reason}
 
 
@@ -105,7 +105,7 @@ def readable(found: dict[str, Any]) -> str:
     if auto["device"] is None:
         lines.append(f'"auto" takes no device: {auto["reason"]}')
     else:
-        kind = "" if auto["kind"] == auto["device"] else f", which is {auto['kind']}"
+        kind = "" if auto["description"] == auto["device"] else f", which is {auto['description']}"
         lines.append(f'"auto" takes {auto["device"]}{kind}')
         lines.append(f"precision {auto['precision']} ({auto['precision_reason']})")
     usable = "" if cores["usable"] in (None, cores["cores"]) else f", {cores['usable']} usable"

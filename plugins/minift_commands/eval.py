@@ -7,7 +7,7 @@ from minift_commands.options import add_data_options
 
 
 class Eval:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "loss and metrics of a trained model on labelled rows"
 

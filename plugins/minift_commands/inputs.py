@@ -278,7 +278,7 @@ def without_hidden(dataset: Dataset, split: str) -> Dataset:
     """
     if "labels" not in dataset.features:
         return dataset
-    labels = dataset.table(columns=["labels"]).column("labels")
+    labels = dataset.to_arrow(columns=["labels"]).column("labels")
     hidden = pc.sum(pc.equal(labels, -1)).as_py() or 0
     if hidden and (split == "train" or hidden < len(dataset)):
         raise DataError(
@@ -316,7 +316,7 @@ def check_texts(dataset: Dataset, columns: list[str], label: str | None, split: 
         )
     dataset.check_columns(columns)
     for name in columns:
-        values = dataset.table(columns=[name]).column(name)
+        values = dataset.to_arrow(columns=[name]).column(name)
         if getattr(dataset.features[name], "dtype", "") not in ("string", "large_string"):
             raise DataError(
                 f"the column {name!r} of the {split} data is no text",

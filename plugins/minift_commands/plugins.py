@@ -9,7 +9,7 @@ from minift import Device, hookspecs, plugins
 
 
 class Plugins:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "what is installed, and where it listens"
 
@@ -24,7 +24,7 @@ class Plugins:
         if args.loop:
             print(loop_outline(manager))
             return 0
-        devices = plugins.registry(manager, "minift_devices")
+        devices = plugins.registry(manager, "minift_register_devices")
         listed: list[dict[str, Any]] = []
         for name, plugin in manager.list_name_plugin():
             hooks = sorted(c.name for c in manager.get_hookcallers(plugin) or ()) if plugin else []

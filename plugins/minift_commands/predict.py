@@ -8,7 +8,7 @@ from minift.errors import ArgumentError
 
 
 class Predict:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "labels and probabilities for a text, a pair, or the rows of a file"
 

@@ -10,7 +10,7 @@ from minift.errors import ConfigError, nearest
 
 
 class Tasks:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "the tasks that --task knows, or what is known of one"
 
@@ -23,7 +23,7 @@ class Tasks:
         if args.name:
             show("", details(find_task(args.name)))
             return 0
-        tasks = plugins.registry(plugins.default_manager(), "minift_tasks")
+        tasks = plugins.registry(plugins.default_manager(), "minift_register_tasks")
         rows = [summary(name, found.value) for name, found in tasks.items()]
         show("task data texts classes metric", rows)
         return 0
@@ -31,7 +31,7 @@ class Tasks:
 
 def find_task(name: str) -> dict[str, Any]:
     """A task by its name, or by that of its benchmark and its own: "glue/mrpc"."""
-    tasks = plugins.registry(plugins.default_manager(), "minift_tasks")
+    tasks = plugins.registry(plugins.default_manager(), "minift_register_tasks")
     if name in tasks:
         return tasks[name].value
     for short, found in tasks.items():

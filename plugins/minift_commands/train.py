@@ -9,7 +9,7 @@ from minift_commands.options import add_data_options, add_training_options, appl
 
 
 class Train:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "fine-tune a model on labelled texts or pairs"
 

@@ -10,7 +10,7 @@ LEVEL = 0.95
 
 
 class Compare:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "whether one model is better than another on the same rows, or it is noise"
 

@@ -60,10 +60,10 @@ class CpuDevice(Device):
         with onednn_products() if onednn_is_better() else contextlib.nullcontext():
             super().backward(loss_sum, last)
 
-    def sum_of(self, parts: "list[Tensor]") -> "Tensor":
+    def all_reduce_flat(self, parts: "list[Tensor]") -> "Tensor":
         if self.board is None or not self.board.takes(parts):
-            return super().sum_of(parts)
-        return self.board.sum_of(parts)
+            return super().all_reduce_flat(parts)
+        return self.board.all_reduce_flat(parts)
 
 
 def processor() -> set[str]:
@@ -151,5 +151,5 @@ def compare_products() -> tuple[float, float]:
 
 
 @hookimpl
-def minift_devices():
+def minift_register_devices():
     return {"cpu": CpuDevice}

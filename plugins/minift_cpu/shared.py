@@ -17,7 +17,7 @@ import select
 import sys
 from typing import TYPE_CHECKING
 
-from minift import processes
+from minift import distributed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,13 +28,13 @@ PATIENCE = 1800  # seconds that a process waits for the others, as torch's colle
 def is_possible() -> bool:
     """Whether all processes are on this machine, as torchrun says, and it is Linux."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
-    return hasattr(os, "memfd_create") and here == processes.world_size() > 1
+    return hasattr(os, "memfd_create") and here == distributed.world_size() > 1
 
 
 def numbers_of(model: "nn.Module") -> int:
     """How many numbers travel at once: its gradients, and of tables the rows of a large batch."""
     return sum(
-        processes.TABLE * p.shape[1] if processes.is_table(p) else p.numel()
+        distributed.TABLE * p.shape[1] if distributed.is_table(p) else p.numel()
         for p in model.parameters()
     )
 
@@ -52,11 +52,11 @@ class Board:
     def __init__(self, size: int) -> None:
         import torch
 
-        rank, count = processes.rank(), processes.world_size()
+        rank, count = distributed.rank(), distributed.world_size()
         memory, pipes = os.memfd_create("minift"), [os.pipe() for _ in range(count)]
         os.ftruncate(memory, 4 * count * size)  # as memory goes: taken when it is written to
         mine = [memory, *(into for _, into in pipes)]
-        offers = processes.gather(torch.tensor([[os.getpid(), *mine]])).tolist()
+        offers = distributed.gather(torch.tensor([[os.getpid(), *mine]])).tolist()
         self.size, refused = size, 0
         self.readers = [os.fdopen(out, "rb", 0) for out, _ in pipes]
         try:
@@ -67,11 +67,11 @@ class Board:
         except (OSError, RuntimeError) as error:
             print(f"cpu: process {rank} cannot share memory: {error}", file=sys.stderr)
             refused = 1
-        if processes.all_reduce(torch.tensor(refused)):  # also: all have opened what they can
+        if distributed.all_reduce(torch.tensor(refused)):  # also: all have opened what they can
             self.size = 0
         else:
             self.regions.zero_()  # the kernel gives the pages now rather than in the first step
-        processes.barrier()
+        distributed.barrier()
         for descriptor in mine:
             os.close(descriptor)
 
@@ -80,12 +80,12 @@ class Board:
         one_type = len({part.dtype for part in parts}) == 1 and parts[0].element_size() == 4
         return one_type and 0 < sum(map(len, parts)) <= self.size
 
-    def sum_of(self, parts: "list[Tensor]") -> "Tensor":
+    def all_reduce_flat(self, parts: "list[Tensor]") -> "Tensor":
         """Vectors of one type, one behind the other, summed over the processes."""
         import torch
 
         regions = self.regions.view(parts[0].dtype)[:, : sum(map(len, parts))]
-        torch.cat(parts, out=regions[processes.rank()])
+        torch.cat(parts, out=regions[distributed.rank()])
         self.wait()  # until all have written
         total = regions[0] + regions[1]  # regions.sum(0) takes twice as long
         for region in regions[2:]:
@@ -95,7 +95,7 @@ class Board:
 
     def wait(self) -> None:
         """Until all processes are here."""
-        with processes.failures_explained():
+        with distributed.failures_explained():
             try:
                 for writer in self.writers:
                     writer.write(b".")

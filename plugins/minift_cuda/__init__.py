@@ -37,7 +37,7 @@ class CudaDevice(AcceleratorDevice):
 
     def __init__(self, spec: str = "") -> None:
         super().__init__(spec)
-        self.precision = "fp32"  # of the training steps, as `start` says
+        self.precision = "fp32"  # of the training steps, as `setup_precision` says
         self.pad_id: int | None = None  # of the model, as `prepare` sees
         self.longest = 0
 
@@ -58,16 +58,16 @@ class CudaDevice(AcceleratorDevice):
     def prepare(self, model: "nn.Module") -> "nn.Module":
         config = getattr(model, "config", None)
         self.pad_id = getattr(config, "pad_token_id", None)
-        self.longest = getattr(config, "longest_row", 0)
+        self.longest = getattr(config, "max_seq_length", 0)
         if self.world_size == 1 and self.module.device_count() > 1:
             say_how_to_use_all(self.module.device_count())
         return super().prepare(model)
 
     def on_host(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Round T up where padding is computed with, and pin what is sent."""
-        from minift.batching import fill
+        from minift.collate import fill
 
-        padded = {"input_ids", "attention_mask"} <= batch.keys() and "packing" not in batch
+        padded = {"input_ids", "attention_mask"} <= batch.keys() and "unpadding" not in batch
         if padded and self.pad_id is not None:
             rows, length = batch["input_ids"].shape
             rounded = -(-length // MULTIPLE) * MULTIPLE
@@ -75,8 +75,8 @@ class CudaDevice(AcceleratorDevice):
                 batch = fill(batch, rows, rounded, self.pad_id)
         return {name: pinned(value) for name, value in batch.items()}
 
-    def start(self, precision: str) -> None:
-        super().start(precision)
+    def setup_precision(self, precision: str) -> None:
+        super().setup_precision(precision)
         self.precision = precision
 
     @contextlib.contextmanager
@@ -126,5 +126,5 @@ def say_how_to_use_all(count: int) -> None:
 
 
 @hookimpl
-def minift_devices():
+def minift_register_devices():
     return {"cuda": CudaDevice}

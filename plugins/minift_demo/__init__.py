@@ -12,14 +12,14 @@ TASK = "headlines"
 
 
 @hookimpl
-def minift_commands():
+def minift_register_commands():
     from minift_demo import command
 
     return {"demo": command.Demo}
 
 
 @hookimpl
-def minift_tasks():
+def minift_register_tasks():
     return {
         TASK: {
             "columns": ["sentence1", "sentence2"],
@@ -35,12 +35,12 @@ def minift_find_dataset(path):
     if path != TASK:
         return None
     from minift.data.cache import cache_root
-    from minift.data.loading import Found
+    from minift.data.loading import DatasetFiles
     from minift_demo import headlines
 
     folder = headlines.prepare(cache_root() / "demo" / TASK)
     files = {split: [folder / f"{split}.parquet"] for split in headlines.SPLITS}
-    return Found(files, source=f"package {headlines.CORPUS}")
+    return DatasetFiles(files, source=f"package {headlines.CORPUS}")
 
 
 @hookimpl

@@ -19,7 +19,7 @@ EXAMPLES = 3
 
 
 class Demo:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "fine-tune MiniLM on 'does this headline belong to this article?'"
 

@@ -38,5 +38,5 @@ def roberta_family() -> Any:
 
 
 @hookimpl
-def minift_model_families():
+def minift_register_model_families():
     return {"distilbert": distilbert_family, "electra": electra_family, "roberta": roberta_family}

@@ -17,7 +17,7 @@ from minift.models.encoder import EncoderModel, LayerNames, SequenceClassifier, 
 class DistilBertConfig(EncoderConfig):
     """config.json of a DistilBERT."""
 
-    OWN_NAMES: ClassVar[Mapping[str, str]] = {
+    attribute_map: ClassVar[Mapping[str, str]] = {
         "hidden_size": "dim",
         "num_hidden_layers": "n_layers",
         "num_attention_heads": "n_heads",
@@ -41,7 +41,7 @@ class DistilBertConfig(EncoderConfig):
 class DistilBertModel(EncoderModel):
     """Token ids to hidden states."""
 
-    base_prefix = "distilbert."
+    base_model_prefix = "distilbert."
     stack = "transformer"
     names = LayerNames(
         query="attention.q_lin",
@@ -58,8 +58,8 @@ class DistilBertModel(EncoderModel):
 class DistilBertForSequenceClassification(SequenceClassifier):
     """A hidden layer with ReLU, dropout, the classes."""
 
-    base_prefix = "distilbert."
-    may_be_new = ("pre_classifier.", "classifier.")
+    base_model_prefix = "distilbert."
+    head_prefixes = ("pre_classifier.", "classifier.")
     encoder = DistilBertModel
 
     def __init__(self, config: EncoderConfig) -> None:

@@ -30,14 +30,14 @@ class ElectraConfig(EncoderConfig):
 class ElectraModel(EncoderModel):
     """Token ids to hidden states."""
 
-    base_prefix = "electra."
+    base_model_prefix = "electra."
 
 
 class ElectraForSequenceClassification(SequenceClassifier):
     """A hidden layer with GELU, then the classes."""
 
-    base_prefix = "electra."
-    may_be_new = ("classifier.",)
+    base_model_prefix = "electra."
+    head_prefixes = ("classifier.",)
     encoder = ElectraModel
 
     def __init__(self, config: EncoderConfig) -> None:

@@ -22,14 +22,14 @@ class RobertaConfig(EncoderConfig):
     pad_token_id: int = 1
 
     @property
-    def longest_row(self) -> int:
+    def max_seq_length(self) -> int:
         return self.max_position_embeddings - self.pad_token_id - 1
 
 
 class RobertaEncoder(EncoderModel):
     """Token ids to hidden states, without the pooler that classifiers do not read."""
 
-    base_prefix = "roberta."
+    base_model_prefix = "roberta."
     padded_positions = True
 
     def positions(self, input_ids: Tensor) -> Tensor:
@@ -42,15 +42,15 @@ class RobertaEncoder(EncoderModel):
 class RobertaModel(RobertaEncoder):
     """The same with the pooler, as AutoModel gives it."""
 
-    may_be_new = ("pooler.",)
-    pools = True
+    head_prefixes = ("pooler.",)
+    has_pooler = True
 
 
 class RobertaForSequenceClassification(SequenceClassifier):
     """A hidden layer with tanh, then the classes."""
 
-    base_prefix = "roberta."
-    may_be_new = ("classifier.",)
+    base_model_prefix = "roberta."
+    head_prefixes = ("classifier.",)
     encoder = RobertaEncoder
 
     def __init__(self, config: EncoderConfig) -> None:

@@ -9,7 +9,7 @@ from minift import hookimpl
 
 
 @hookimpl
-def minift_file_formats():
+def minift_register_file_formats():
     from minift_files.formats import FOLDERS, FORMATS
 
     return FORMATS | FOLDERS

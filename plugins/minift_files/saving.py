@@ -16,13 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from minift.atomic import replace_folder, write_text
 from minift.data import storage
 from minift.data.dataset import Dataset
 from minift.data.dataset_dict import DatasetDict
 from minift.data.features import Features
-from minift.data.formats import KINDS
+from minift.data.formatting import KINDS
 from minift.errors import ConfigError, DataError, MissingFileError
+from minift.files import replace_folder, write_text
 
 WRITE_ROWS = 10_000  # rows in memory at once while exporting
 SHARD_BYTES = 500_000_000
@@ -111,7 +111,7 @@ def write_dataset(
 ) -> None:
     """The files of one dataset."""
     if num_shards is None:
-        size = dataset._table.nbytes * len(dataset) // max(dataset._table.num_rows, 1)
+        size = dataset.data.nbytes * len(dataset) // max(dataset.data.num_rows, 1)
         num_shards = max(-(-size // in_bytes(max_shard_size or SHARD_BYTES)), 1)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -120,7 +120,7 @@ def write_dataset(
         name = f"data-{i:05d}-of-{num_shards:05d}.arrow"
         said = storage.write_stream(folder / name, tables(shard), dataset.features.arrow_schema)
         files.append({"filename": name, **said})
-    form = dataset._format
+    form = dataset.row_format
     state: dict[str, Any] = {
         "_data_files": files,
         "_fingerprint": dataset.fingerprint,
@@ -147,7 +147,7 @@ def in_bytes(size: int | str) -> int:
 def tables(dataset: Dataset) -> Iterator[pa.Table]:
     """The rows in order, some at a time."""
     for start in range(0, len(dataset), WRITE_ROWS):
-        yield dataset.table(range(start, min(start + WRITE_ROWS, len(dataset))))
+        yield dataset.to_arrow(range(start, min(start + WRITE_ROWS, len(dataset))))
 
 
 def is_saved(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.csv
 
 from minift.data.dataset import Dataset
-from minift.data.formats import to_lists
+from minift.data.formatting import to_lists
 from minift.errors import DataError
 from minift_files.saving import tables
 

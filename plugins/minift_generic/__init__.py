@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from minift import Device, hookimpl, processes
+from minift import Device, distributed, hookimpl
 from minift.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class AcceleratorDevice(Device):
                 got=self.spec,
                 do=f"pass device={self.name!r}",
             )
-        index = int(said) if said.isdigit() else processes.local_rank()
+        index = int(said) if said.isdigit() else distributed.local_rank()
         if index >= count or (said and not said.isdigit()):
             more = "" if self.world_size == 1 else ", as many processes as the machine has of them"
             raise DeviceError(
@@ -107,7 +107,7 @@ class AcceleratorDevice(Device):
         return None
 
     @property
-    def kind(self) -> str:
+    def description(self) -> str:
         named = getattr(self.module, "get_device_name", None)
         return self.name if named is None else f"{self.name} ({named(self.index)})"
 
@@ -123,7 +123,7 @@ class AcceleratorDevice(Device):
         slow: str | None = f"torch.{self.name} does not say whether bf16 is native"
         if asked is not None:
             native = asked(including_emulation=False)
-            slow = None if native else f"{self.kind} does not compute bf16 natively"
+            slow = None if native else f"{self.description} does not compute bf16 natively"
         return {"fp32": None, "bf16": slow}
 
     # Dropout draws from the device's generator; a module that draws on the host draws from
@@ -205,5 +205,5 @@ class Mps(AcceleratorDevice):
 
 
 @hookimpl
-def minift_devices():
+def minift_register_devices():
     return {device.name: device for device in (Tpu, Xpu, Mps)}

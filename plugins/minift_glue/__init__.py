@@ -4,14 +4,14 @@ from minift import hookimpl
 
 
 @hookimpl
-def minift_metrics():
+def minift_register_metrics():
     from minift_glue.metrics import by_name  # numpy is only loaded where something is measured
 
     return by_name()
 
 
 @hookimpl
-def minift_tasks():
+def minift_register_tasks():
     from minift_glue.tasks import table
 
     return table()

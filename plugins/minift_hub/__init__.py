@@ -30,7 +30,7 @@ def minift_find_dataset(path, name, revision, data_files):
 
 
 @hookimpl(trylast=True)
-def minift_find_checkpoint(name, revision, wanted):
+def minift_find_checkpoint(name, revision, component):
     from minift_hub.names import MODELS, repository
 
     repo = repository(name, MODELS)
@@ -38,7 +38,7 @@ def minift_find_checkpoint(name, revision, wanted):
         return None
     from minift_hub.models import find
 
-    return find(repo, revision, wanted)
+    return find(repo, revision, component)
 
 
 @hookimpl(trylast=True)
@@ -49,7 +49,7 @@ def minift_publish(folder, repo, message, private):
 
 
 @hookimpl
-def minift_commands():
+def minift_register_commands():
     from minift_hub.command import Hub, Push
 
     return {"push": Push, "hub": Hub}

@@ -11,7 +11,7 @@ WIDTH = 120
 
 
 class Push:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "upload a run's model, with a card made from the run"
 
@@ -41,7 +41,7 @@ class Push:
 
 
 class Hub:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "look for models and datasets on the Hub"
 

@@ -22,7 +22,7 @@ from minift_files.readers import plain_types
 from minift_files.saving import check_split
 
 from minift.data.features import METADATA_KEY, Features
-from minift.data.loading import Found
+from minift.data.loading import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, nearest
 from minift_hub import trust
 from minift_hub.describing import Description, describe, features_of
@@ -35,7 +35,7 @@ COUNTED_ROWS = 256  # of a Parquet file in memory at once while it is counted
 Files = dict[str, list[str]]  # {split: paths in the repository}
 
 
-def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> Found:
+def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> DatasetFiles:
     """The answer to `minift_find_dataset`."""
     snapshot = look_up(repo, "dataset", revision)
     description = describe(snapshot)
@@ -56,7 +56,7 @@ def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> 
     if kind == "parquet" and features:
         features = features_of_files(whole, features)
     source = repo if config == "default" else f"{repo} {config}"
-    return Found(paths, features, source, snapshot.revision, kind)
+    return DatasetFiles(paths, features, source, snapshot.revision, kind)
 
 
 def configuration(

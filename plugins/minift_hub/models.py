@@ -1,7 +1,7 @@
 """Which files of a repository a model, its tokenizer or its configuration needs, and no others."""
 
 from minift.errors import ArgumentError, ModelError
-from minift.plugins import FoundCheckpoint
+from minift.plugins import ResolvedCheckpoint
 from minift_hub import trust
 from minift_hub.download import Snapshot, clean, fetch, look_up
 
@@ -16,12 +16,12 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 
 
-def find(repo: str, revision: str | None, wanted: str) -> FoundCheckpoint:
+def find(repo: str, revision: str | None, component: str) -> ResolvedCheckpoint:
     """The answer to `minift_find_checkpoint`."""
-    if wanted not in SMALL_FILES:
-        raise ArgumentError("what of the model?", got=wanted, expected=list(SMALL_FILES))
+    if component not in SMALL_FILES:
+        raise ArgumentError("what of the model?", got=component, expected=list(SMALL_FILES))
     snapshot = look_up(repo, "model", revision)
-    small = [name for name in SMALL_FILES[wanted] if name in snapshot.files]
+    small = [name for name in SMALL_FILES[component] if name in snapshot.files]
     if not {"config.json", "tokenizer.json"} & set(small):
         raise ModelError(
             f"{repo} is no model that minift can load",
@@ -31,11 +31,11 @@ def find(repo: str, revision: str | None, wanted: str) -> FoundCheckpoint:
     for name in small:
         most = VOCABULARY_BYTES if name in VOCABULARIES else trust.SMALL
         trust.check_size(snapshot, name, most)
-    weights = weight_files(snapshot) if wanted == "model" else []
+    weights = weight_files(snapshot) if component == "model" else []
     fetch(snapshot, small + weights)
     if "config.json" in small:
         trust.read_json(snapshot, "config.json")
-    return FoundCheckpoint(snapshot.folder, repo, snapshot.revision)
+    return ResolvedCheckpoint(snapshot.folder, repo, snapshot.revision)
 
 
 def weight_files(snapshot: Snapshot) -> list[str]:

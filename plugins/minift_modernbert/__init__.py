@@ -20,5 +20,5 @@ def family() -> Any:
 
 
 @hookimpl
-def minift_model_families():
+def minift_register_model_families():
     return {"modernbert": family}

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from minift.errors import ModelError
 from minift.models.config import ACTIVATIONS, EncoderConfig
 from minift.models.encoder import SequenceClassifier, attention, dropout, is_plain
-from minift.models.packing import Packing
 from minift.models.pretrained import (
     EncoderOutput,
     PretrainedModel,
     check_inputs,
 )
+from minift.models.unpadding import Unpadding
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 THETA = {LOCAL: 10_000.0, GLOBAL: 160_000.0}
@@ -44,7 +44,7 @@ class ModernBertConfig(EncoderConfig):
         classifier_pooling: "cls" reads each row's first position, "mean" the mean of all.
     """
 
-    OWN_NAMES: ClassVar[Mapping[str, str]] = {
+    attribute_map: ClassVar[Mapping[str, str]] = {
         "hidden_act": "hidden_activation",
         "layer_norm_eps": "norm_eps",
         "hidden_dropout_prob": "mlp_dropout",
@@ -135,14 +135,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x.float() * cos + torch.cat([-right, left], -1) * sin).to(x.dtype)
 
 
-def window_biases(packing: Packing, positions: Tensor, window: int) -> list[Tensor | None]:
-    """(b, 1, t, t) a block: the packing's own bias, and nothing farther than `window` is seen."""
-    biases = packing.biases()
-    if packing.shape[1] - 1 <= window:
+def window_biases(unpadding: Unpadding, positions: Tensor, window: int) -> list[Tensor | None]:
+    """(b, 1, t, t) a block: the unpadding's own bias, and nothing farther than `window` is seen."""
+    biases = unpadding.biases()
+    if unpadding.shape[1] - 1 <= window:
         return biases
     lowest = torch.finfo(torch.float32).min
     local: list[Tensor | None] = []
-    for block, bias in zip(packing.blocks, biases, strict=True):
+    for block, bias in zip(unpadding.blocks, biases, strict=True):
         at = positions[block.token]  # (b, t)
         far = (at[:, None, :, None] - at[:, None, None, :]).abs() > window  # (b, 1, t, t)
         seen = torch.zeros(far.shape, device=far.device) if bias is None else bias.expand(far.shape)
@@ -163,7 +163,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        packing: Packing,
+        unpadding: Unpadding,
         turn: tuple[Tensor, Tensor],
         biases: Sequence[Tensor | None],
         first_only: bool,
@@ -171,20 +171,20 @@ class Attention(nn.Module):
         """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
         p = self.p if self.training else 0.0
         if first_only:
-            states, query = self.keys_and_first(x, packing, turn)
+            states, query = self.keys_and_first(x, unpadding, turn)
             biases = [None if bias is None else bias[:, :, :1] for bias in biases]
-            context = attention(states, packing, self.N, p, query, biases)  # (B, H)
+            context = attention(states, unpadding, self.N, p, query, biases)  # (B, H)
         else:
             states = self.Wqkv(x).view(len(x), 3, self.N, -1)  # (P, 3, N, D)
             states = torch.cat([rotate(states[:, :2], *turn), states[:, 2:]], 1).flatten(1)
-            context = attention(states, packing, self.N, p, biases=biases)  # (P, H)
+            context = attention(states, unpadding, self.N, p, biases=biases)  # (P, H)
         return dropout(self.Wo(context), self.p, self.training)
 
     def keys_and_first(
-        self, x: Tensor, packing: Packing, turn: tuple[Tensor, Tensor]
+        self, x: Tensor, unpadding: Unpadding, turn: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens, (P, 2H), and the first positions' queries, (B, H)."""
-        H, first = x.shape[1], packing.first
+        H, first = x.shape[1], unpadding.first
         if not is_plain(self.Wqkv):  # somebody's own layer: all of it, and the queries thrown away
             states = self.Wqkv(x).view(len(x), 3, self.N, -1)
             query = rotate(states[first, :1], turn[0][first], turn[1][first]).flatten(1)
@@ -227,14 +227,14 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        packing: Packing,
+        unpadding: Unpadding,
         turn: tuple[Tensor, Tensor],
         biases: Sequence[Tensor | None],
         first_only: bool,
     ) -> Tensor:
         """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
-        before = x[packing.first] if first_only else x
-        x = before + self.attn(self.attn_norm(x), packing, turn, biases, first_only)
+        before = x[unpadding.first] if first_only else x
+        x = before + self.attn(self.attn_norm(x), unpadding, turn, biases, first_only)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -253,15 +253,15 @@ class Embeddings(nn.Module):
         self.norm = norm(config)
         self.p = config.embedding_dropout
 
-    def forward(self, input_ids: Tensor, packing: Packing) -> Tensor:
-        x = self.norm(self.tok_embeddings(packing.pack(input_ids)))  # (P, H)
+    def forward(self, input_ids: Tensor, unpadding: Unpadding) -> Tensor:
+        x = self.norm(self.tok_embeddings(unpadding.unpad(input_ids)))  # (P, H)
         return dropout(x, self.p, self.training)
 
 
 class ModernBertModel(PretrainedModel):
     """Token ids to hidden states."""
 
-    base_prefix = "model."
+    base_model_prefix = "model."
     config: ModernBertConfig
 
     def __init__(self, config: ModernBertConfig) -> None:
@@ -275,37 +275,37 @@ class ModernBertModel(PretrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        packing: Packing | None = None,
+        unpadding: Unpadding | None = None,
     ) -> EncoderOutput:
         """`token_type_ids` may be there, as for other families; this one looks at none."""
-        x, packing = self.encode(input_ids, attention_mask, token_type_ids, packing)
-        return EncoderOutput(packing.unpack(x))
+        x, unpadding = self.encode(input_ids, attention_mask, token_type_ids, unpadding)
+        return EncoderOutput(unpadding.pad(x))
 
     def encode(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         token_type_ids: Tensor | None,
-        packing: Packing | None,
+        unpadding: Unpadding | None,
         first_only: bool = False,
-    ) -> tuple[Tensor, Packing]:
+    ) -> tuple[Tensor, Unpadding]:
         """Hidden states (P, H) of the real tokens, or (B, H) of each row's first position."""
         config = self.config
-        attention_mask = check_inputs(config, input_ids, attention_mask, None, packing)
-        if packing is None:
-            packing = Packing.of(attention_mask)
-        positions = packing.filled(packing.index % packing.shape[1])  # (P,), below P + fill
+        attention_mask = check_inputs(config, input_ids, attention_mask, None, unpadding)
+        if unpadding is None:
+            unpadding = Unpadding.of(attention_mask)
+        positions = unpadding.filled(unpadding.index % unpadding.shape[1])  # (P,), below P + fill
         D = config.hidden_size // config.num_attention_heads
         ropes = config.rope_parameters
         turns = {kind: angles(positions, ropes[kind]["rope_theta"], D) for kind in (LOCAL, GLOBAL)}
-        local = window_biases(packing, positions, config.local_attention // 2)
-        biases = {LOCAL: local, GLOBAL: packing.biases()}
-        x = packing.filled(self.embeddings(input_ids, packing))  # (P, H)
+        local = window_biases(unpadding, positions, config.local_attention // 2)
+        biases = {LOCAL: local, GLOBAL: unpadding.biases()}
+        x = unpadding.filled(self.embeddings(input_ids, unpadding))  # (P, H)
         for i, (layer, kind) in enumerate(zip(self.layers, config.layer_types, strict=True)):
             last = first_only and i == len(self.layers) - 1
-            x = layer(x, packing, turns[kind], biases[kind], last)
+            x = layer(x, unpadding, turns[kind], biases[kind], last)
         x = self.final_norm(x)
-        return (x[packing.back] if first_only else x[: len(packing.index)]), packing
+        return (x[unpadding.back] if first_only else x[: len(unpadding.index)]), unpadding
 
 
 # --------------------------------------------------------------------------------- the classifier
@@ -327,8 +327,8 @@ class Head(nn.Module):
 class ModernBertForSequenceClassification(SequenceClassifier):
     """The first position, or the mean of all, through a hidden layer to the classes."""
 
-    base_prefix = "model."
-    may_be_new = ("head.", "classifier.")
+    base_model_prefix = "model."
+    head_prefixes = ("head.", "classifier.")
     encoder = ModernBertModel
     config: ModernBertConfig
 
@@ -342,13 +342,13 @@ class ModernBertForSequenceClassification(SequenceClassifier):
         if self.config.classifier_pooling == "cls":
             return super().summarize(*batch)
         encoder: Any = self.model
-        x, packing = encoder.encode(*batch)
-        return mean(x, packing, attention_mask=batch[1])
+        x, unpadding = encoder.encode(*batch)
+        return mean(x, unpadding, attention_mask=batch[1])
 
     def classify(self, summary: Tensor) -> Tensor:
         return self.classifier(dropout(self.head(summary), self.p, self.training))
 
-    def draw(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
+    def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Truncated normals, narrower the deeper the model; norms begin as ones."""
         config = self.config
         if "norm" in name and name.endswith("weight"):
@@ -361,10 +361,10 @@ class ModernBertForSequenceClassification(SequenceClassifier):
             nn.init.trunc_normal_(tensor, 0.0, std, -edge, edge, generator=generator)
 
 
-def mean(x: Tensor, packing: Packing, attention_mask: Tensor | None) -> Tensor:
+def mean(x: Tensor, unpadding: Unpadding, attention_mask: Tensor | None) -> Tensor:
     """The mean of each row's real tokens: (P, H) to (B, H)."""
-    B, T = packing.shape
-    weight = x.new_ones(len(x)) if attention_mask is None else packing.pack(attention_mask).to(x)
-    row = packing.index // T  # (P,)
+    B, T = unpadding.shape
+    weight = x.new_ones(len(x)) if attention_mask is None else unpadding.unpad(attention_mask).to(x)
+    row = unpadding.index // T  # (P,)
     total = x.new_zeros(B, x.shape[1]).index_add(0, row, x * weight[:, None])
     return total / x.new_zeros(B).index_add(0, row, weight)[:, None]

@@ -16,7 +16,7 @@ class Progress:
         self.task: Any = None
 
     @hookimpl
-    def minift_run_start(self, run: Any) -> None:
+    def minift_on_train_begin(self, run: Any) -> None:
         if sys.stderr.isatty() and not run.args.disable_tqdm and run.device.rank == 0:
             from rich import progress
             from rich.console import Console
@@ -28,33 +28,33 @@ class Progress:
             self.bar.start()
 
     @hookimpl
-    def minift_step_end(self, run: Any) -> None:
+    def minift_on_step_end(self, run: Any) -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=run.state.global_step)
 
     @hookimpl
-    def minift_log(self, run: Any, record: dict[str, Any]) -> None:
+    def minift_on_log(self, run: Any, record: dict[str, Any]) -> None:
         text = line(run, record)
         if self.bar is None:
-            run.say(text)
+            run.log_message(text)
         elif "loss" in record:
             self.bar.update(self.task, description=f"loss {record['loss']:.4f}")
         else:
             self.bar.console.print(text, highlight=False)
 
     @hookimpl
-    def minift_checkpoint_saved(self, run: Any, path: Any) -> None:
+    def minift_on_save(self, run: Any, path: Any) -> None:
         if self.bar is None:
-            run.say(f"saved {path}")
+            run.log_message(f"saved {path}")
         else:
             self.bar.console.print(f"saved {path}", highlight=False)
 
     @hookimpl
-    def minift_run_end(self, run: Any) -> None:
+    def minift_on_train_end(self, run: Any) -> None:
         self.stop()
 
     @hookimpl
-    def minift_run_failed(self, run: Any, exception: BaseException) -> None:
+    def minift_on_exception(self, run: Any, exception: BaseException) -> None:
         self.stop()
 
     def stop(self) -> None:

@@ -4,7 +4,7 @@ from minift import hookimpl
 
 
 @hookimpl
-def minift_commands():
+def minift_register_commands():
     from minift_verify.command import VerifyResume
 
     return {"verify-resume": VerifyResume}

@@ -19,7 +19,7 @@ STARTED = "training on "  # the line a run says when its first step is next
 
 
 class VerifyResume:
-    """The command, as `minift_commands` wants it."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "kill a short copy of a run again and again, and compare what it ends with"
 

@@ -23,7 +23,7 @@ from minift import hookimpl
 
 
 @hookimpl(trylast=True)  # a plugin that knows other vocabularies answers before this one refuses
-def minift_build_tokenizer(folder, said, config):
+def minift_build_tokenizer(folder, tokenizer_config, config):
     from minift_vocabulary.building import build
 
-    return build(folder, said, config)
+    return build(folder, tokenizer_config, config)

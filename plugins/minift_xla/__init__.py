@@ -67,7 +67,7 @@ class XlaDevice(Device):
         return None
 
     @property
-    def kind(self) -> str:
+    def description(self) -> str:
         what = "CPU emulation" if self.type == "CPU" else self.type
         return f"xla ({what})" if self.devices == 1 else f"xla ({what}, {self.devices} devices)"
 
@@ -105,7 +105,7 @@ class XlaDevice(Device):
     def prepare(self, model: "torch.nn.Module") -> "torch.nn.Module":
         config = getattr(model, "config", None)
         self.pad_id = getattr(config, "pad_token_id", None) or 0
-        self.longest = getattr(config, "longest_row", sys.maxsize)
+        self.longest = getattr(config, "max_seq_length", sys.maxsize)
         return super().prepare(model)
 
     def batches(self, loader: Iterable[dict[str, Any]], rows: int = 0) -> Iterator[dict[str, Any]]:
@@ -118,9 +118,9 @@ class XlaDevice(Device):
         """The batch in one of few shapes, still in host memory."""
         import torch
 
-        from minift.batching import fill
+        from minift.collate import fill
 
-        batch = {name: value for name, value in batch.items() if name != "packing"}
+        batch = {name: value for name, value in batch.items() if name != "unpadding"}
         tensors = {n: x for n, x in batch.items() if isinstance(x, torch.Tensor) and x.dim()}
         if not tensors:
             return batch
@@ -129,7 +129,7 @@ class XlaDevice(Device):
         rows = -(-rows // self.devices) * self.devices  # as many for each device
         batch = fill(batch, max(B, rows), self.length(T), self.pad_id)
         if rows:
-            batch["row_weight"] = (torch.arange(max(B, rows)) < B).float()
+            batch["example_mask"] = (torch.arange(max(B, rows)) < B).float()
         self.note_shape({name: tuple(batch[name].shape) for name in tensors})
         return batch
 
@@ -161,8 +161,8 @@ class XlaDevice(Device):
             if getattr(value, "ndim", 0) and len(value) % self.devices == 0:
                 xs.mark_sharding(value, self.mesh, ("data", *[None] * (value.ndim - 1)))
 
-    def step(self, optimizer: "torch.optim.Optimizer", halted: "Tensor | None" = None) -> bool:
-        taken = super().step(optimizer, halted)
+    def step(self, optimizer: "torch.optim.Optimizer", skip: "Tensor | None" = None) -> bool:
+        taken = super().step(optimizer, skip)
         self.sync()
         return taken
 
@@ -195,5 +195,5 @@ class XlaDevice(Device):
 
 
 @hookimpl
-def minift_devices():
+def minift_register_devices():
     return {"xla": XlaDevice}

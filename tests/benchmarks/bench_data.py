@@ -126,7 +126,7 @@ def bench_map(scratch):
 
 def bench_disk(mapped, cache):
     new = ["input_ids", "token_type_ids", "attention_mask"]
-    need = mapped.table(columns=new).nbytes
+    need = mapped.to_arrow(columns=new).nbytes
     size = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file())
     show("disk / new columns as Arrow arrays", f"{size / need:.2f}x", "<= 1.05x")
 

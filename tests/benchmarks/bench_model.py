@@ -28,7 +28,7 @@ import torch
 import transformers
 
 from minift import AdamW, AutoModelForSequenceClassification, AutoTokenizer, load_dataset
-from minift.batching import DataCollatorWithPadding, batches, row_order
+from minift.collate import DataCollatorWithPadding, batches, row_order
 from minift.device import Device, choose_device
 from minift.optim import parameter_groups
 from minift.plugins import default_manager, find_checkpoint
@@ -61,7 +61,7 @@ def ours(device: Device, precision: str) -> tuple[Callable[[Batch], None], Calla
         with device.autocast(precision):
             outputs = model(**batch)
         device.backward(outputs.loss_sum)
-        device.clip_grad_norm(optimizer, 1.0, outputs.count)
+        device.clip_grad_norm(optimizer, 1.0, outputs.num_items)
         device.step(optimizer, torch.zeros(()))
         optimizer.zero_grad(set_to_none=True)
 
@@ -143,7 +143,8 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     args = parser.parse_args()
     device = choose_device("auto", default_manager())
-    print(f"{device.kind}, {torch.get_num_threads()} threads; medians over {args.batches} batches")
+    threads = torch.get_num_threads()
+    print(f"{device.description}, {threads} threads; medians over {args.batches} batches")
     for precision in args.precision:
         rate = product_rate(precision)
         slow = device.precisions().get(precision)

@@ -69,7 +69,7 @@ def write_files(folder: Path) -> dict[str, int]:
     data = load_dataset(os.environ.get("MINIFT_MRPC", "headlines"))
     names = ["sentence1", "sentence2", "label"]
     for split in ("train", "validation"):
-        table = data[split].table(columns=names).replace_schema_metadata(None)
+        table = data[split].to_arrow(columns=names).replace_schema_metadata(None)
         pq.write_table(table, folder / f"{split}.parquet")
     (folder / "weights").symlink_to(find_checkpoint(MODEL, None), target_is_directory=True)
     return {split: len(data[split]) for split in ("train", "validation")}
@@ -286,7 +286,7 @@ def nothing_model(library: str) -> Any:
             if library == "peer":
                 return {"loss": self.weight.sum(), "logits": logits}
             count = torch.tensor(len(input_ids))
-            return SimpleNamespace(loss_sum=self.weight.sum(), count=count, logits=logits)
+            return SimpleNamespace(loss_sum=self.weight.sum(), num_items=count, logits=logits)
 
     return Nothing()
 

@@ -147,12 +147,12 @@ class Disturbance:
         os.fsync = slowly
 
     @hookimpl
-    def minift_run_start(self, run) -> None:
+    def minift_on_train_begin(self, run) -> None:
         self.step = run.state.global_step
         self.say("train")
 
     @hookimpl
-    def minift_step_end(self, run) -> None:
+    def minift_on_step_end(self, run) -> None:
         self.step = run.state.global_step
         self.say("train")
         time.sleep(self.slow)

@@ -466,7 +466,7 @@ def big(tmp_path_factory):
         result = ds.map(big_text, batched=True, batch_size=100)
         again = ds.map(big_text, batched=True, batch_size=100)
         assert again.fingerprint == result.fingerprint
-    assert result._table.nbytes > 2.5 * 2**30
+    assert result.data.nbytes > 2.5 * 2**30
     yield result
     for path in folder.rglob("*.arrow"):
         path.unlink()

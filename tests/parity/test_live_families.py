@@ -370,7 +370,7 @@ def test_config(plan, tmp_path):
     config = AutoConfig.from_pretrained(tmp_path)
     compared = set()
     for name in vars(config):
-        own = type(config).OWN_NAMES.get(name, name)
+        own = type(config).attribute_map.get(name, name)
         if hasattr(theirs, own):
             assert getattr(config, name) == getattr(theirs, own), name
             compared.add(own)

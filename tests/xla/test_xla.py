@@ -17,7 +17,7 @@ from tiny import make_model, make_rows, write_csv
 from minift import DataCollatorWithPadding, pipeline
 from minift.device import choose_device
 from minift.errors import DeviceError
-from minift.models.packing import Packing
+from minift.models.unpadding import Unpadding
 from minift.plugins import default_manager
 
 CHILD = Path(__file__).with_name("xla_child.py")
@@ -154,19 +154,19 @@ def batch(B: int, T: int) -> dict:
 
 def test_batches_have_few_lengths_and_one_number_of_rows(device):
     given = [batch(4, T) for T in (3, 32, 33, 100)] + [batch(1, 5)]
-    given[0]["packing"] = Packing.of(given[0]["attention_mask"])
+    given[0]["unpadding"] = Unpadding.of(given[0]["attention_mask"])
     made = list(device.batches(given, rows=4))
     assert [tuple(one["input_ids"].shape) for one in made] == [
         (4, 32), (4, 32), (4, 64), (4, 128), (4, 32)
     ]  # fmt: skip
-    assert [one["row_weight"].tolist() for one in made[3:]] == [[1.0] * 4, [1.0, 0.0, 0.0, 0.0]]
-    assert "packing" not in made[0]
+    assert [one["example_mask"].tolist() for one in made[3:]] == [[1.0] * 4, [1.0, 0.0, 0.0, 0.0]]
+    assert "unpadding" not in made[0]
     assert made[0]["attention_mask"].sum().item() == 12
 
 
 def test_without_leave_no_rows_are_added(device):
     (made,) = device.batches([batch(3, 5)])
-    assert tuple(made["input_ids"].shape) == (3, 32) and "row_weight" not in made
+    assert tuple(made["input_ids"].shape) == (3, 32) and "example_mask" not in made
 
 
 def test_a_batch_is_no_longer_than_the_models_positions(device, tmp_path):

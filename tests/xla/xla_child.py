@@ -38,11 +38,11 @@ class Counted:
         self.steps: list[dict] = []
 
     @hookimpl
-    def minift_run_start(self, run) -> None:
+    def minift_on_train_begin(self, run) -> None:
         self.start = run.device.counters()
 
     @hookimpl
-    def minift_step_end(self, run) -> None:
+    def minift_on_step_end(self, run) -> None:
         self.steps.append(run.device.counters())
         self.fallbacks = fallbacks()
         known = [dict(shapes)["input_ids"] for shapes in getattr(run.device, "shapes", ())]
@@ -94,7 +94,7 @@ def main(said: dict) -> dict:
     records = [r for r in trainer.state.log_history if "grad_norm" in r]
     weights = trainer.run.device.to_host(dict(trainer.model.named_parameters()))
     return {
-        "kind": trainer.run.device.kind,
+        "kind": trainer.run.device.description,
         "losses": [r["loss"] for r in records],
         "norms": [r["grad_norm"] for r in records],
         "logged": len(records),

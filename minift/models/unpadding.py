@@ -53,7 +53,7 @@ class Block:
 
 
 @dataclass
-class Packing:
+class Unpadding:
     """Where the real tokens of a padded batch are; P of them, row by row, the longest row first.
 
     Attributes:
@@ -76,7 +76,7 @@ class Packing:
     @classmethod
     def of(
         cls, attention_mask: Tensor, device: torch.device | None = None, precision: str = "fp32"
-    ) -> "Packing":
+    ) -> "Unpadding":
         """From a mask (B, T): not 0 for a token, wherever in the row that is.
 
         If the mask lies where it would have to be waited for, the batch stays as it is. A row's
@@ -116,7 +116,7 @@ class Packing:
         return cls((B, T), host(index), host(starts), host(np.argsort(order)), blocks, fill)
 
     @classmethod
-    def whole(cls, attention_mask: Tensor) -> "Packing":
+    def whole(cls, attention_mask: Tensor) -> "Unpadding":
         """The padded batch as it is: one block, and no token left out."""
         B, T = attention_mask.shape
         every = torch.arange(B * T, device=attention_mask.device)
@@ -124,7 +124,7 @@ class Packing:
         block = Block(every.view(B, T), attention_mask != 0, every, every[:0])
         return cls((B, T), every, rows * T, rows, [block])
 
-    def to(self, device: Any, non_blocking: bool = False) -> "Packing":
+    def to(self, device: Any, non_blocking: bool = False) -> "Unpadding":
         """The same on another device."""
         if device == self.index.device:
             return self
@@ -134,11 +134,11 @@ class Packing:
 
         blocks = [Block(*map(moved, vars(block).values())) for block in self.blocks]
         first, back = moved(self.first), moved(self.back)
-        return Packing(self.shape, moved(self.index), first, back, blocks, self.fill)
+        return Unpadding(self.shape, moved(self.index), first, back, blocks, self.fill)
 
     # -- between the batch and the P tokens -------------------------------------------------------
 
-    def pack(self, padded: Tensor) -> Tensor:
+    def unpad(self, padded: Tensor) -> Tensor:
         """(B, T) to (P,)"""
         return padded.flatten()[self.index]
 
@@ -152,7 +152,7 @@ class Packing:
         zeros = packed.new_zeros(self.fill, *packed.shape[1:])
         return torch.cat([packed, zeros]) if self.fill else packed
 
-    def unpack(self, packed: Tensor) -> Tensor:
+    def pad(self, packed: Tensor) -> Tensor:
         """(P, H) to (B, T, H), with zeros where nothing was computed."""
         B, T = self.shape
         block = packed.new_zeros(B * T, packed.shape[1])
@@ -160,7 +160,9 @@ class Packing:
 
     # -- between the P tokens and attention -------------------------------------------------------
 
-    def spread(self, x: Tensor, k: int, N: int, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
+    def split_heads(
+        self, x: Tensor, k: int, N: int, dtype: torch.dtype
+    ) -> list[tuple[Tensor, ...]]:
         """(P + fill, k * N * D), queries, keys, values side by side, to k of (b, N, t, D) a block.
 
         One gather does what padding, reshaping and transposing would do in three passes, and one
@@ -173,7 +175,7 @@ class Packing:
         parts = iter(flat.split([math.prod(shape[:-1]) for shape in shapes for _ in range(k)]))
         return [tuple(next(parts).view(shape) for _ in range(k)) for shape in shapes]
 
-    def collect(self, blocks: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    def merge_heads(self, blocks: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """(b, N, t, D) a block to (P + fill, N * D), the way back; anything in the rows to fill."""
         N, D = blocks[0].shape[1], blocks[0].shape[3]
         into, out, blank, _ = self.routes(1, N)
@@ -202,7 +204,7 @@ class Packing:
 
 
 def make_routes(blocks: Sequence[Block], k: int, N: int) -> tuple[Tensor, Tensor, Tensor]:
-    """See `Packing.routes`; computed on the device that the blocks are on."""
+    """See `Unpadding.routes`; computed on the device that the blocks are on."""
     device = blocks[0].token.device
     part, head = torch.arange(k, device=device), torch.arange(N, device=device)
     into, out, blank = [], [], []

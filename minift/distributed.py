@@ -108,7 +108,7 @@ def all_reduce(value: "Tensor") -> "Tensor":
     return value
 
 
-def add_up(tensors: "Sequence[Tensor]", sum_of: "SumOf") -> "Sequence[Tensor]":
+def add_up(tensors: "Sequence[Tensor]", all_reduce_flat: "SumOf") -> "Sequence[Tensor]":
     """Make of each tensor its sum over all processes.
 
     They travel as one: to line them up takes less time than a hundred exchanges wait for one
@@ -116,16 +116,16 @@ def add_up(tensors: "Sequence[Tensor]", sum_of: "SumOf") -> "Sequence[Tensor]":
 
     Args:
         tensors: of the same shapes in all processes.
-        sum_of: a Device's, which adds up.
+        all_reduce_flat: a Device's, which adds up.
 
     Returns:
         what there is in the sums beside zeros: of a table of embeddings only some rows.
     """
     import torch
 
-    rows = [touched(tensor, sum_of) if is_table(tensor) else ... for tensor in tensors]
+    rows = [touched(tensor, all_reduce_flat) if is_table(tensor) else ... for tensor in tensors]
     parts = [tensor[some] for tensor, some in zip(tensors, rows, strict=True)]
-    flat = sum_of([part.flatten() for part in parts])
+    flat = all_reduce_flat([part.flatten() for part in parts])
     sums = torch._utils._unflatten_dense_tensors(flat, parts)
     for tensor, some, total in zip(tensors, rows, sums, strict=True):
         if some is ...:
@@ -140,7 +140,7 @@ def is_table(tensor: "Tensor") -> bool:
     return tensor.is_cpu and tensor.dim() == 2 and len(tensor) > TABLE
 
 
-def touched(table: "Tensor", sum_of: "SumOf") -> "Tensor":
+def touched(table: "Tensor", all_reduce_flat: "SumOf") -> "Tensor":
     """Which of its rows are not zero in some process; of most, all are zero in all.
 
     A batch has some hundred tokens of a vocabulary of thirty thousand, and the table is half of a
@@ -149,7 +149,7 @@ def touched(table: "Tensor", sum_of: "SumOf") -> "Tensor":
     import torch
 
     here = table.contiguous().view(torch.uint8).amax(1) > 0  # byte by byte is fastest
-    return sum_of([here.int()]).nonzero()[:, 0]
+    return all_reduce_flat([here.int()]).nonzero()[:, 0]
 
 
 def share(tensors: "Sequence[Tensor]") -> None:

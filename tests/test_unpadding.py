@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minift.models import packing
-from minift.models.packing import Packing, TakeRows, cut, missing
+from minift.models import unpadding
+from minift.models.unpadding import TakeRows, Unpadding, cut, missing
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ thorough = settings(max_examples=60, deadline=None, derandomize=True)
 def cost_of_a_block(request):
     """Tiny rows would always end in one block; where blocks cost nothing they do not."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "BLOCK_COST", request.param)
+        patch.setattr(unpadding, "BLOCK_COST", request.param)
         yield request.param
 
 
@@ -46,7 +46,7 @@ def read(mask):
 @given(masks)
 @thorough
 def test_every_real_token_is_there_once_and_no_other_but_first_positions(mask):
-    index = Packing.of(mask).index
+    index = Unpadding.of(mask).index
     assert len(index.unique()) == len(index)
     assert torch.equal(index.sort().values, read(mask).flatten().nonzero().flatten())
 
@@ -55,7 +55,7 @@ def test_every_real_token_is_there_once_and_no_other_but_first_positions(mask):
 @thorough
 def test_rows_stay_together_and_in_order_the_longest_first(mask):
     B, T = mask.shape
-    made = Packing.of(mask)
+    made = Unpadding.of(mask)
     rows, columns = made.index // T, made.index % T
     order = rows.unique_consecutive()
     assert len(order) == B, "each row in one piece"
@@ -70,17 +70,17 @@ def test_rows_stay_together_and_in_order_the_longest_first(mask):
 @thorough
 def test_first_positions_are_found_and_put_back_in_the_order_of_the_batch(mask):
     B, T = mask.shape
-    made = Packing.of(mask)
+    made = Unpadding.of(mask)
     assert torch.equal(made.index[made.first][made.back], torch.arange(B) * T)
 
 
 @given(masks)
 @thorough
-def test_unpack_undoes_pack(mask):
+def test_pad_undoes_unpad(mask):
     B, T = mask.shape
     block = torch.arange(1, B * T + 1).view(B, T)
-    made = Packing.of(mask)
-    back = made.unpack(made.pack(block)[:, None].double())[..., 0]
+    made = Unpadding.of(mask)
+    back = made.pad(made.unpad(block)[:, None].double())[..., 0]
     assert torch.equal(back, torch.where(read(mask), block, 0).double())
 
 
@@ -92,7 +92,7 @@ def test_a_block_hides_all_but_the_real_tokens_of_its_row(mask):
     Unless there is nothing else in its row: then it looks at itself, so that all is finite.
     """
     T = mask.shape[1]
-    made = Packing.of(mask)
+    made = Unpadding.of(mask)
     seen = []
     for block, bias in zip(made.blocks, made.biases(), strict=True):
         rows = made.index[block.token] // T
@@ -112,21 +112,21 @@ def test_a_block_hides_all_but_the_real_tokens_of_its_row(mask):
 
 @given(masks, st.integers(1, 3), st.integers(1, 3), st.integers(1, 2))
 @thorough
-def test_collect_undoes_spread(mask, k, N, D):
-    made = Packing.of(mask)
+def test_merge_heads_undoes_split_heads(mask, k, N, D):
+    made = Unpadding.of(mask)
     packed = torch.randn(len(made.index), k * N * D, generator=torch.Generator().manual_seed(0))
-    spread = made.spread(packed, k, N, packed.dtype)
+    spread = made.split_heads(packed, k, N, packed.dtype)
     for part in range(k):
-        back = made.collect([block[part] for block in spread], packed.dtype)
+        back = made.merge_heads([block[part] for block in spread], packed.dtype)
         assert torch.equal(back, packed.view(-1, k, N * D)[:, part])
 
 
 @given(masks)
 @thorough
-def test_spread_puts_each_head_of_each_token_where_its_block_says(mask):
-    made, k, N, D = Packing.of(mask), 3, 2, 2
+def test_split_heads_puts_each_head_of_each_token_where_its_block_says(mask):
+    made, k, N, D = Unpadding.of(mask), 3, 2, 2
     packed = torch.arange(len(made.index) * k * N * D, dtype=torch.float64).view(-1, k * N * D)
-    for block, parts in zip(made.blocks, made.spread(packed, k, N, packed.dtype), strict=True):
+    for block, parts in zip(made.blocks, made.split_heads(packed, k, N, packed.dtype), strict=True):
         b, t = block.token.shape
         want = packed[block.token].view(b, t, k, N, D).permute(2, 0, 3, 1, 4)  # (k, b, N, t, D)
         assert torch.equal(torch.stack(parts), want)
@@ -136,14 +136,14 @@ def test_spread_puts_each_head_of_each_token_where_its_block_says(mask):
 @thorough
 def test_gradients_go_the_way_back_and_blanks_get_none(mask):
     """As torch's own indexing has them, where what stands at blanks carries no gradient."""
-    made, N, D = Packing.of(mask), 2, 2
+    made, N, D = Unpadding.of(mask), 2, 2
     generator = torch.Generator().manual_seed(1)
     blocks = [
         torch.randn(len(block.token), N, block.token.shape[1], D, generator=generator)
         for block in made.blocks
     ]
     blocks = [block.requires_grad_() for block in blocks]
-    collected = made.collect(blocks, torch.float32)
+    collected = made.merge_heads(blocks, torch.float32)
     weight = torch.randn(collected.shape, generator=generator)
     (collected * weight).sum().backward()
     for block, tensor in zip(made.blocks, blocks, strict=True):
@@ -157,12 +157,12 @@ def test_gradients_go_the_way_back_and_blanks_get_none(mask):
 
 @given(masks)
 @thorough
-def test_spread_gives_each_token_the_gradient_of_its_own_place(mask):
+def test_split_heads_gives_each_token_the_gradient_of_its_own_place(mask):
     """The copies that fill up blanks are never looked at, and what they would add is left out."""
-    made, k, N, D = Packing.of(mask), 2, 2, 1
+    made, k, N, D = Unpadding.of(mask), 2, 2, 1
     generator = torch.Generator().manual_seed(2)
     packed = torch.randn(len(made.index), k * N * D, generator=generator, requires_grad=True)
-    spread = made.spread(packed, k, N, packed.dtype)
+    spread = made.split_heads(packed, k, N, packed.dtype)
     spread = [torch.stack(parts) for parts in spread]
     weights = [torch.randn(part.shape, generator=generator) for part in spread]
     sum((part * weight).sum() for part, weight in zip(spread, weights, strict=True)).backward()
@@ -178,20 +178,22 @@ def test_spread_gives_each_token_the_gradient_of_its_own_place(mask):
 @thorough
 def test_rows_that_fill_up_take_no_part(mask, fill):
     """Whatever they are: blocks have nothing of them, and no gradient comes to them."""
-    made, k, N, D = Packing.of(mask), 2, 2, 1
+    made, k, N, D = Unpadding.of(mask), 2, 2, 1
     more = dataclasses.replace(made, fill=fill, kept={})
     generator = torch.Generator().manual_seed(3)
     packed = torch.randn(len(made.index) + fill, k * N * D, generator=generator, requires_grad=True)
     packed.data[-fill:] = float("nan")
-    blocks = more.spread(packed, k, N, packed.dtype)
-    for parts, want in zip(blocks, made.spread(packed[:-fill], k, N, packed.dtype), strict=True):
+    blocks = more.split_heads(packed, k, N, packed.dtype)
+    for parts, want in zip(
+        blocks, made.split_heads(packed[:-fill], k, N, packed.dtype), strict=True
+    ):
         assert all(map(torch.equal, parts, want))
-    collected = more.collect([v for _, v in blocks], packed.dtype)
+    collected = more.merge_heads([v for _, v in blocks], packed.dtype)
     assert collected.shape == (len(packed), N * D) and collected.isfinite().all()
-    assert torch.equal(collected[:-fill], made.collect([v for _, v in blocks], packed.dtype))
+    assert torch.equal(collected[:-fill], made.merge_heads([v for _, v in blocks], packed.dtype))
     collected.backward(torch.randn(collected.shape, generator=generator))
     assert not packed.grad[-fill:].any() and not packed.grad[:, : N * D].any()
-    states = made.pack(mask).double()
+    states = made.unpad(mask).double()
     assert torch.equal(more.filled(states), torch.cat([states, torch.zeros(fill)]))
 
 
@@ -202,20 +204,20 @@ def test_halves_on_a_processor_are_rounded_up_to_few_sizes():
         assert len([n for n in sizes if 2**octave <= n < 2 ** (octave + 1)]) == 16
     mask = torch.ones(7, 101)  # P is 707
     assert (
-        Packing.of(mask, precision="bf16").fill
-        == Packing.of(mask, CPU, "fp16").fill
+        Unpadding.of(mask, precision="bf16").fill
+        == Unpadding.of(mask, CPU, "fp16").fill
         == 704 + 32 - 707
     )
-    assert Packing.of(mask).fill == Packing.of(mask, CPU, "fp32").fill == 0
+    assert Unpadding.of(mask).fill == Unpadding.of(mask, CPU, "fp32").fill == 0
 
 
 def test_an_accelerator_gets_one_block_and_no_filling():
     mask = torch.tensor([[1] * 500, *[[1] * 10 + [0] * 490] * 9])
     for precision in ("fp32", "bf16"):
-        made = Packing.of(mask, torch.device("meta"), precision)
+        made = Unpadding.of(mask, torch.device("meta"), precision)
         assert len(made.blocks) == 1 and made.fill == 0 and len(made.index) == 590
         assert made.to("meta").blocks[0].token.shape == (10, 500)
-    assert len(Packing.of(mask).blocks) == len(Packing.of(mask, CPU).blocks) == 2
+    assert len(Unpadding.of(mask).blocks) == len(Unpadding.of(mask, CPU).blocks) == 2
 
 
 def test_take_rows_equals_indexing_to_the_second_digit_of_a_finite_difference():
@@ -232,10 +234,10 @@ def test_take_rows_equals_indexing_to_the_second_digit_of_a_finite_difference():
 @thorough
 def test_the_whole_batch_is_one_block_in_its_own_order(mask):
     B, T = mask.shape
-    made = Packing.whole(mask)
+    made = Unpadding.whole(mask)
     block = torch.randn(B, T, 2)
     assert torch.equal(made.index, torch.arange(B * T))
-    assert torch.equal(made.unpack(block.view(B * T, 2)), block)
+    assert torch.equal(made.pad(block.view(B * T, 2)), block)
     assert torch.equal(made.index[made.first][made.back], torch.arange(B) * T)
     (only,) = made.blocks
     assert torch.equal(only.real, mask != 0) and not len(only.blank)
@@ -244,7 +246,7 @@ def test_the_whole_batch_is_one_block_in_its_own_order(mask):
 @given(masks)
 @thorough
 def test_moved_to_a_device_it_is_the_same(mask):
-    made = Packing.of(mask)
+    made = Unpadding.of(mask)
     made.biases(), made.routes(1, 1)
     moved = made.to("cpu")
     assert moved.shape == made.shape and moved.kept == {}
@@ -259,7 +261,7 @@ def test_moved_to_a_device_it_is_the_same(mask):
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.float32])
 def test_masks_of_any_number_type(dtype):
     mask = torch.tensor([[1, 1, 0], [0, 1, 1]])
-    got, want = Packing.of(mask.to(dtype)), Packing.of(mask)
+    got, want = Unpadding.of(mask.to(dtype)), Unpadding.of(mask)
     assert torch.equal(got.index, want.index)
 
 
@@ -267,7 +269,7 @@ def test_masks_of_any_number_type(dtype):
 
 
 def cost(lengths, blocks):
-    return sum((j - i) * int(lengths[i]) ** 2 + packing.BLOCK_COST for i, j in blocks)
+    return sum((j - i) * int(lengths[i]) ** 2 + unpadding.BLOCK_COST for i, j in blocks)
 
 
 @given(st.lists(st.integers(1, 128), min_size=1, max_size=8))

@@ -32,14 +32,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from minift import processes, rng
-from minift.atomic import write_text
+from minift import distributed, rng
+from minift.accelerate.prepared import PreparedLoader, PreparedOptimizer, PreparedScheduler, Rest
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
-from minift.models.packing import Packing
+from minift.files import write_text
+from minift.models.unpadding import Unpadding
 from minift.models.weights import save_weights
 from minift.plugins import default_manager
-from minift.prepared import PreparedLoader, PreparedOptimizer, PreparedScheduler, Rest
 from minift.training import checkpoint
 
 
@@ -82,12 +82,12 @@ class Accelerator:
         self._device = choose_device("cpu" if cpu else device, default_manager())
         wanted = "fp32" if mixed_precision in (None, "no") else mixed_precision
         self._precision, _ = choose_precision(wanted, self._device)
-        self._device.start(self._precision)
+        self._device.setup_precision(self._precision)
         self.mixed_precision = "no" if self._precision == "fp32" else self._precision
         self.device = self._device.torch_device
         self.num_processes, self.process_index = self._device.world_size, self._device.rank
         self.is_main_process = self.process_index == 0
-        self.is_local_main_process = processes.local_rank() == 0
+        self.is_local_main_process = distributed.local_rank() == 0
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.sync_gradients = True
         self._id, self._seed = uuid.uuid4().hex[:12], 0
@@ -207,7 +207,7 @@ class Accelerator:
         Raises:
             ArgumentError: it is neither, or a scalar of one knows not how many rows.
         """
-        loss_sum, count = getattr(loss, "loss_sum", None), getattr(loss, "count", None)
+        loss_sum, count = getattr(loss, "loss_sum", None), getattr(loss, "num_items", None)
         scalar = isinstance(loss, Tensor) and loss.numel() == 1
         if scalar:
             if not self._batch:
@@ -257,14 +257,14 @@ class Accelerator:
             masks = update * self.num_processes + self.process_index
             self._device.seed(rng.derive(self._seed, "dropout", masks))
 
-    def _with_packing(self, batch: Any) -> Any:
+    def _with_unpadding(self, batch: Any) -> Any:
         """Models are told where the tokens are, unless they may as well look themselves."""
         models = [given for given, _ in self._prepared if isinstance(given, nn.Module)]
-        takes = all("packing" in inspect.signature(model.forward).parameters for model in models)
+        takes = all("unpadding" in inspect.signature(model.forward).parameters for model in models)
         told = self.device.type != "cpu" or self._precision != "fp32"
         if models and takes and told and "attention_mask" in batch:
-            packing = Packing.of(batch["attention_mask"], self.device, self._precision)
-            batch = {**batch, "packing": packing}
+            unpadding = Unpadding.of(batch["attention_mask"], self.device, self._precision)
+            batch = {**batch, "unpadding": unpadding}
         return batch
 
     # -- several processes ------------------------------------------------------------------------

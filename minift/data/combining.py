@@ -31,7 +31,9 @@ def concatenate_datasets(dsets: Sequence[Dataset], axis: int = 0) -> Dataset:
     if axis == 1:
         return side_by_side(dsets)
     dsets = [dataset for dataset in dsets if len(dataset)] or dsets[:1]
-    form = dsets[0]._format if all(ds._format == dsets[0]._format for ds in dsets) else None
+    form = (
+        dsets[0].row_format if all(ds.row_format == dsets[0].row_format for ds in dsets) else None
+    )
     features = Features()
     for name, feature in (item for dataset in dsets for item in dataset.features.items()):
         before = features.get(name, feature)
@@ -44,14 +46,14 @@ def concatenate_datasets(dsets: Sequence[Dataset], axis: int = 0) -> Dataset:
                 do="make them the same with cast_column",
             )
         features.setdefault(name, feature)
-    tables = same_dicts([dataset.table().replace_schema_metadata(None) for dataset in dsets])
+    tables = same_dicts([dataset.to_arrow().replace_schema_metadata(None) for dataset in dsets])
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"the datasets cannot be joined: {error}") from None
     joined = Features.from_arrow_schema(table.schema)
     same = {n: f for n, f in features.items() if arrow_type(f) == table.schema.field(n).type}
-    return Dataset(table, Features({**joined, **same}), form=form)
+    return Dataset(table, Features({**joined, **same}), row_format=form)
 
 
 def side_by_side(dsets: Sequence[Dataset]) -> Dataset:
@@ -63,7 +65,7 @@ def side_by_side(dsets: Sequence[Dataset]) -> Dataset:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ColumnError("a column is in several datasets", got=twice, do="rename or remove it")
-    columns = {name: ds.table().column(name) for ds in dsets for name in ds.column_names}
+    columns = {name: ds.to_arrow().column(name) for ds in dsets for name in ds.column_names}
     features = Features({name: f for ds in dsets for name, f in ds.features.items()})
     return Dataset(pa.table(columns), features)
 
@@ -131,7 +133,7 @@ def stratified(
             got=dataset.features[column],
             do=f"dataset.class_encode_column({column!r})",
         )
-    labels = dataset.table(columns=[column]).column(column)
+    labels = dataset.to_arrow(columns=[column]).column(column)
     if labels.null_count:
         raise DataError(f"the column {column!r} has missing labels", do="filter them out first")
     classes, counts = np.unique(labels.to_numpy(), return_counts=True)

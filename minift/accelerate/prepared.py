@@ -19,11 +19,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from minift import rng
-from minift.batching import batches, row_order
+from minift.collate import batches, row_order
 from minift.errors import ArgumentError, ConfigError
 
 if TYPE_CHECKING:
-    from minift.accelerator import Accelerator
+    from minift.accelerate.accelerator import Accelerator
 
 # How a DataLoader makes its batches, apart from their order.
 MANNERS = (
@@ -91,7 +91,7 @@ class PreparedLoader:
         own = rng.torch_generator(self.seed, "workers", epoch)
         manner = {name: getattr(self.loader, name) for name in MANNERS}
         stream = DataLoader(self.dataset, batch_sampler=plan, generator=own, **manner)
-        yield from map(self.accelerator._with_packing, stream)
+        yield from map(self.accelerator._with_unpadding, stream)
 
     def shares(self, epoch: int) -> Iterator[tuple[list[int], bool]]:
         """This process's rows of each batch; False marks a row of others, where it has none."""

@@ -1,6 +1,6 @@
-"""What each process does in `test_processes.py`: torchrun starts it, or nobody for one process.
+"""What each process does in `test_distributed.py`: torchrun starts it, or nobody for one process.
 
-    torchrun --nproc-per-node 2 processes_child.py PART MODEL FOLDER '{"setting": ...}'
+    torchrun --nproc-per-node 2 distributed_child.py PART MODEL FOLDER '{"setting": ...}'
 
 It writes FOLDER/PART-RANK.json.
 """
@@ -27,8 +27,8 @@ from minift import (
     Dataset,
     Trainer,
     TrainingArguments,
+    distributed,
     get_scheduler,
-    processes,
     set_seed,
 )
 from minift.device import choose_device
@@ -158,8 +158,10 @@ def sums(model: Path, folder: Path, refuse: bool = False) -> dict:
             parts[0].round_()
         for dtype in (torch.float32, torch.int32, torch.float64):
             given = [part.to(dtype) for part in parts]
-            blocks = processes.gather(torch.cat(given)[None])
-            right.append(torch.equal(device.sum_of(given), functools.reduce(torch.add, blocks)))
+            blocks = distributed.gather(torch.cat(given)[None])
+            right.append(
+                torch.equal(device.all_reduce_flat(given), functools.reduce(torch.add, blocks))
+            )
             right.append(torch.equal(torch.cat(given), blocks[device.rank]))  # as they were
     opened = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.exists()]
     return {
@@ -175,7 +177,7 @@ def refused(*args, **options):
 
 def leave_early(model: Path, folder: Path) -> dict:
     """End while a thread of torch's still holds the last tensor."""
-    processes.join()
+    distributed.join()
     for _ in range(300):
         torch.distributed.all_reduce(torch.ones(1000), async_op=True)
     return {}

@@ -21,7 +21,7 @@ from tiny import make_model, make_rows, write_csv
 from minift import notebook_launcher
 from minift.errors import ArgumentError, DeviceError, TrainingError
 
-CHILD = Path(__file__).with_name("processes_child.py")
+CHILD = Path(__file__).with_name("distributed_child.py")
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 STARTED: dict = {}  # the processes of these tests, and what they said
@@ -226,7 +226,7 @@ def files(tmp_path_factory):
     make_model(folder / "quiet", **QUIET)
     write_csv(folder / "train.csv", make_rows(64))
     write_csv(folder / "dev.csv", make_rows(20, 1))
-    slow = "import time\nimport minift\n\n@minift.hookimpl\ndef minift_step_end(run):\n"
+    slow = "import time\nimport minift\n\n@minift.hookimpl\ndef minift_on_step_end(run):\n"
     (folder / "slow.py").write_text(slow + "    time.sleep(0.05)\n")
     return folder
 
@@ -385,7 +385,7 @@ def test_notebook_launcher_refuses_what_cannot_work(monkeypatch):
 
     with pytest.raises(ArgumentError, match="at least 1"):
         notebook_launcher(print, num_processes=0)
-    monkeypatch.setattr(Device, "touched", "a device")
+    monkeypatch.setattr(Device, "initialized", "a device")
     with pytest.raises(DeviceError, match="has used a device already"):
         notebook_launcher(print, num_processes=2)
     said = []

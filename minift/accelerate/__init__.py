@@ -1,0 +1,1 @@
+"""A training loop written by hand: `Accelerator`, and what its `prepare` gives back."""
