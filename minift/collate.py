@@ -4,10 +4,6 @@ An epoch's order is a function of (seed, epoch) alone, so it is the same on ever
 number of machines, and step k of epoch e is found by arithmetic: resuming skips nothing.
 """
 
-import contextlib
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +14,7 @@ from minift import rng
 from minift.data.batch import RowBatch
 from minift.data.dataset import Dataset
 from minift.errors import ConfigError
+from minift.signals import accept_sigterm_from_parent_only, block_sigterm
 from minift.tokenizer import Tokenizer
 
 
@@ -149,10 +146,10 @@ def loader(
         num_workers=num_workers,
         # Without one of its own, it draws a seed from the generator that dropout uses.
         generator=torch.Generator().manual_seed(0),
-        worker_init_fn=obey_the_parent_alone,
+        worker_init_fn=accept_sigterm_from_parent_only,
         collate_fn=as_it_is,  # type: ignore[arg-type]
     )
-    with sigterm_held():  # a worker begins with it held, until it knows whom to obey
+    with block_sigterm():  # until the worker accepts it from its parent only
         stream = iter(workers)
     yield from stream
 
@@ -176,35 +173,3 @@ class Tasks:
             return self.collate(self.dataset.__getitems__(rows))
         with rng.streams(self.seed, "collate", number):
             return self.collate(self.dataset.__getitems__(rows))
-
-
-@contextlib.contextmanager
-def sigterm_held() -> Iterator[None]:
-    """SIGTERM waits until the block is done; processes that are forked in it begin with it held."""
-    if not hasattr(signal, "pthread_sigmask"):  # not POSIX
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def obey_the_parent_alone(worker: int) -> None:
-    """In a worker, let SIGTERM end it only if the parent sent it.
-
-    Schedulers send it to all processes of a run. A worker that dies of it takes the parent along in
-    the middle of the step after which that would have saved. To ignore it would not do: with the
-    same signal the parent ends its workers at exit, and then waits for them.
-    """
-    if not hasattr(signal, "sigwaitinfo"):  # not POSIX, or macOS
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-    def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -11,8 +11,6 @@ value. Evaluation takes each batch's logits to the host.
 """
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from minift import distributed
 from minift.errors import ConfigError, DeviceError, TrainingError
 from minift.plugins import Manager, registry
+from minift.signals import defer_ctrl_c
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +134,7 @@ class Device:
 
     def backward(self, loss_sum: "Tensor", last: bool = True) -> None:
         """Add the gradient of a *sum* of losses; `last` marks the end of an accumulation group."""
-        with ctrl_c_held():
+        with defer_ctrl_c():
             (loss_sum if self.scaler is None else self.scaler.scale(loss_sum)).backward()
 
     def clip_grad_norm(
@@ -265,28 +264,6 @@ class Device:
     def counters(self) -> dict[str, int]:
         """What the device counts: "compilations" of graphs, "transfers_to_host", and others."""
         return {}
-
-
-@contextlib.contextmanager
-def ctrl_c_held() -> Iterator[None]:
-    """Ctrl-C waits until the block is done.
-
-    An exception in the middle of a backward pass leaves the rest of the graph in autograd's queue,
-    which frees it after Python has ended. Among it are blocks of numpy's, which want Python's lock
-    for that, and nobody gives it any more: the process said "interrupted" and never went away.
-    """
-    ours = threading.current_thread() is threading.main_thread()  # others receive no signals
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if held:
-            signal.raise_signal(signal.SIGINT)
 
 
 def choose_device(name: str, manager: Manager) -> Device:

@@ -375,13 +375,13 @@ def test_any_collator_gets_a_list_of_dicts(tokenizer):
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="not POSIX, or macOS")
 def test_a_worker_obeys_the_parent_alone_from_its_first_moment(tokenizer, collate, monkeypatch):
     """Schedulers send SIGTERM to all processes of a run, also while workers are just starting."""
-    obey = collate_module.obey_the_parent_alone
+    obey = collate_module.accept_sigterm_from_parent_only
 
     def too_early(worker):
         os.kill(os.getpid(), signal.SIGTERM)
         obey(worker)
 
-    monkeypatch.setattr(collate_module, "obey_the_parent_alone", too_early)
+    monkeypatch.setattr(collate_module, "accept_sigterm_from_parent_only", too_early)
     rows = tokenized(tokenizer)
     plan = batches(range(len(rows)), 8)
     assert len(list(loader(rows, plan, collate, num_workers=2))) == len(plan)

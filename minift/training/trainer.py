@@ -3,12 +3,9 @@
 Whatever is wrong with the data, the labels or the settings is said here, before the first step.
 """
 
-import contextlib
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +21,7 @@ from minift.models.pretrained import PretrainedModel
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
+from minift.signals import on_sigterm
 from minift.training import checkpoint, loop
 from minift.training.arguments import TrainingArguments
 from minift.training.checks import LABEL_NAMES, check_labels, decide_problem, inputs_of
@@ -144,7 +142,11 @@ class Trainer:
         started, first_step = time.perf_counter(), run.state.global_step
         run.start()
         generator = run.device.rng_state()
-        with termination_noticed(run):  # also while the reason is written down
+
+        def terminate_after_the_step(signal_number: int) -> None:
+            run.terminated = signal_number
+
+        with on_sigterm(terminate_after_the_step):  # also while the reason is written down
             try:
                 if run.writes and args.save_strategy != "no":
                     checkpoint.check_space(run.folder, checkpoint.size_of(run.model))
@@ -396,25 +398,3 @@ def smoothed_loss(share: float) -> Callable[[Any, dict[str, Any]], tuple[Any, An
         return total, (labels != -100).sum()
 
     return loss
-
-
-@contextlib.contextmanager
-def termination_noticed(run: Run) -> Iterator[None]:
-    """SIGTERM, which schedulers send before they take a machine away, ends the run after the step.
-
-    A second one ends the process at once.
-    """
-    if threading.current_thread() is not threading.main_thread():  # where Python allows no handler
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-
-    def notice(number: int, frame: Any) -> None:
-        run.terminated = number
-        signal.signal(signal.SIGTERM, before)
-
-    signal.signal(signal.SIGTERM, notice)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
