@@ -86,30 +86,32 @@ def batches(order: np.ndarray, size: int, drop_last: bool = False) -> list[np.nd
     return [order[i : i + size] for i in range(0, stop, size)]
 
 
-def fill(batch: dict[str, Any], rows: int, length: int, pad_id: int) -> dict[str, Any]:
-    """A collated batch, in host memory, as a block of a given size: for compiled shapes.
+def pad_to_shape(
+    batch: dict[str, Any], batch_size: int, length: int, pad_token_id: int
+) -> dict[str, Any]:
+    """Pad a collated batch in host memory to B x T, for devices that compile each shape anew.
 
     Args:
-        batch: tensors whose first axis is B, blocks of tokens of shape (B, T) among them, as many
-            as have the shape of `input_ids`.
-        rows: B from now on. New rows are copies of the first one, which a weight must leave out.
-        length: T from now on. New positions are padding, with a mask of 0.
-        pad_id: the token for them.
+        batch: tensors of shape (B, ...); those that have the shape of `input_ids` are (B, T).
+        batch_size: the new B. Added rows repeat the first one; an `example_mask` of 0 must leave
+            them out of the loss.
+        length: the new T. Added positions hold padding, which `attention_mask` marks with 0.
+        pad_token_id: fills `input_ids`; all other columns are filled with 0.
     """
     import torch
 
-    filled = dict(batch)
+    padded = dict(batch)
     for name, value in batch.items():
         if not isinstance(value, torch.Tensor) or not value.dim():
             continue
-        block = name != "labels" and "input_ids" in batch
-        if block and value.shape == batch["input_ids"].shape:
-            more = length - value.shape[1]
-            by = pad_id if name == "input_ids" else 0
-            value = torch.nn.functional.pad(value, (0, more), value=by)
-        copies = value[:1].expand(rows - len(value), *value.shape[1:])
-        filled[name] = torch.cat([value, copies])
-    return filled
+        per_token = name != "labels" and "input_ids" in batch
+        if per_token and value.shape == batch["input_ids"].shape:
+            pad_value = pad_token_id if name == "input_ids" else 0
+            missing = length - value.shape[1]
+            value = torch.nn.functional.pad(value, (0, missing), value=pad_value)
+        copies = value[:1].expand(batch_size - len(value), *value.shape[1:])
+        padded[name] = torch.cat([value, copies])
+    return padded
 
 
 def loader(

@@ -3,10 +3,14 @@
 Each is written beside its place under another name, brought to the disk, and then renamed.
 """
 
+import json
 import os
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
+
+from minift.errors import ModelError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,3 +47,21 @@ def sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a model's file, {} if there is no such file.
+
+    Raises:
+        ModelError: the file is not JSON, or holds something else than an object.
+    """
+    if not path.is_file():
+        return {}
+    do = "copy the file from the model again"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON", got=error, expected="an object", do=do) from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is no object", got=f"{content!r:.60}", expected="{...}", do=do)
+    return content

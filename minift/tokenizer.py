@@ -21,7 +21,7 @@ import numpy as np
 from minift.data.column import Column
 from minift.data.ragged import Ragged, Runs, as_ragged, pad_columns
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
-from minift.files import write_text
+from minift.files import read_json, write_text
 from minift.plugins import default_manager, find_checkpoint
 
 # The roles of special tokens, and what the families call them: their own files may leave it unsaid.
@@ -31,7 +31,7 @@ ROBERTA = dict(zip(ROLES, ("<unk>", "</s>", "<pad>", "<s>", "<mask>"), strict=Tr
 GENERAL = ("", "pretrained", "tokenizersbackend")  # the classes that any model's tokenizer may have
 UNTYPED = {"distilbert", "roberta", "modernbert"}
 SAVED = ("model_max_length", "padding_side", "truncation_side", "model_input_names", *ROLES)
-LABELS = ("labels", "label", "label_ids")
+LABEL_NAMES = ("labels", "label", "label_ids")
 
 TRUNCATION = {
     True: "longest_first",
@@ -327,19 +327,6 @@ class AutoTokenizer:
         return Tokenizer(find_checkpoint(str(name_or_path), revision, "tokenizer"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, {} if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON", got=error, expected="an object", do=AGAIN) from None
-    if not isinstance(said, dict):
-        raise ModelError(f"{path} is no object", got=f"{said!r:.60}", expected="{...}", do=AGAIN)
-    return said
-
-
 def read_said(folder: Path) -> dict[str, Any]:
     """What tokenizer_config.json and the older special_tokens_map.json say."""
     said = read_json(folder / "tokenizer_config.json")
@@ -470,10 +457,10 @@ def as_columns(rows: Any) -> dict[str, Any]:
     ids = columns.get("input_ids", ())
     if not isinstance(ids, Ragged) and len(ids) and np.ndim(ids[0]) == 0:
         columns = {name: [value] for name, value in columns.items()}  # a single row
-    said = [name for name in columns if name in LABELS]
+    said = [name for name in columns if name in LABEL_NAMES]
     if len(said) > 1:
         raise DataError("which column holds the labels?", got=said, do="remove the others")
-    return {"labels" if name in LABELS else name: value for name, value in columns.items()}
+    return {"labels" if name in LABEL_NAMES else name: value for name, value in columns.items()}
 
 
 def same_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 
 from minift import rng
 from minift.errors import ConfigError, MissingFileError, ModelError
+from minift.files import read_json
 from minift.models import bert, weights
 from minift.models.config import EncoderConfig, label_names
 from minift.models.pretrained import PretrainedModel
@@ -20,7 +21,6 @@ from minift.plugins import (
     locate_checkpoint,
     registry,
 )
-from minift.tokenizer import read_json
 
 
 @dataclass(frozen=True)

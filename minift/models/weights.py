@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minift.errors import MissingFileError, ModelError
-from minift.tokenizer import read_json
+from minift.files import read_json
 
 # In files, but not parameters of an encoder: a buffer of 0..511, and heads of other tasks.
 LEFT_OVER_QUIETLY = (

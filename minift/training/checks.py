@@ -14,8 +14,6 @@ from minift.data.features import ClassLabel
 from minift.data.formatting import leaves
 from minift.errors import ConfigError, DataError
 
-LABEL_NAMES = ("labels", "label", "label_ids")
-
 
 def inputs_of(model: Any) -> tuple[set[str], bool]:
     """The names that `model.forward` takes, and whether it takes any name at all."""

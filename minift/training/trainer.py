@@ -22,9 +22,10 @@ from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
 from minift.signals import on_sigterm
+from minift.tokenizer import LABEL_NAMES
 from minift.training import checkpoint, loop
 from minift.training.arguments import TrainingArguments
-from minift.training.checks import LABEL_NAMES, check_labels, decide_problem, inputs_of
+from minift.training.checks import check_labels, decide_problem, inputs_of
 from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics, scores_of
 from minift.training.run import Run
 

@@ -65,14 +65,14 @@ class CudaDevice(AcceleratorDevice):
 
     def on_host(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Round T up where padding is computed with, and pin what is sent."""
-        from minift.collate import fill
+        from minift.collate import pad_to_shape
 
         padded = {"input_ids", "attention_mask"} <= batch.keys() and "unpadding" not in batch
         if padded and self.pad_id is not None:
             rows, length = batch["input_ids"].shape
             rounded = -(-length // MULTIPLE) * MULTIPLE
             if rounded <= self.longest:
-                batch = fill(batch, rows, rounded, self.pad_id)
+                batch = pad_to_shape(batch, rows, rounded, self.pad_id)
         return {name: pinned(value) for name, value in batch.items()}
 
     def setup_precision(self, precision: str) -> None:

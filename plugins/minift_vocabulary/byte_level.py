@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from minift.errors import ModelError
-from minift.tokenizer import read_json
+from minift.files import read_json
 from minift_vocabulary.reading import flag, read_lines
 
 # Bytes that no text in UTF-8 has (RFC 3629). As printable Latin-1, they are shown as themselves.

@@ -11,7 +11,8 @@ from typing import Any
 from tokenizers import AddedToken
 
 from minift.errors import ModelError
-from minift.tokenizer import content, read_json
+from minift.files import read_json
+from minift.tokenizer import content
 from minift_vocabulary.reading import flag
 
 FRAMING = ("unk_token", "cls_token", "sep_token")  # no tokenizer here works without them

@@ -118,7 +118,7 @@ class XlaDevice(Device):
         """The batch in one of few shapes, still in host memory."""
         import torch
 
-        from minift.collate import fill
+        from minift.collate import pad_to_shape
 
         batch = {name: value for name, value in batch.items() if name != "unpadding"}
         tensors = {n: x for n, x in batch.items() if isinstance(x, torch.Tensor) and x.dim()}
@@ -127,7 +127,7 @@ class XlaDevice(Device):
         B = len(next(iter(tensors.values())))
         T = batch["input_ids"].shape[1] if "input_ids" in batch else 0
         rows = -(-rows // self.devices) * self.devices  # as many for each device
-        batch = fill(batch, max(B, rows), self.length(T), self.pad_id)
+        batch = pad_to_shape(batch, max(B, rows), self.length(T), self.pad_id)
         if rows:
             batch["example_mask"] = (torch.arange(max(B, rows)) < B).float()
         self.note_shape({name: tuple(batch[name].shape) for name in tensors})
