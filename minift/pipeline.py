@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from minift.collate import batches
 from minift.device import Device, choose_device
 from minift.errors import ArgumentError, ConfigError
 from minift.models.auto import AutoModelForSequenceClassification
 from minift.plugins import default_manager
 from minift.tokenizer import AutoTokenizer, Tokenizer
+from minift.training.batches import split_into_batches
 
 
 class TextClassificationPipeline:
@@ -66,7 +66,7 @@ class TextClassificationPipeline:
         order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
         found = np.zeros((len(texts), self.config.num_labels), np.float32)
         with torch.no_grad():  # not every backend has tensors of inference_mode
-            for rows in batches(order, batch_size or self.batch_size):
+            for rows in split_into_batches(order, batch_size or self.batch_size):
                 columns = {name: [values[i] for i in rows] for name, values in encoded.items()}
                 batch = dict(self.tokenizer.pad(columns, return_tensors="pt"))
                 (batch,) = self.device.batches([batch])

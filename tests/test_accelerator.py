@@ -29,11 +29,11 @@ from minift import (
     get_scheduler,
     set_seed,
 )
-from minift.collate import row_order
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.pretrained import SequenceClassifierOutput
 from minift.optim import parameter_groups
 from minift.training import checkpoint
+from minift.training.batches import row_order
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 N = 50

@@ -19,8 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from minift import rng
-from minift.collate import batches, row_order
 from minift.errors import ArgumentError, ConfigError
+from minift.training.batches import row_order, split_into_batches
 
 if TYPE_CHECKING:
     from minift.accelerate.accelerator import Accelerator
@@ -111,7 +111,7 @@ class PreparedLoader:
                 sampler.generator = rng.torch_generator(self.seed, "order", epoch)
             return iter(cut)
         order = row_order(n, self.seed, epoch)
-        return (rows.tolist() for rows in batches(order, cut.batch_size, cut.drop_last))
+        return (rows.tolist() for rows in split_into_batches(order, cut.batch_size, cut.drop_last))
 
 
 @dataclass

@@ -9,63 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from minift.errors import ArgumentError, ConfigError, nearest
-
-# {older or other spelling: (today's name, how the value is translated)}
-ALIASES: dict[str, str] = {
-    "evaluation_strategy": "eval_strategy",
-    "no_cuda": "use_cpu",
-    "warmup_ratio": "warmup_steps",  # a value below 1 is a share of all steps
-    "num_epochs": "num_train_epochs",
-    "per_gpu_train_batch_size": "per_device_train_batch_size",
-    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
-}
-
-# Names that people know from elsewhere, and why they are not here. The value that switches them off
-# says what minift does anyway, and is taken.
-OFF: tuple[Any, ...] = (None, False, "none", "", [], ["none"])
-ABSENT = {
-    "push_to_hub": "nothing is uploaded during training",
-    "report_to": "metrics.jsonl is always written; trackers are plugins (hook minift_on_log)",
-    "logging_dir": "everything is written to output_dir",
-    "optim": "the optimizer is AdamW; pass optimizers=(yours, schedule) to Trainer for another",
-    "label_names": "the label column is label, labels or label_ids: rename yours",
-    "ignore_data_skip": "resuming goes on with the very next row, at no cost",
-    "overwrite_output_dir": "a new run replaces what has the same name and leaves the rest",
-    "enable_jit_checkpoint": "SIGTERM always saves",
-    "average_tokens_across_devices": "the mean is always over all items",
-    "restore_callback_states_from_checkpoint": "callbacks decide by what the checkpoint holds",
-    "save_safetensors": "nothing else is written",
-    "log_level": "what is printed is little; -p no:progress leaves the rest out",
-    "gradient_checkpointing": "models of this size fit in memory",
-    "activation_checkpointing": "models of this size fit in memory",
-    "eval_accumulation_steps": "each batch's logits go to the host at once",
-    "prediction_loss_only": "logits are small",
-    "dataloader_pin_memory": "the device's plugin decides that",
-    "length_column_name": "lengths are those of input_ids",
-    "do_train": "call trainer.train()",
-    "do_eval": "call trainer.evaluate()",
-    "do_predict": "call trainer.predict()",
-    "auto_find_batch_size": "it would change what is computed",
-    "fsdp": "models of this size fit one device",
-    "deepspeed": "models of this size fit one device",
-    "logging_nan_inf_filter": "a loss that is not finite ends the run and is shown as it is",
-    "remove_unused_columns": "columns that the model does not take ride along untouched",
-    "fp16_full_eval": "weights stay fp32; precision= chooses what is computed in",
-    "torch_compile": "lengths differ from batch to batch; on CPU it was slower",
-    "bf16_full_eval": "weights stay fp32; precision= chooses what is computed in",
-}
-# Values of absent arguments that name what minift does.
-AS_HERE = (
-    ("remove_unused_columns", True),
-    ("enable_jit_checkpoint", True),
-    ("average_tokens_across_devices", True),
-    ("save_safetensors", True),
-    ("log_level", "passive"),
-    ("dataloader_pin_memory", True),
-    ("optim", "adamw_torch"),
-    ("optim", "adamw_torch_fused"),
-)
+from minift.errors import ArgumentError, ConfigError
+from minift.training.compatibility import current_name, is_default_of_absent
 
 CHOICES = {
     "logging_strategy": ("no", "steps", "epoch"),
@@ -169,9 +114,9 @@ class TrainingArguments:
         if (given.get("warmup_ratio") or 0) >= 1:
             raise ArgumentError("warmup_ratio must be below 1", got=given["warmup_ratio"])
         for name, value in given.items():
-            if name in ABSENT and (value in OFF or (name, value) in AS_HERE):
+            if is_default_of_absent(name, value):
                 continue
-            today = checked_name(name, list(known))
+            today = current_name(name, list(known))
             if today != name and today in given:
                 raise ArgumentError(f"{name} and {today} are one argument", do="pass one of them")
             value = value.item() if hasattr(value, "item") else value  # a number of numpy's
@@ -257,16 +202,3 @@ class TrainingArguments:
 def interval(steps: float, total: int) -> int:
     """Steps between two moments; below 1 a share of all steps, rounded up."""
     return int(steps) if steps >= 1 else max(1, math.ceil(total * steps))
-
-
-def checked_name(name: str, known: list[str]) -> str:
-    """Today's name of an argument, or the error that says what there is."""
-    name = ALIASES.get(name, name)
-    if name in known:
-        return name
-    raise ArgumentError(
-        f"TrainingArguments has no argument {name!r}",
-        got=ABSENT.get(name),
-        expected=nearest(name, known),
-        do="leave it out" if name in ABSENT else "see TrainingArguments for all names",
-    )

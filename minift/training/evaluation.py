@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from minift.collate import batches
 from minift.data.column import is_flat
 from minift.data.dataset import Dataset
 from minift.evaluate import Metric, find_metric, intervals
+from minift.training.batches import split_into_batches
 from minift.training.run import Run, plain
 
 
@@ -76,7 +76,7 @@ def evaluate(
     if "input_ids" in dataset.features and is_flat(dataset.data.schema.field("input_ids").type):
         order = np.argsort(-dataset.lengths("input_ids"), kind="stable")
     size = run.args.per_device_eval_batch_size
-    plan = batches(order, size)
+    plan = split_into_batches(order, size)
     ranks = run.device.world_size if len(plan) >= run.device.world_size else 1
     own = plan[run.device.rank :: ranks] if ranks > 1 else plan  # few batches: each computes all
     logits: np.ndarray | None = None

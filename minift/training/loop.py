@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from minift import rng
-from minift.collate import batches, row_order
 from minift.errors import ConfigError, TrainingError
 from minift.training import checkpoint
 from minift.training.arguments import interval
+from minift.training.batches import row_order, split_into_batches
 from minift.training.callbacks import best_metric_of
 from minift.training.evaluation import evaluate, loss_of
 from minift.training.run import Run, plain
@@ -195,7 +195,7 @@ def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
     order = row_order(len(dataset), seed, epoch, lengths, size * group)
     if kind == "sequential":
         order = np.arange(len(dataset))
-    micro = batches(order, size, args.dataloader_drop_last)
+    micro = split_into_batches(order, size, args.dataloader_drop_last)
     return [micro[i : i + group] for i in range(0, len(micro), group)]
 
 

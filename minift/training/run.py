@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minift.collate import loader
 from minift.data.dataset import Dataset
 from minift.device import Device
 from minift.errors import ConfigError, TrainingError
@@ -32,6 +31,7 @@ from minift.files import write_text
 from minift.models.unpadding import Unpadding
 from minift.plugins import Manager, observe
 from minift.training.arguments import TrainingArguments
+from minift.training.batches import load_batches
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +159,7 @@ class Run:
         """
         workers, ranks = self.args.dataloader_num_workers, self.device.world_size
         numbers = range(first * ranks + self.device.rank, (first + len(plan)) * ranks, ranks)
-        stream = loader(dataset, plan, self.collate, workers, self.args.seed, numbers)
+        stream = load_batches(dataset, plan, self.collate, workers, self.args.seed, numbers)
         weighted = self.loss is None and "example_mask" in (self.forward_args or ())
         rows = math.ceil(size / self.batch_splits) if weighted else 0
         return self.device.batches(map(self.with_unpadding, stream), rows)

@@ -28,10 +28,11 @@ import torch
 import transformers
 
 from minift import AdamW, AutoModelForSequenceClassification, AutoTokenizer, load_dataset
-from minift.collate import DataCollatorWithPadding, batches, row_order
+from minift.collate import DataCollatorWithPadding
 from minift.device import Device, choose_device
 from minift.optim import parameter_groups
 from minift.plugins import default_manager, find_checkpoint
+from minift.training.batches import row_order, split_into_batches
 
 MODEL = "all-MiniLM-L6-v2"
 Batch = dict[str, torch.Tensor]
@@ -48,7 +49,7 @@ def read_batches(split: str, count: int) -> list[Batch]:
     n = len(rows)
     order = row_order(n, 0, 0) if split == "train" else range(n)
     collate = DataCollatorWithPadding(tokenizer)
-    return [collate(rows.__getitems__(part)) for part in batches(order, 16)[:count]]
+    return [collate(rows.__getitems__(part)) for part in split_into_batches(order, 16)[:count]]
 
 
 def ours(device: Device, precision: str) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]:

@@ -12,7 +12,7 @@ from live import assert_near, peer_model, random_plan
 from torch.utils.data import DataLoader
 
 import minift
-from minift.collate import row_order
+from minift.training.batches import row_order
 
 ROWS, BATCH, STEPS, SEED = 37, 8, 10, 42  # two epochs of five steps, the last of five rows
 

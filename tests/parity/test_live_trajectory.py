@@ -35,7 +35,7 @@ from minift import (
     TrainingArguments,
     load_dataset,
 )
-from minift.collate import row_order
+from minift.training.batches import row_order
 
 STEPS, BATCH, SEED = 100, 16, 5
 ROWS = 400  # 25 steps an epoch: the order is drawn four times
