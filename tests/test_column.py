@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minift import Dataset
-from minift.data.column import Column, FlatColumn, is_flat
-from minift.data.ragged import Runs, pad_columns
+from minift.data.column import Column
+from minift.data.ragged import FlatColumn, Runs, is_flat, pad_columns
 from minift.errors import DataError
 
 
@@ -105,20 +105,20 @@ def test_rows_across_chunks(type_, cuts):
     chunks = [pa.array(ROWS[a:b], type_) for a, b in itertools.pairwise(ends)]
     column = flat(pa.chunked_array(chunks))
     order = np.array([5, 0, 1, 3, 0, 4, 2])
-    assert list(column.rows(order)) == [ROWS[i] for i in order]
+    assert list(column.take(order)) == [ROWS[i] for i in order]
     assert column.lengths(order).tolist() == [len(ROWS[i]) for i in order]
-    assert list(column.rows(np.array([], np.int64))) == []
+    assert list(column.take(np.array([], np.int64))) == []
 
 
 def test_sliced_chunks():
     array = pa.array([[0], *ROWS, [0, 0]], pa.list_(pa.int32()))
     column = flat(pa.chunked_array([array.slice(1, 6)]))
-    assert list(column.rows(np.arange(6))) == ROWS
+    assert list(column.take(np.arange(6))) == ROWS
 
 
 def test_no_chunks_at_all():
     column = flat(pa.chunked_array([], type=pa.list_(pa.int32())))
-    assert column.lengths(np.arange(0)).tolist() == [] and list(column.rows(np.arange(0))) == []
+    assert column.lengths(np.arange(0)).tolist() == [] and list(column.take(np.arange(0))) == []
 
 
 def test_values_are_views():
@@ -131,7 +131,7 @@ def test_values_are_views():
 def test_a_missing_row_has_no_length():
     column = flat(pa.chunked_array([[[1], None, [2, 3]]]))
     assert column.lengths(np.array([0, 2])).tolist() == [1, 2]
-    for read in (column.lengths, column.rows):
+    for read in (column.lengths, column.take):
         with pytest.raises(DataError, match="'ids' has missing rows"):
             read(np.array([0, 1]))
 
@@ -219,7 +219,7 @@ def test_runs_are_their_rows(pairs, left):
     block = pad_columns({"m": runs}, {"m": 7}, length, left)["m"]
     assert block.tolist() == padded(rows, length, 7, left).tolist() and block.dtype == np.int64
     picked = np.arange(len(rows))[::-2]
-    assert runs.rows(picked)[:] == rows[::-2]
+    assert runs.take(picked)[:] == rows[::-2]
 
 
 @pytest.mark.parametrize(

@@ -623,10 +623,11 @@ def test_different_content_has_different_fingerprints(ten):
 
 
 def test_a_known_source_is_not_read_again(monkeypatch):
-    ds = Dataset(pa.table({"x": [1], "y": [2]}), source="abc")
-    monkeypatch.setattr("minift.data.dataset.column_digest", None)
+    abc, abd = ({"x": f"{source} x", "y": f"{source} y"} for source in ("abc", "abd"))
+    ds = Dataset(pa.table({"x": [1], "y": [2]}), digests=abc)
+    monkeypatch.setattr("minift.data.table.column_digest", None)
     assert ds.rename_column("x", "z").select([0]).remove_columns("y").fingerprint
-    assert ds.fingerprint != Dataset(pa.table({"x": [1], "y": [2]}), source="abd").fingerprint
+    assert ds.fingerprint != Dataset(pa.table({"x": [1], "y": [2]}), digests=abd).fingerprint
 
 
 # --- batches for a DataLoader --------------------------------------------------------------------

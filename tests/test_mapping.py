@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tiny import count
+from tiny import count, make_model
 
-from minift import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from minift import AutoTokenizer, ClassLabel, Dataset, DatasetDict, Features, List, Value
 from minift.data import cache, mapping, storage
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 
@@ -891,20 +891,28 @@ def test_other_masks_stay_lists(own_cache):
     assert ds["attention_mask"] == [[0, 1]] * 20 + [[1, 0]] * 20, "by shard, then all of them"
 
 
-def test_pad_batch():
+def test_mapped_rows_are_padded(tmp_path):
     ds = Dataset.from_dict({"a": range(64)}).map(tokenized, batched=True, batch_size=8)
     ds = ds.remove_columns("a").shuffle(seed=5)
-    block = ds.pad_batch([0, 5, -1], {"input_ids": 9}, pad_to_multiple_of=4)
+    tokenizer = AutoTokenizer.from_pretrained(make_model(tmp_path / "model"))
+    tokenizer.pad_token_id = 9
+
+    def pad(ds, indices, *padding):
+        columns = ds.__getitems__(indices).columns()
+        return tokenizer.pad(columns, *padding, return_tensors="np")
+
+    block = pad(ds, [0, 5, -1], True, None, 4)
     rows = [ds[i] for i in (0, 5, -1)]
-    for name, fill in (("input_ids", 9), ("attention_mask", 0), ("token_type_ids", 0)):
-        assert block[name].tolist() == [(row[name] + [fill] * 4)[:4] for row in rows]
-    assert block["label"].tolist() == [row["label"] for row in rows]
-    left = ds.pad_batch([0, 5, -1], side="left", max_length=5)["input_ids"]
-    assert left.tolist() == [([0] * 5 + row["input_ids"])[-5:] for row in rows]
-    with pytest.raises(DataError, match="longer than max_length"):
-        ds.pad_batch(range(64), max_length=2)
+    for name, pad_value in (("input_ids", 9), ("attention_mask", 0), ("token_type_ids", 0)):
+        assert block[name].tolist() == [(row[name] + [pad_value] * 4)[:4] for row in rows]
+    assert block["labels"].tolist() == [row["label"] for row in rows]
+    tokenizer.padding_side = "left"
+    left = pad(ds, [0, 5, -1], "max_length", 5)["input_ids"]
+    assert left.tolist() == [([9] * 5 + row["input_ids"])[-5:] for row in rows]
+    with pytest.raises(DataError, match="longer than the length to pad to"):
+        pad(ds, range(64), "max_length", 2)
     with pytest.raises(DataError, match="'t' cannot be made into a tensor"):
-        ds.add_column("t", ["x"] * 64).pad_batch([0])
+        pad(ds.add_column("t", ["x"] * 64), [0])
 
 
 # --- options -------------------------------------------------------------------------------------

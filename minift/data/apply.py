@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data.dataset import READ_ROWS, Dataset
+from minift.data.dataset import Dataset
 from minift.data.features import ClassLabel, Features, arrow_type, as_array, cast_array, same_dicts
 from minift.data.formatting import rows_of, to_list
 from minift.data.ragged import Ragged, Runs
+from minift.data.table import READ_ROWS
 from minift.errors import ArgumentError, DataError
 
 # Rows in a shard: a 16th of all, so that workers can share and little is lost when one dies, but

@@ -6,7 +6,6 @@ three things (what its columns hold, features, rows), whatever steps led to it.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,79 +15,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data import worker
 from minift.data.batch import RowBatch
-from minift.data.column import Column, FlatColumn, is_flat
+from minift.data.column import Column
 from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
-from minift.data.fingerprint import column_digest, fingerprint
-from minift.data.formatting import Format, format_batch, rows_of, to_frame
-from minift.data.indices import Rows, as_rows, compose, resolve_key, take
-from minift.data.ragged import Runs
-from minift.errors import ColumnError, ConfigError, DataError, nearest
+from minift.data.formatting import Format, rows_of, to_frame
+from minift.data.indices import compose, resolve_key
+from minift.data.table import READ_ROWS, Table
+from minift.errors import ColumnError, ConfigError, DataError
 from minift.rng import random_order
 
 if TYPE_CHECKING:
     from minift.data.dataset_dict import DatasetDict
 
-READ_ROWS = 1000  # rows read at once by plain iteration
 
-
-class Dataset:
-    """Rows with named, typed columns.
-
-    Args:
-        data: an Arrow table; never changed.
-        features: what the columns hold, by default what the table's schema says.
-        indices: which rows of the table, in which order; all of them by default.
-        source: a digest of what the table holds, where it is known without reading it.
-        digests: {column: digest of what it holds}, as far as known; found out when asked for.
-        row_format: how rows are shown.
-        derived: {column that the table holds packed, see `Runs`: the tokens that it goes with}.
-    """
-
-    def __init__(
-        self,
-        data: pa.Table,
-        features: Features | None = None,
-        indices: Rows | None = None,
-        source: str | None = None,
-        digests: dict[str, str] | None = None,
-        row_format: Format | None = None,
-        derived: Mapping[str, pa.ChunkedArray] | None = None,
-    ) -> None:
-        features = features or Features.from_arrow_schema(data.schema)
-        if list(features) != data.column_names:
-            raise DataError(
-                "the features do not name the columns",
-                got=list(features),
-                expected=data.column_names,
-            )
-        self.data = data.replace_schema_metadata(features.arrow_schema.metadata)
-        self.features = features
-        self.indices = range(data.num_rows) if indices is None else indices
-        if digests is None:
-            digests = {name: f"{source} {name}" for name in features} if source else {}
-        self.digests = digests
-        self.row_format = row_format or Format()
-        self.derived = dict(derived or {})
-        self._views: dict[str, Any] = {}
-        self.origin: dict[str, str] = {}  # where the rows come from, for run.json
-
-    def _with(self, **changes: Any) -> "Dataset":
-        """A dataset that differs in what is given."""
-        said = {"data": self.data, "features": self.features, "indices": self.indices}
-        if "data" not in changes:
-            said |= {"digests": self.digests, "derived": self.derived}
-        dataset = Dataset(**{**said, "row_format": self.row_format, **changes})
-        if "data" not in changes:
-            dataset._views = self._views
-        dataset.origin = self.origin
-        return dataset
-
-    def __reduce__(self) -> Any:
-        """For another process: what is in files travels as their names."""
-        packed = worker.pack((self.data, self.derived))
-        return restore, (packed, self.features, self.indices, self.digests, self.row_format)
+class Dataset(Table):
+    """A table with the familiar method names."""
 
     # -- making one -------------------------------------------------------------------------------
 
@@ -122,9 +63,6 @@ class Dataset:
 
     # -- what it is -------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
     @property
     def num_rows(self) -> int:
         return len(self.indices)
@@ -137,27 +75,7 @@ class Dataset:
     def shape(self) -> tuple[int, int]:
         return self.num_rows, self.num_columns
 
-    @property
-    def column_names(self) -> list[str]:
-        return list(self.features)
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of rows, columns and features; equal for equal content from the same source."""
-        for name in self.features:
-            if name not in self.digests:
-                whole = self._with(indices=None).to_arrow(columns=[name])
-                self.digests[name] = column_digest(whole.column(name)).hex()
-        columns = [(name, self.digests[name]) for name in self.features]
-        features = json.dumps(self.features.to_dict())
-        rows = self.indices if isinstance(self.indices, np.ndarray) else str(self.indices)
-        return fingerprint("dataset", columns, features, rows)
-
-    _fingerprint = fingerprint  # the peer's name
-
-    def __fingerprint__(self) -> str:
-        """Of a dataset that a mapped function reads."""
-        return fingerprint(self.fingerprint, self.row_format)
+    _fingerprint = Table.fingerprint  # the peer's name
 
     def __repr__(self) -> str:
         return f"Dataset({{\n    features: {self.column_names},\n    num_rows: {self.num_rows}\n}})"
@@ -172,97 +90,25 @@ class Dataset:
         self.check_columns([name])
         return Column(self, name)
 
-    def read(self, key: Any, columns: Sequence[str] | None = None) -> Any:
-        """The rows that a key names, in the dataset's format.
-
-        Args:
-            key: an integer, a slice, a range, or a sequence of integers; negative ones count
-                from the end.
-            columns: read these, also where the format does not show them.
-        """
-        wanted = resolve_key(key, len(self))
-        rows = range(wanted, wanted + 1) if isinstance(wanted, int) else wanted
-        form = self.row_format
-        if form.kind == "transform":  # it may need any column
-            columns = None
-        elif columns is not None:
-            form = replace(form, output_all_columns=True)
-        batch = format_batch(self.to_arrow(rows, columns), form)
-        return next(rows_of(batch, 1)) if isinstance(wanted, int) else batch
-
-    def to_arrow(self, rows: Rows | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows as an Arrow table, without copying where they are adjacent in the data."""
-        table = self.data if columns is None else self.data.select(list(columns))
-        picked = self.indices if rows is None else compose(self.indices, rows)
-        if isinstance(picked, range):
-            taken = table.slice(picked.start, len(picked))
-        else:
-            taken = take(table, as_rows(picked))
-        for i, name in enumerate(taken.column_names):
-            if name in self.derived:
-                taken = taken.set_column(i, name, self.view(name).rows(picked).to_arrow())
-        return taken
-
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for start in range(0, len(self), READ_ROWS):
             rows = range(start, min(start + READ_ROWS, len(self)))
             yield from rows_of(self.read(rows), len(rows))
 
-    def batches_of(self, columns: Sequence[str] | None, size: int = READ_ROWS) -> Iterator[Any]:
-        for start in range(0, len(self), size):
-            yield self.read(range(start, min(start + size, len(self))), columns)
-
     def iter(self, batch_size: int, drop_last_batch: bool = False) -> Iterator[Any]:
         """Batches in order, each a dict of lists (or as the format says)."""
         left_out = len(self) % batch_size if drop_last_batch else 0
-        return self.take(len(self) - left_out).batches_of(None, batch_size)
+        return self.take(len(self) - left_out).read_batches(None, batch_size)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> "RowBatch":
         """Called by torch's DataLoader with the indices of a whole batch."""
         return RowBatch(self, np.asarray(indices, dtype=np.int64))
 
-    def view(self, name: str) -> Any:
-        """A column as views of memory, or None if it cannot be; its rows are rows of the table.
-
-        `FlatColumn` for lists of numbers, `Runs` for masks and type ids, an array for numbers.
-        """
-        if name not in self._views:
-            self.check_columns([name])
-            column: Any = self.data.column(name)
-            view: Any = None
-            kind = column.type
-            number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-            if name in self.derived:
-                lengths = FlatColumn(name, self.derived[name]).lengths(range(len(column)))
-                view = Runs.unpack(column, lengths)
-            elif is_flat(kind) and not column.null_count:
-                view = FlatColumn(name, column)
-            elif number and not column.null_count:
-                view = column.to_numpy()
-            self._views[name] = view
-        return self._views[name]
-
-    def lengths(self, name: str) -> np.ndarray:
-        """The number of values in each row of a list column, shape (rows,)."""
-        view = self.view(name)
-        if not isinstance(view, FlatColumn | Runs):
-            view = FlatColumn(name, self.data.column(name))  # which says what is wrong
-        rows = self.indices
-        found = view.rows(rows).lengths if isinstance(view, Runs) else view.lengths(rows)
-        found.setflags(write=False)  # a view of what all readers share
-        return found
-
-    def pad_batch(
-        self, indices: Sequence[int] | np.ndarray, *args: Any, **options: Any
-    ) -> dict[str, np.ndarray]:
-        """Rows as arrays, token columns padded to the longest; see `RowBatch.pad`."""
-        return self.__getitems__(indices).pad(*args, **options)
-
     # -- choosing rows ----------------------------------------------------------------------------
 
     def select(self, indices: Iterable[int]) -> "Dataset":
         """These rows in this order; adjacent ones stay a slice."""
-        return self._with(indices=compose(self.indices, resolve_key(indices, len(self))))
+        return self.replace(indices=compose(self.indices, resolve_key(indices, len(self))))
 
     def shuffle(
         self, seed: int | None = None, generator: np.random.Generator | None = None
@@ -334,15 +180,6 @@ class Dataset:
 
     # -- choosing and changing columns ------------------------------------------------------------
 
-    def check_columns(self, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in self.features:
-                raise ColumnError(
-                    f"the column {name!r} is not in the dataset",
-                    got=f"columns {', '.join(self.column_names)}",
-                    expected=nearest(name, self.column_names),
-                )
-
     def select_columns(self, column_names: str | Sequence[str]) -> "Dataset":
         names = [column_names] if isinstance(column_names, str) else list(column_names)
         self.check_columns(names)
@@ -370,7 +207,7 @@ class Dataset:
             kept = tuple(new_names[name] for name in form.columns if name in new_names)
             form = replace(form, columns=kept)
         known = {new: self.digests[n] for n, new in new_names.items() if n in self.digests}
-        return self._with(
+        return self.replace(
             data=self.data.select(list(new_names)).rename_columns(new),
             features=Features({n: self.features[old] for old, n in new_names.items()}),
             digests=known,
@@ -391,7 +228,7 @@ class Dataset:
         same: dict[str, Any] = {"digests": dict(dataset.digests), "derived": dataset.derived}
         if self.row_format.columns is not None:
             same["row_format"] = replace(self.row_format, columns=(*self.row_format.columns, name))
-        return dataset._with(data=table, features=features, **same)
+        return dataset.replace(data=table, features=features, **same)
 
     def cast_column(self, column: str, feature: Any) -> "Dataset":
         """The column as another feature; strings become numbers of a ClassLabel by their names."""
@@ -418,8 +255,8 @@ class Dataset:
         if isinstance(rows, range):  # a slice
             derived = {n: c.slice(rows.start, len(rows)) for n, c in self.derived.items()}
             table = self.data.slice(rows.start, len(rows))
-            return self._with(data=table, indices=None, derived=derived)
-        return self._with(data=self.to_arrow(), indices=None)
+            return self.replace(data=table, indices=None, derived=derived)
+        return self.replace(data=self.to_arrow(), indices=None)
 
     def class_encode_column(self, column: str, include_nulls: bool = False) -> "Dataset":
         """Make a ClassLabel of a column; its names are the sorted values, as strings.
@@ -444,7 +281,7 @@ class Dataset:
         known = {name: digest for name, digest in self.digests.items() if name != column}
         features = Features({**self.features, column: feature})
         derived = {name: tokens for name, tokens in self.derived.items() if name != column}
-        return self._with(data=table, features=features, digests=known, derived=derived)
+        return self.replace(data=table, features=features, digests=known, derived=derived)
 
     def unique(self, column: str) -> list[Any]:
         """The different values, in order of first appearance."""
@@ -470,7 +307,7 @@ class Dataset:
         self, type: str | None = None, columns: Sequence[str] | None = None, **options: Any
     ) -> "Dataset":
         """A dataset with that format; this one keeps its own."""
-        dataset = self._with()
+        dataset = self.replace()
         dataset.set_format(type, columns, **options)
         return dataset
 
@@ -507,12 +344,12 @@ class Dataset:
             self.row_format = replace(self.row_format, kind="transform", transform=transform)
 
     def with_transform(self, *args: Any, **options: Any) -> "Dataset":
-        dataset = self._with()
+        dataset = self.replace()
         dataset.set_transform(*args, **options)
         return dataset
 
     def _plain(self) -> "Dataset":
-        return self._with(row_format=Format())
+        return self.replace(row_format=Format())
 
     # -- mapping and saving (in files of their own) -----------------------------------------------
 
@@ -564,9 +401,3 @@ class Dataset:
         from minift.data.loading import format_named
 
         format_named(kind).write(self, Path(path), **options)
-
-
-def restore(packed: Any, features: Features, rows: Rows, digests: Any, form: Format) -> Dataset:
-    """A dataset that another process named."""
-    table, derived = worker.unpack(*packed)
-    return Dataset(table, features, rows, digests=digests, row_format=form, derived=derived)

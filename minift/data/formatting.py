@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data.column import is_flat
 from minift.data.features import objects
+from minift.data.ragged import is_flat
 from minift.errors import ConfigError, DataError
 
 KINDS = ("numpy", "torch", "pandas", "arrow", "transform")

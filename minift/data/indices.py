@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-Rows: TypeAlias = range | np.ndarray
+Indices: TypeAlias = range | np.ndarray
 
 
-def resolve_key(key: Any, n: int) -> int | Rows:
+def resolve_key(key: Any, n: int) -> int | Indices:
     """Row numbers 0 <= i < n from anything that indexes a list or an array.
 
     Raises:
@@ -47,16 +47,16 @@ def resolve_key(key: Any, n: int) -> int | Rows:
     return np.where(indices < 0, indices + n, indices).astype(np.int64)
 
 
-def compose(rows: Rows, wanted: int | Rows) -> Rows:
+def compose(rows: Indices, wanted: int | Indices) -> Indices:
     """`rows[wanted]`; adjacent rows become a range, so that they can be sliced."""
     if isinstance(wanted, int):
         wanted = range(wanted, wanted + 1)
     if isinstance(wanted, range) and wanted.step == 1:
         picked = rows[wanted.start : wanted.stop]
     elif isinstance(rows, range):
-        picked = rows.start + as_rows(wanted)
+        picked = rows.start + to_array(wanted)
     else:
-        picked = rows[as_rows(wanted)]
+        picked = rows[to_array(wanted)]
     if len(picked) == 0:
         return range(0)
     if isinstance(picked, np.ndarray) and picked[-1] - picked[0] == len(picked) - 1:
@@ -65,8 +65,8 @@ def compose(rows: Rows, wanted: int | Rows) -> Rows:
     return picked
 
 
-def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Rows of a table in any order.
+def take_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Indices of a table in any order.
 
     By batches: pyarrow would join all chunks of a column first, however few rows are wanted.
     """
@@ -80,7 +80,7 @@ def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
     return found.take(pa.array(back)) if len(parts) > 1 else found
 
 
-def as_rows(rows: Rows) -> np.ndarray:
+def to_array(rows: Indices) -> np.ndarray:
     """Row numbers as an array; numpy would walk a range in Python."""
     if isinstance(rows, range):
         return np.arange(rows.start, rows.stop, rows.step)

@@ -261,7 +261,7 @@ def load_file(
 
     keep = not form.maps and stat.st_size >= KEPT_BYTES
     table = kept(source, kind, path, parse) if keep else parse()
-    return Dataset(table, features, source=source)
+    return Dataset(table, features, digests={n: f"{source} {n}" for n in table.column_names})
 
 
 def apply_features(table: pa.Table, features: Features, path: Path) -> pa.Table:

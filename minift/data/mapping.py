@@ -216,9 +216,14 @@ def finished(plan: Plan, table: pa.Table, meta: dict[str, Any]) -> Dataset:
         hidden = [name for name in source.features if name not in form.columns]
         form = replace(form, columns=tuple(n for n in features if n not in hidden))
     ordered = pa.table({name: columns[name] for name in features})
-    mapped = Dataset(ordered, features, digests=digests, row_format=form, derived=derived)
-    mapped.origin = source.origin
-    return mapped
+    return source.replace(
+        data=ordered,
+        features=features,
+        indices=None,
+        digests=digests,
+        row_format=form,
+        derived=derived,
+    )
 
 
 # ------------------------------------------------------------------------------- shard by shard

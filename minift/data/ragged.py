@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from minift.data.indices import Indices
 from minift.errors import DataError
 
 
@@ -104,10 +105,63 @@ class Runs(Ragged):
         place = np.arange(self.lengths.sum()) - np.repeat(starts, self.lengths)
         return (place >= np.repeat(self.zeros, self.lengths)).astype(np.int8)
 
-    def rows(self, rows: range | np.ndarray) -> "Runs":
+    def take(self, indices: Indices) -> "Runs":
         """Some of the rows."""
-        picked = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
+        picked = slice(indices.start, indices.stop) if isinstance(indices, range) else indices
         return Runs(self.lengths[picked], self.zeros[picked])
+
+
+class FlatColumn:
+    """A column of integer or float lists as numpy views of the memory map.
+
+    Indices are rows of the table, before any selection; a missing one has no length until somebody
+    asks for it, which is an error.
+    """
+
+    def __init__(self, name: str, column: pa.ChunkedArray) -> None:
+        if not is_flat(column.type):
+            raise DataError(f"the column {name!r} holds no lists of numbers", got=column.type)
+        self.name, self.has_missing = name, column.null_count > 0
+        self.values: list[np.ndarray] = []
+        starts, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+        for chunk in column.chunks:
+            if chunk.values.null_count:
+                raise DataError(f"a list in the column {name!r} has a missing value in it")
+            offsets = chunk.offsets.to_numpy()
+            self.values.append(chunk.values.to_numpy(zero_copy_only=True))
+            starts.append(offsets[:-1])
+            lengths.append(np.diff(offsets))
+            if chunk.null_count:
+                lengths[-1][chunk.is_null().to_numpy(zero_copy_only=False)] = -1
+        self.starts, self._lengths = np.concatenate(starts), np.concatenate(lengths)
+        self.chunk_ends = np.cumsum([len(start) for start in starts[1:]])
+
+    def lengths(self, rows: Indices) -> np.ndarray:
+        """How many values some rows have, shape (rows,)."""
+        if isinstance(rows, range):
+            lengths = self._lengths[rows.start : rows.stop]
+        else:
+            lengths = self._lengths[rows]
+        if self.has_missing and np.any(lengths < 0):
+            raise DataError(
+                f"the column {self.name!r} has missing rows", do="fill or filter them first"
+            )
+        return lengths
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """Some rows, copied from where they are."""
+        starts, lengths = self.starts[rows], self.lengths(rows)
+        chunks = np.searchsorted(self.chunk_ends, rows, side="right").tolist()
+        pieces = zip(chunks, starts.tolist(), (starts + lengths).tolist(), strict=True)
+        views = [self.values[chunk][a:b] for chunk, a, b in pieces]
+        return Ragged(np.concatenate(views) if views else np.empty(0, np.int64), lengths)
+
+
+def is_flat(type_: pa.DataType) -> bool:
+    """Whether a column of this type can be read as a FlatColumn."""
+    if not (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
+        return False
+    return pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)
 
 
 def pad_columns(

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from minift.data.column import is_flat
 from minift.data.dataset import Dataset
+from minift.data.ragged import is_flat
 from minift.evaluate import Metric, find_metric, intervals
 from minift.training.batches import split_into_batches
 from minift.training.run import Run, plain

@@ -1,0 +1,211 @@
+"""`Table`: rows with named, typed columns, read from Arrow data that never changes.
+
+A table is a plain record. Its rows are those of `data` that `indices` names, in that order, so
+selecting, shuffling and sorting only make other indices, and dropping or renaming columns only
+makes other views of the same memory. The functions that do this are in the files above this one;
+each takes a table and returns `table.replace(...)`, which is of the same class: a `Dataset` stays
+a `Dataset`, and nothing here knows that class or the method names that users call.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from minift.data import worker
+from minift.data.features import Features
+from minift.data.fingerprint import column_digest, fingerprint
+from minift.data.formatting import Format, format_batch, rows_of
+from minift.data.indices import Indices, compose, resolve_key, take_rows
+from minift.data.ragged import FlatColumn, Runs, is_flat
+from minift.errors import ColumnError, DataError, nearest
+
+READ_ROWS = 1000  # rows read at once by plain iteration
+FIELDS = ("data", "features", "indices", "digests", "row_format", "derived", "origin")
+
+
+class Table:
+    """Rows with named, typed columns.
+
+    Attributes:
+        data: the Arrow data; never changed.
+        features: what the columns hold, by default what the schema of `data` says.
+        indices: which rows of `data`, in which order: a range while they are adjacent, else an
+            array of int64. All of them by default.
+        digests: {column: digest of its content in `data`}, as far as known; the others are
+            computed when `fingerprint` needs them.
+        row_format: how `read` returns rows.
+        derived: {column that `data` holds packed, see `Runs`: the token column beside it}.
+        origin: where the rows come from, for run.json.
+    """
+
+    def __init__(
+        self,
+        data: pa.Table,
+        features: Features | None = None,
+        indices: Indices | None = None,
+        digests: dict[str, str] | None = None,
+        row_format: Format | None = None,
+        derived: Mapping[str, pa.ChunkedArray] | None = None,
+        origin: dict[str, str] | None = None,
+    ) -> None:
+        features = features or Features.from_arrow_schema(data.schema)
+        if list(features) != data.column_names:
+            raise DataError(
+                "the features do not name the columns",
+                got=list(features),
+                expected=data.column_names,
+            )
+        self.data = data.replace_schema_metadata(features.arrow_schema.metadata)
+        self.features = features
+        self.indices = range(data.num_rows) if indices is None else indices
+        self.digests = {} if digests is None else digests  # shared by tables of the same data
+        self.row_format = row_format or Format()
+        self.derived = derived or {}
+        self.origin = origin or {}
+        self.views: dict[str, Any] = {}  # see `view`
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a table of the same class that differs in the given fields.
+
+        Digests and packed columns describe the data, so other data comes without them unless they
+        are given too.
+        """
+        fields = {name: getattr(self, name) for name in FIELDS}
+        if "data" in changes:
+            fields |= {"digests": None, "derived": None}
+        table = type(self)(**{**fields, **changes})
+        if "data" not in changes:
+            table.views = self.views
+        return table
+
+    def __reduce__(self) -> Any:
+        """For another process: what is in files travels as their names."""
+        packed = worker.pack((self.data, self.derived))
+        fields = {name: getattr(self, name) for name in FIELDS if name not in ("data", "derived")}
+        return unpack_table, (type(self), packed, fields)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self.features)
+
+    def check_columns(self, names: Iterable[str]) -> None:
+        """Raise a ColumnError that suggests the nearest name if one is not a column."""
+        for name in names:
+            if name not in self.features:
+                raise ColumnError(
+                    f"the column {name!r} is not in the dataset",
+                    got=f"columns {', '.join(self.column_names)}",
+                    expected=nearest(name, self.column_names),
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of rows, columns and features; equal for equal content from the same source."""
+        for name in self.features:
+            if name not in self.digests:
+                every_row = self.replace(indices=None).to_arrow(columns=[name])
+                self.digests[name] = column_digest(every_row.column(name)).hex()
+        columns = [(name, self.digests[name]) for name in self.features]
+        features = json.dumps(self.features.to_dict())
+        indices = self.indices if isinstance(self.indices, np.ndarray) else str(self.indices)
+        return fingerprint("dataset", columns, features, indices)
+
+    def __fingerprint__(self) -> str:
+        """Digest used when a mapped function reads a table."""
+        return fingerprint(self.fingerprint, self.row_format)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def read(self, key: Any, columns: Sequence[str] | None = None) -> Any:
+        """Return the row or rows that a key names, in the table's format.
+
+        Args:
+            key: an integer, a slice, a range, or a sequence of integers; negative ones count
+                from the end.
+            columns: read these, also where the format does not show them.
+        """
+        index = resolve_key(key, len(self))
+        rows = range(index, index + 1) if isinstance(index, int) else index
+        row_format = self.row_format
+        if row_format.kind == "transform":  # it may need any column
+            columns = None
+        elif columns is not None:
+            row_format = replace(row_format, output_all_columns=True)
+        batch = format_batch(self.to_arrow(rows, columns), row_format)
+        return next(rows_of(batch, 1)) if isinstance(index, int) else batch
+
+    def read_batches(
+        self, columns: Sequence[str] | None = None, size: int = READ_ROWS
+    ) -> Iterator[Any]:
+        """Read all rows in order, `size` at a time, as `read` does."""
+        for start in range(0, len(self), size):
+            yield self.read(range(start, min(start + size, len(self))), columns)
+
+    def to_arrow(
+        self, indices: Indices | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Return rows as an Arrow table, without copying where they are adjacent in the data.
+
+        Args:
+            indices: which rows of this table; all by default.
+            columns: which columns; all by default.
+        """
+        data = self.data if columns is None else self.data.select(list(columns))
+        picked = self.indices if indices is None else compose(self.indices, indices)
+        if isinstance(picked, range):
+            rows = data.slice(picked.start, len(picked))
+        else:
+            rows = take_rows(data, picked)
+        for i, name in enumerate(rows.column_names):
+            if name in self.derived:
+                rows = rows.set_column(i, name, self.view(name).take(picked).to_arrow())
+        return rows
+
+    def view(self, name: str) -> Any:
+        """Return a column of `data`, all rows of it, as views of its memory; None if it has none.
+
+        `FlatColumn` for lists of numbers, `Runs` for masks and type ids, an array for numbers.
+        """
+        if name not in self.views:
+            self.check_columns([name])
+            self.views[name] = self._make_view(name, self.data.column(name))
+        return self.views[name]
+
+    def _make_view(self, name: str, column: pa.ChunkedArray) -> Any:
+        if name in self.derived:
+            lengths = FlatColumn(name, self.derived[name]).lengths(range(len(column)))
+            return Runs.unpack(column, lengths)
+        if column.null_count:
+            return None
+        if is_flat(column.type):
+            return FlatColumn(name, column)
+        number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        return column.to_numpy() if number else None
+
+    def lengths(self, name: str) -> np.ndarray:
+        """Return the number of values in each row of a list column, shape (len(self),)."""
+        view = self.view(name)
+        if isinstance(view, Runs):
+            lengths = view.take(self.indices).lengths
+        else:
+            if not isinstance(view, FlatColumn):
+                view = FlatColumn(name, self.data.column(name))  # raises what is wrong with it
+            lengths = view.lengths(self.indices)
+        lengths.setflags(write=False)  # a view of what all readers share
+        return lengths
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+def unpack_table(class_: type[AnyTable], packed: Any, fields: dict[str, Any]) -> AnyTable:
+    """Return a table that another process packed with `Table.__reduce__`."""
+    data, derived = worker.unpack(*packed)
+    return class_(data, derived=derived, **fields)
