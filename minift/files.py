@@ -65,3 +65,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} is no object", got=f"{content!r:.60}", expected="{...}", do=do)
     return content
+
+
+def bytes_as_text(count: float) -> str:
+    """Return a size in bytes for people: 1234567 as "1.2 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

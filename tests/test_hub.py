@@ -18,7 +18,7 @@ import tiny
 import torch
 from hub_repositories import write_model
 from minift_demo.headlines import weights_folder
-from minift_hub import datasets, download, models, names, trust
+from minift_hub import client, datasets, download, models, names, snapshot
 
 from minift import (
     AutoConfig,
@@ -407,13 +407,13 @@ def test_a_card_that_is_no_yaml_or_too_large_is_refused(hub):
 
 
 def test_sizes_are_checked_before_a_download(served, monkeypatch):
-    monkeypatch.setitem(download.MOST, "model", 1000)
-    monkeypatch.setitem(download.MOST, "dataset", 1000)
+    monkeypatch.setitem(download.LARGEST, "model", 1000)
+    monkeypatch.setitem(download.LARGEST, "dataset", 1000)
     for load in (
         lambda: load_dataset("glue", "mrpc"),
         lambda: AutoModel.from_pretrained("bert-base-uncased"),
     ):
-        said = message(load, download.HubError)
+        said = message(load, client.HubError)
         assert "too large" in said and "hf download" in said
     assert not [path for path in served.paths("store")]
 
@@ -452,7 +452,7 @@ def test_memory_is_checked_before_reading(hub, monkeypatch, kind):
     hub.add("a/d", {name: content()}, "dataset")
     assert hub.repos["dataset", "a/d"].commits.popitem()[1][name].size < 10_000
     hub.add("a/d", {name: content()}, "dataset")
-    monkeypatch.setattr(trust, "MEMORY", size * 9 // 10)
+    monkeypatch.setattr(datasets, "MEMORY", size * 9 // 10)
     monkeypatch.setattr(loading, "load_files", lambda *_: pytest.fail("it was read"))
     assert "too large to be read" in message(lambda: load_dataset("a/d"), DataError)
 
@@ -461,7 +461,7 @@ def test_memory_is_checked_before_reading(hub, monkeypatch, kind):
 def test_what_fits_into_memory_is_read(hub, monkeypatch, kind):
     name, content, size = SMALL_FOR_LARGE[kind]
     hub.add("a/d", {name: content()}, "dataset")
-    monkeypatch.setattr(trust, "MEMORY", size * 12 // 10)
+    monkeypatch.setattr(datasets, "MEMORY", size * 12 // 10)
     assert len(load_dataset("a/d")["train"])
 
 
@@ -485,8 +485,8 @@ def test_arrow_files_are_not_taken_from_the_hub(hub):
 
 
 def test_patterns_stay_within_a_folder_unless_doubled():
-    files = {name: download.Entry(1) for name in ("a.csv", "d/a.csv", "d/e/a.csv", "d/b[1].csv")}
-    snapshot = download.Snapshot("a/d", "dataset", "0" * 40, Path(), files)
+    files = {name: snapshot.Entry(1) for name in ("a.csv", "d/a.csv", "d/e/a.csv", "d/b[1].csv")}
+    listing = snapshot.Snapshot("a/d", "dataset", "0" * 40, Path(), files)
     for pattern, found in {
         "*.csv": ["a.csv"],
         "**/a.csv": ["a.csv", "d/a.csv", "d/e/a.csv"],
@@ -499,7 +499,7 @@ def test_patterns_stay_within_a_folder_unless_doubled():
         "d/**/**/a.csv": ["d/a.csv", "d/e/a.csv"],
         "**": ["a.csv", "d/a.csv", "d/b[1].csv", "d/e/a.csv"],
     }.items():
-        assert datasets.matching(snapshot, pattern, "") == found, pattern
+        assert datasets.matching(listing, pattern, "") == found, pattern
 
 
 # ------------------------------------------------------------------------------------------- models

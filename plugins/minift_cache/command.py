@@ -14,6 +14,7 @@ from pathlib import Path
 
 from minift.data import cache
 from minift.errors import ConfigError
+from minift.files import bytes_as_text
 from minift_cache.entries import Entry, all_entries, held
 
 SIZES = {"": 1, "b": 1} | {
@@ -73,11 +74,11 @@ def run_ls(args: Namespace) -> int:
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         cells = [entry.key[:KEY_DIGITS], entry.kind, entry.function]
-        cells += [str(entry.rows) if entry.complete else "", readable(entry.bytes), used]
+        cells += [str(entry.rows) if entry.complete else "", bytes_as_text(entry.bytes), used]
         table.add_row(*map(Text, [*cells, "" if entry.complete else remains(entry)]))
     Console(file=sys.stdout, width=120).print(table)
     total = sum(entry.bytes for entry in entries)
-    print(f"{len(entries)} entries, {readable(total)} in {cache.cache_root()}")
+    print(f"{len(entries)} entries, {bytes_as_text(total)} in {cache.cache_root()}")
     return 0
 
 
@@ -108,7 +109,8 @@ def run_prune(args: Namespace) -> int:
         print(f"{entry.path.name[:KEY_DIGITS]} {entry.function or entry.kind}: {said} ({why})")
     locks = 0 if args.dry_run else remove_locks()
     would = "would free" if args.dry_run else "freed"
-    print(f"{count} entries, {would} {readable(freed)}; {readable(left)} left; {locks} lock files")
+    sizes = f"{would} {bytes_as_text(freed)}; {bytes_as_text(left)} left"
+    print(f"{count} entries, {sizes}; {locks} lock files")
     return 1 if failed else 0
 
 
@@ -208,15 +210,6 @@ def restore_times(path: Path, accessed: float, modified: float) -> None:
 
 
 # ------------------------------------------------------------------------------ sizes and durations
-
-
-def readable(size: float) -> str:
-    """1234567 as "1.2 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def parse_size(text: str) -> float:

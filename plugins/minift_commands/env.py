@@ -10,6 +10,7 @@ from typing import Any
 from minift import distributed, plugins
 from minift.device import choose_device, choose_precision
 from minift.errors import DeviceError
+from minift.files import bytes_as_text
 from minift_commands.plugins import describe
 
 MEMINFO = Path("/proc/meminfo")
@@ -111,7 +112,7 @@ def readable(found: dict[str, Any]) -> str:
     usable = "" if cores["usable"] in (None, cores["cores"]) else f", {cores['usable']} usable"
     lines.append(f"{cores['cores']} cores{usable}; torch's threads: {cores['threads']}")
     if room:
-        lines.append("memory: " + ", ".join(f"{size(room[name])} {name}" for name in room))
+        lines.append("memory: " + ", ".join(f"{bytes_as_text(room[name])} {name}" for name in room))
     group = found["processes"]
     if group["world_size"] > 1:
         here = f"number {group['local_rank']} on this machine"
@@ -119,10 +120,6 @@ def readable(found: dict[str, Any]) -> str:
     else:
         lines.append("one process")
     free = found["cache"]["free"]
-    room_left = "" if free is None else f", {size(free)} free"
+    room_left = "" if free is None else f", {bytes_as_text(free)} free"
     lines.append(f"cache: {found['cache']['folder']}{room_left}")
     return "\n".join(lines)
-
-
-def size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -6,9 +6,7 @@ names work wherever names do: `load_dataset("headlines")`, `minift train --model
 """
 
 from minift import hookimpl
-
-MODEL = "all-MiniLM-L6-v2"
-TASK = "headlines"
+from minift_demo.names import MODEL, TASK
 
 
 @hookimpl

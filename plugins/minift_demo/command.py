@@ -6,6 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from minift_demo.names import MODEL, TASK
+
 # Three quarters of a pass keep training near a minute on two cores; more passes score higher.
 SETTINGS: dict[str, Any] = {
     "num_train_epochs": 0.75,
@@ -35,7 +37,6 @@ class Demo:
         from minift_commands.inputs import Inputs, build_trainer, train_and_save
 
         from minift import TrainingArguments
-        from minift_demo import MODEL, TASK
 
         inputs = Inputs.from_args(Namespace(dataset=TASK, task=TASK))
         splits = inputs.data

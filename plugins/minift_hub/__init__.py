@@ -1,14 +1,18 @@
 """The Hugging Face Hub: datasets and models by name, pushing a model, looking around.
 
-    names.py      what a name means, older short names too
-    download.py   the files of a repository, in huggingface_hub's cache
+    names.py      which repository a name means, older short names too
+    client.py     huggingface_hub: its server, cache and errors
+    snapshot.py   a commit of a repository, and the list of its files
     trust.py      what may be read: names, sizes, hashes
+    download.py   files of a snapshot, checked before and verified after
     models.py     which files a model needs
-    datasets.py   which files a dataset's configuration has
     describing.py what a dataset's card says of it: configurations, features
+    datasets.py   which files a dataset's configuration has
     card.py       a run as a model card
     publish.py    a model to the Hub, in one commit
     command.py    `minift push`, `minift hub`
+
+A file imports only from those above it.
 
 `huggingface_hub` is only imported where a name is looked up, and no name that is a path or belongs
 to another plugin leads there: these finders are asked last.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minift_hub.download import without_tokens
+from minift_hub.client import without_tokens
 from minift_hub.names import REPOSITORY
 
 SETTINGS = (

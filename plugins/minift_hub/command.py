@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from minift.errors import MissingFileError, PluginError
+from minift.files import bytes_as_text
 from minift_hub.names import DATASETS, MODELS, repository
 
 SHOWN = 20
@@ -65,43 +66,44 @@ class Hub:
 
 
 def run_search(args: Namespace) -> int:
-    from minift_hub.download import endpoint, imported, told
+    from minift_hub.client import api, translate_errors
 
-    api, kind = imported().HfApi(endpoint=endpoint()), "dataset" if args.datasets else "model"
-    with told(f"search for {args.text!r}"):
-        ask = api.list_datasets if args.datasets else api.list_models
-        found = list(ask(search=args.text, sort="downloads", limit=SHOWN))
+    with translate_errors(f"search for {args.text!r}"):
+        search = api().list_datasets if args.datasets else api().list_models
+        found = list(search(search=args.text, sort="downloads", limit=SHOWN))
+    repo_type = "dataset" if args.datasets else "model"
     for one in found:
-        say(f"{one.downloads or 0:>13,}  {one.id}  {' '.join(one.tags or [])}"[:WIDTH])
-    print(f"{len(found)} {kind}s" + (", the most downloaded" if len(found) == SHOWN else ""))
+        print_clean(f"{one.downloads or 0:>13,}  {one.id}  {' '.join(one.tags or [])}"[:WIDTH])
+    print(f"{len(found)} {repo_type}s" + (", the most downloaded" if len(found) == SHOWN else ""))
     return 0 if found else 1
 
 
-def say(text: str) -> None:
+def print_clean(text: str) -> None:
     """Print what comes from the Hub, without what would command a terminal."""
-    from minift_hub.download import clean
+    from minift_hub.client import clean
 
     print(clean(text))
 
 
 def run_card(args: Namespace) -> int:
-    from minift_hub.download import endpoint, imported, in_units, look_up, told
+    from minift_hub.client import api, translate_errors
+    from minift_hub.snapshot import look_up
 
-    kind, short = ("dataset", DATASETS) if args.dataset else ("model", MODELS)
+    repo_type, short_names = ("dataset", DATASETS) if args.dataset else ("model", MODELS)
     try:
-        repo = repository(args.name, short) or args.name
-        snapshot = look_up(repo, kind, None)
+        repo = repository(args.name, short_names) or args.name
+        snapshot = look_up(repo, repo_type, None)
     except MissingFileError as error:
         other = "without --dataset a model" if args.dataset else "with --dataset a dataset"
         error.do = f"{error.do or 'check the name'}; {other} is meant"
         raise
-    with told(f"{kind} {repo!r}"):
-        info = imported().HfApi(endpoint=endpoint()).repo_info(repo, repo_type=kind)
+    with translate_errors(f"{repo_type} {repo!r}"):
+        info = api().repo_info(repo, repo_type=repo_type)
     size = sum(entry.size for entry in snapshot.files.values())
-    print(f"{kind} {repo} at {snapshot.revision}")
-    print(f"{len(snapshot.files)} files, {in_units(size)}; {info.downloads or 0:,} downloads")
-    say(f"tags: {', '.join(info.tags or ['none'])}")
-    if kind == "model":
+    print(f"{repo_type} {repo} at {snapshot.revision}")
+    print(f"{len(snapshot.files)} files, {bytes_as_text(size)}; {info.downloads or 0:,} downloads")
+    print_clean(f"tags: {', '.join(info.tags or ['none'])}")
+    if repo_type == "model":
         show_model(snapshot)
     else:
         show_dataset(snapshot)
@@ -110,18 +112,17 @@ def run_card(args: Namespace) -> int:
 
 def show_model(snapshot: Any) -> None:
     """Its kind and classes, and what it would be loaded from."""
-    from minift_hub.download import in_units
     from minift_hub.models import find, weight_files
     from minift_hub.trust import read_json
 
     find(snapshot.repo, snapshot.revision, "config")
     said = read_json(snapshot, "config.json")
-    say(f"type: {said.get('model_type')}")
+    print_clean(f"type: {said.get('model_type')}")
     classes = said.get("id2label")
     names = classes.values() if isinstance(classes, dict) else ["not said"]
-    say(f"classes: {', '.join(map(str, names))}")
+    print_clean(f"classes: {', '.join(map(str, names))}")
     weights = sum(snapshot.files[name].size for name in weight_files(snapshot))
-    print(f"weights: {in_units(weights)} of safetensors")
+    print(f"weights: {bytes_as_text(weights)} of safetensors")
 
 
 def show_dataset(snapshot: Any) -> None:
@@ -137,7 +138,7 @@ def show_dataset(snapshot: Any) -> None:
         splits = said.values() if isinstance(said, dict) else listed(said)
         known = [one for one in splits if isinstance(one, dict)]
         counts = [f"{one.get('name')} {one.get('num_examples', '?')}" for one in known]
-        say(f"configuration {name}: {', '.join(counts) or 'rows not said'}")
+        print_clean(f"configuration {name}: {', '.join(counts) or 'rows not said'}")
         for column, feature in (features_of(description, name) or {}).items():
             names = getattr(feature, "names", None)
-            say(f"    {column}: {', '.join(names) if names else repr(feature)}")
+            print_clean(f"    {column}: {', '.join(names) if names else repr(feature)}")

@@ -25,12 +25,15 @@ from minift.data.features import METADATA_KEY, Features
 from minift.data.loading import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, nearest
 from minift_hub import trust
+from minift_hub.client import clean
 from minift_hub.describing import Description, describe, features_of
-from minift_hub.download import Snapshot, clean, fetch, look_up
+from minift_hub.download import fetch
+from minift_hub.snapshot import Snapshot, look_up
 
 # An Arrow file is mapped into memory as it is, and nothing checks what it says of itself.
 FORMATS = {kind: form for kind, form in LOCAL_FORMATS.items() if kind != "arrow"}
 CONVERTED = "refs/convert/parquet"
+MEMORY = 16_000_000_000  # bytes that a dataset may take when it is read
 COUNTED_ROWS = 256  # of a Parquet file in memory at once while it is counted
 Files = dict[str, list[str]]  # {split: paths in the repository}
 
@@ -263,11 +266,11 @@ def check_memory(repo: str, kind: str, paths: Sequence[Path]) -> None:
     """Refuse what would not fit into memory: a small file can stand for any number of bytes."""
     total, count = 0, parquet_bytes if kind == "parquet" else text_bytes
     for path in paths:
-        total += count(path, trust.MEMORY)
-        if total > trust.MEMORY:
+        total += count(path, MEMORY)
+        if total > MEMORY:
             raise DataError(
                 f"{repo} is too large to be read into memory",
-                got=f"more than {trust.MEMORY / 1e9:,.0f} GB once unpacked",
+                got=f"more than {MEMORY / 1e9:,.0f} GB once unpacked",
                 do="name some of its files with data_files=",
             )
 

@@ -12,7 +12,9 @@ from typing import Any
 from minift.data.features import Features
 from minift.errors import DataError, MiniftError
 from minift_hub import trust
-from minift_hub.download import Snapshot, clean, fetch
+from minift_hub.client import clean
+from minift_hub.download import fetch
+from minift_hub.snapshot import Snapshot
 
 CARD, LEGACY = "README.md", "dataset_infos.json"
 HEAD = re.compile(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", re.DOTALL)

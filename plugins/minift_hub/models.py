@@ -3,7 +3,9 @@
 from minift.errors import ArgumentError, ModelError
 from minift.plugins import ResolvedCheckpoint
 from minift_hub import trust
-from minift_hub.download import Snapshot, clean, fetch, look_up
+from minift_hub.client import clean
+from minift_hub.download import fetch
+from minift_hub.snapshot import Snapshot, look_up
 
 CONFIG = ("config.json",)
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -17,7 +19,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 
 
 def find(repo: str, revision: str | None, component: str) -> ResolvedCheckpoint:
-    """The answer to `minift_find_checkpoint`."""
+    """Answer `minift_find_checkpoint`: download what the component needs."""
     if component not in SMALL_FILES:
         raise ArgumentError("what of the model?", got=component, expected=list(SMALL_FILES))
     snapshot = look_up(repo, "model", revision)
@@ -29,8 +31,8 @@ def find(repo: str, revision: str | None, component: str) -> ResolvedCheckpoint:
             expected="config.json, model.safetensors and tokenizer.json",
         )
     for name in small:
-        most = VOCABULARY_BYTES if name in VOCABULARIES else trust.SMALL
-        trust.check_size(snapshot, name, most)
+        limit = VOCABULARY_BYTES if name in VOCABULARIES else trust.SMALL
+        trust.check_size(snapshot, name, limit)
     weights = weight_files(snapshot) if component == "model" else []
     fetch(snapshot, small + weights)
     if "config.json" in small:
