@@ -1,12 +1,12 @@
-"""Metrics, and `evaluate.load(name)` to find them: no network, no code from elsewhere.
+"""Metrics, and `evaluate.load(name)` to find one: no network, no code from elsewhere.
 
-A metric takes two sequences, predictions and references, and gives numbers by name. `Metric` says
-beside it what each number means: its range, whether more is better, and what its interval is made
-from. Those of known tasks (`glue/mrpc`) come from plugins, through the hook
-`minift_register_metrics`.
+A metric is a function of two sequences, predictions and references, that returns numbers by name.
+`Metric` describes those numbers: their range, and whether higher is better. The metrics of known
+tasks ("glue/mrpc") come from plugins, through the hook `minift_register_metrics`.
 
-Everything is computed in float64. A number that is not defined is what scikit-learn and scipy give
-for it (0.0 or nan), with a warning that says why; only no rows at all are nan here, an error there.
+Everything is computed in float64. Where a metric is not defined, its value is the one of
+scikit-learn and scipy (0.0 or nan), with a warning that gives the reason. Only without any rows
+does minift return nan where they raise.
 """
 
 import inspect
@@ -15,77 +15,79 @@ import string
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from minift.data.features import untorched
 from minift.errors import ArgumentError, ConfigError, DataError, nearest
 from minift.plugins import default_manager, registry
-from minift.rng import derive
 
 AVERAGES = ("binary", "micro", "macro", "weighted", None)
-RESAMPLES = 1000  # of a bootstrap
-# Sums over units (rows, or the groups that a metric scores as one): {key: (over, under)}, arrays
-# of shape (units,). The key's value is the sum of the one by the sum of the other.
-Parts = dict[str, tuple[np.ndarray, np.ndarray]]
+# {key: (numerators, denominators)}, each of shape (groups,), for metrics that score rows in groups.
+GroupRatios = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Score:
-    """What one number of a metric means.
+class ScoreInfo:
+    """Description of one number that a metric returns.
 
     Attributes:
         low, high: its range.
-        higher_is_better: False for errors.
-        share: it is the share of units that are right, so that Wilson's interval fits.
+        higher_is_better: False for errors and distances.
+        is_proportion: it is the proportion of correct rows (or groups), a binomial proportion.
     """
 
     low: float = 0.0
     high: float = 1.0
     higher_is_better: bool = True
-    share: bool = False
+    is_proportion: bool = False
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A function that measures, and what its numbers mean; call it as the function.
+    """A metric function together with a description of its results. Call it like the function.
 
     Attributes:
-        compute: (predictions, references, **options) -> {key: float, or an array}.
-        scores: {key: Score}; empty where that is not known.
-        parts: for a metric that scores rows by groups, the same arguments -> `Parts`. A bootstrap
-            draws these groups as wholes; without it, it draws rows.
+        compute: (predictions, references, **options) -> {key: float or array}.
+        score_info: {key: ScoreInfo}; empty if unknown.
+        group_ratios: only for metrics that score groups of rows as one, such as all answers to a
+            question: takes the arguments of `compute` and returns the `GroupRatios` whose
+            `ratio_of_sums` is the result. `minift compare` resamples these groups, else rows.
     """
 
     compute: Callable[..., dict[str, Any]]
-    scores: Mapping[str, Score] = field(default_factory=dict)
-    parts: Callable[..., Parts] | None = None
+    score_info: Mapping[str, ScoreInfo] = field(default_factory=dict)
+    group_ratios: Callable[..., GroupRatios] | None = None
 
     def __call__(self, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
         known = list(inspect.signature(self.compute).parameters)[2:]
         for name in set(options) - set(known):
             what = f"{getattr(self.compute, '__name__', 'this metric')} has no option {name!r}"
-            raise ArgumentError(what, expected=nearest(name, known))
+            do = "for confidence intervals run `minift compare`" if name == "confidence" else None
+            raise ArgumentError(what, expected=nearest(name, known), do=do)
         return self.compute(predictions, references, **options)
 
 
-# ----------------------------------------------------------------------------------- what goes in
+def ratio_of_sums(group_ratios: GroupRatios) -> dict[str, float]:
+    """Return {key: sum of numerators / sum of denominators}, where 0 / 0 is 0."""
+    sums = {key: (top.sum(), bottom.sum()) for key, (top, bottom) in group_ratios.items()}
+    return {key: float(top / bottom) if bottom else 0.0 for key, (top, bottom) in sums.items()}
+
+
+# ----------------------------------------------------------------------------------------- inputs
 
 
 def as_array(values: Any) -> np.ndarray:
-    """Tensors, arrays and lists as arrays; strings and dicts as arrays of objects."""
-    if hasattr(values, "detach"):  # a tensor, on whatever device
-        values = values.detach().cpu()
-        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
-    array = np.asarray(values)
-    if array.dtype.kind == "U":  # numpy's own strings lose zeros at the end
+    """Return tensors, arrays or lists as an array; one of objects for strings and dicts."""
+    array = np.asarray(untorched(values))
+    if array.dtype.kind == "U":  # numpy's strings of fixed width drop trailing NULs
         return np.asarray(values, dtype=object)
     return array
 
 
 def paired(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays of one equal length."""
+    """Return both as arrays of shape (rows,), or raise a DataError."""
     p, r = as_array(predictions), as_array(references)
     if p.shape != r.shape or p.ndim != 1:
         what = "predictions and references must be two equally long sequences"
@@ -94,28 +96,34 @@ def paired(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
     return p, r
 
 
-def classes(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays of classes: whole numbers, or strings."""
+def paired_classes(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as arrays of classes, which are whole numbers or strings."""
     p, r = paired(predictions, references)
     for values in (p, r):
-        if values.dtype.kind == "f" and (wrong := values[values % 1 != 0]).size:
-            raise DataError("class numbers are whole numbers", got=wrong[0])
+        if values.dtype.kind == "f" and (fractions := values[values % 1 != 0]).size:
+            raise DataError("class numbers are whole numbers", got=fractions[0])
     if len(p) and (p.dtype == object) != (r.dtype == object):
         raise DataError("strings and numbers are never equal", got=f"{p[0]!r} and {r[0]!r}")
     return p, r
 
 
-# ------------------------------------------------------------------------------------ the metrics
+def undefined(name: str, reason: str, value: float) -> float:
+    """Warn that a metric is not defined, and return the value used instead."""
+    warnings.warn(f"{name} is not defined: {reason} {value}", stacklevel=4)
+    return value
+
+
+# ---------------------------------------------------------------------------------------- metrics
 
 
 def accuracy(predictions: Any, references: Any) -> dict[str, float]:
-    """The share of predictions that are right; nan if there are none."""
-    p, r = classes(predictions, references)
+    """The proportion of predictions that are right; nan without rows."""
+    p, r = paired_classes(predictions, references)
     return {"accuracy": float(np.mean(p == r)) if len(p) else math.nan}
 
 
-def of_classes(name: str) -> Callable[..., dict[str, Any]]:
-    """Precision TP / (TP + FP), recall TP / (TP + FN), or f1, their harmonic mean."""
+def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
+    """Return precision TP / (TP + FP), recall TP / (TP + FN), or f1, their harmonic mean."""
 
     def metric(
         predictions: Any, references: Any, labels: Any = None, pos_label: Any = 1,
@@ -123,12 +131,13 @@ def of_classes(name: str) -> Callable[..., dict[str, Any]]:
     ) -> dict[str, Any]:  # fmt: skip
         """
         Args:
-            labels: the classes that count; by default those that occur.
-            pos_label: the one class that counts with average="binary".
-            average: "binary"; "micro": of the sums over classes; "macro": the mean over classes;
-                "weighted": that mean weighted by rows of the class; None: an array, one a class.
+            labels: the classes to average over; by default all that occur.
+            pos_label: the class to score with average="binary".
+            average: "binary": one class; "micro": the ratio of sums over classes; "macro": the
+                mean over classes; "weighted": that mean, weighted by the rows of each class;
+                None: an array with a value for each class.
         """
-        p, r = classes(predictions, references)
+        p, r = paired_classes(predictions, references)
         present = np.unique(np.concatenate([p, r]))
         if average not in AVERAGES:
             raise ArgumentError(f"there is no average={average!r}", expected=AVERAGES)
@@ -138,60 +147,60 @@ def of_classes(name: str) -> Callable[..., dict[str, Any]]:
                 raise DataError(what, got=present.tolist()[:20], do="pass average= or pos_label=")
             labels = [pos_label]
         labels = present if labels is None else as_array(labels)
-        given, true = p[:, None] == labels, r[:, None] == labels  # (rows, classes)
-        tp, given, true = (x.sum(0) for x in (given & true, given, true))  # each (classes,)
+        predicted, actual = p[:, None] == labels, r[:, None] == labels  # (rows, classes)
+        counts = (predicted & actual, predicted, actual)
+        tp, predicted, actual = (rows.sum(0) for rows in counts)  # (classes,)
         if average == "micro":
-            tp, given, true = (x.sum(keepdims=True) for x in (tp, given, true))
-        over = 2 * tp if name == "f1" else tp
-        under = {"precision": given, "recall": true, "f1": given + true}[name]
+            tp, predicted, actual = (n.sum(keepdims=True) for n in (tp, predicted, actual))
+        numerator = 2 * tp if name == "f1" else tp
+        denominator = {"precision": predicted, "recall": actual, "f1": predicted + actual}[name]
         if not len(p) or not len(labels):
             return {name: undefined(name, "there are no rows, or no classes:", math.nan)}
-        if not under.all():
+        if not denominator.all():
             none = {"precision": "predicted", "recall": "true", "f1": "true nor predicted"}[name]
             undefined(name, f"a class that counts has no {none} rows, and is taken for", 0.0)
-        values = over / np.maximum(under, 1)
-        weights = true if average == "weighted" and true.any() else None
+        values = numerator / np.maximum(denominator, 1)
+        weights = actual if average == "weighted" and actual.any() else None
         return {name: values if average is None else float(np.average(values, weights=weights))}
 
     metric.__name__ = name
     return metric
 
 
-f1, precision, recall = of_classes("f1"), of_classes("precision"), of_classes("recall")
-
-
-def undefined(name: str, reason: str, value: float) -> float:
-    warnings.warn(f"{name} is not defined: {reason} {value}", stacklevel=4)
-    return value
+f1 = per_class_metric("f1")
+precision = per_class_metric("precision")
+recall = per_class_metric("recall")
 
 
 def matthews_correlation(predictions: Any, references: Any) -> dict[str, float]:
-    """R_K (Gorodkin 2004), which for two classes is Matthews' phi; 0 if either is constant.
+    """R_K (Gorodkin 2004), which for two classes is Matthews' phi; 0 if either side is constant.
 
-    (c n - sum t_k p_k) / sqrt((n^2 - sum p_k^2) (n^2 - sum t_k^2)), c of n rows right, t_k and p_k
-    rows of class k and given it. In whole numbers up to the root, so exact.
+    (c n - sum p_k a_k) / sqrt((n^2 - sum p_k^2) (n^2 - sum a_k^2)), where c of n rows are right,
+    and p_k rows are predicted to be of class k and a_k actually are. Python's integers keep it
+    exact up to the root.
     """
-    p, r = classes(predictions, references)
+    p, r = paired_classes(predictions, references)
     n, labels = len(p), np.unique(np.concatenate([p, r]))
-    given, true = ((x[:, None] == labels).sum(0).tolist() for x in (p, r))
-    together = n * int((p == r).sum()) - sum(a * b for a, b in zip(given, true, strict=True))
-    apart = (n * n - sum(a * a for a in given)) * (n * n - sum(b * b for b in true))
-    value = together / math.sqrt(apart) if apart else 0.0 if n else math.nan
-    return {"matthews_correlation": value}
+    predicted, actual = ((x[:, None] == labels).sum(0).tolist() for x in (p, r))
+    by_chance = sum(a * b for a, b in zip(predicted, actual, strict=True))
+    covariance = n * int((p == r).sum()) - by_chance
+    variances = (n * n - sum(a * a for a in predicted)) * (n * n - sum(b * b for b in actual))
+    value = covariance / math.sqrt(variances) if variances else 0.0
+    return {"matthews_correlation": value if n else math.nan}
 
 
 def confusion_matrix(predictions: Any, references: Any, labels: Any = None) -> dict[str, Any]:
-    """int64 of shape (classes, classes): row i, column j: rows of class i that are given j."""
-    p, r = classes(predictions, references)
+    """int64 of shape (classes, classes): entry [i, j] counts rows of class i predicted as j."""
+    p, r = paired_classes(predictions, references)
     labels = np.unique(np.concatenate([p, r])) if labels is None else as_array(labels)
-    given, true = ((x[:, None] == labels).astype(np.float64) for x in (p, r))
-    if len(p) and not true.any():
+    predicted, actual = ((x[:, None] == labels).astype(np.float64) for x in (p, r))
+    if len(p) and not actual.any():
         raise DataError("no row is of any of these classes", got=labels.tolist())
-    return {"confusion_matrix": (true.T @ given).astype(np.int64)}
+    return {"confusion_matrix": (actual.T @ predicted).astype(np.int64)}
 
 
 def pearsonr(predictions: Any, references: Any) -> dict[str, float]:
-    """Pearson's correlation; nan if either is constant.
+    """Pearson's correlation; nan if either side is constant.
 
     Raises:
         DataError: fewer than two rows.
@@ -203,35 +212,36 @@ def pearsonr(predictions: Any, references: Any) -> dict[str, float]:
 
 
 def spearmanr(predictions: Any, references: Any) -> dict[str, float]:
-    """Spearman's correlation: Pearson's of the ranks, equal values sharing their mean rank."""
+    """Spearman's correlation: Pearson's of the ranks, where ties share their mean rank."""
     p, r = (x.astype(np.float64) for x in paired(predictions, references))
     return {"spearmanr": correlation("spearmanr", ranks(p), ranks(r))}
 
 
 def correlation(name: str, x: np.ndarray, y: np.ndarray) -> float:
+    """Return Pearson's correlation of two arrays of shape (rows,)."""
     if not np.isfinite([x, y]).all() or (x == x[:1]).all() or (y == y[:1]).all():
         return undefined(name, "one side is constant or not finite:", math.nan)
     x, y = (v - v.mean() for v in (x, y))
-    x, y = (v / np.abs(v).max() for v in (x, y))  # so that no square is too large or small
+    x, y = (v / np.abs(v).max() for v in (x, y))  # so that no square overflows or underflows
     return float(np.clip((x / np.linalg.norm(x)) @ (y / np.linalg.norm(y)), -1.0, 1.0))
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """From 1 for the smallest; all nan if one is."""
+    """Return the rank of each value, from 1 for the smallest; all nan if one value is."""
     if np.isnan(values).any():
         return np.full(len(values), math.nan)
-    _, number, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[number]
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[inverse]
 
 
 def exact_match(
     predictions: Any, references: Any, ignore_case: bool = False, ignore_punctuation: bool = False,
     ignore_numbers: bool = False,
 ) -> dict[str, float]:  # fmt: skip
-    """The share of texts that are equal, to the letter or less strictly."""
+    """The proportion of texts that are equal to their reference."""
     p, r = paired(predictions, references)
-    left_out = string.punctuation * ignore_punctuation + string.digits * ignore_numbers
-    table = str.maketrans("", "", left_out)
+    ignored = string.punctuation * ignore_punctuation + string.digits * ignore_numbers
+    table = str.maketrans("", "", ignored)
     if ignore_case or table:
         texts = [[t.lower() if ignore_case else t for t in x] for x in (p, r)]
         p, r = (as_array([t.translate(table) for t in x]) for x in texts)
@@ -239,108 +249,46 @@ def exact_match(
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(accuracy, {"accuracy": Score(share=True)}),
-    "f1": Metric(f1, {"f1": Score()}),
-    "precision": Metric(precision, {"precision": Score()}),
-    "recall": Metric(recall, {"recall": Score()}),
-    "matthews_correlation": Metric(matthews_correlation, {"matthews_correlation": Score(-1.0)}),
-    "pearsonr": Metric(pearsonr, {"pearsonr": Score(-1.0)}),
-    "spearmanr": Metric(spearmanr, {"spearmanr": Score(-1.0)}),
-    "exact_match": Metric(exact_match, {"exact_match": Score(share=True)}),
+    "accuracy": Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)}),
+    "f1": Metric(f1, {"f1": ScoreInfo()}),
+    "precision": Metric(precision, {"precision": ScoreInfo()}),
+    "recall": Metric(recall, {"recall": ScoreInfo()}),
+    "matthews_correlation": Metric(matthews_correlation, {"matthews_correlation": ScoreInfo(-1.0)}),
+    "pearsonr": Metric(pearsonr, {"pearsonr": ScoreInfo(-1.0)}),
+    "spearmanr": Metric(spearmanr, {"spearmanr": ScoreInfo(-1.0)}),
+    "exact_match": Metric(exact_match, {"exact_match": ScoreInfo(is_proportion=True)}),
     "confusion_matrix": Metric(confusion_matrix),
 }
 
 
-# -------------------------------------------------------------------------------------- intervals
-
-
-def wilson(hits: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share of hits in n (Wilson 1927): true to its level for few rows too."""
-    if not n:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    middle, half = hits + z * z / 2, z * math.sqrt(hits * (n - hits) / n + z * z / 4)
-    return max(0.0, (middle - half) / (n + z * z)), min(1.0, (middle + half) / (n + z * z))
-
-
-def ratios(parts: Parts) -> dict[str, float]:
-    """The values that the sums make; 0 by 0 is 0."""
-    sums = {key: (over.sum(), under.sum()) for key, (over, under) in parts.items()}
-    return {key: float(over / under) if under else 0.0 for key, (over, under) in sums.items()}
-
-
-def drawable(
-    metric: Metric, predictions: Any, references: Any, options: Mapping[str, Any]
-) -> tuple[int, Callable[[np.ndarray], dict[str, Any]]]:
-    """How many units there are, and the metric of those with given numbers, repeated or not."""
-    p, r = as_array(predictions), as_array(references)
-    if metric.parts is None:
-        return len(r), lambda units: metric(p[units], r[units], **options)
-    parts = metric.parts(p, r, **options)
-    n = len(next(iter(parts.values()))[0])
-    return n, lambda units: ratios({key: (a[units], b[units]) for key, (a, b) in parts.items()})
-
-
-def bootstrap(n: int, measure: Callable[[np.ndarray], dict[str, Any]]) -> dict[str, np.ndarray]:
-    """What is measured on RESAMPLES draws of n units with replacement (Efron 1979), by key."""
-    generator = np.random.default_rng(derive(0, "bootstrap"))
-    with warnings.catch_warnings():  # a draw may lack a class: the rows that are there do not
-        warnings.simplefilter("ignore")
-        drawn = [measure(generator.integers(0, n, n)) for _ in range(RESAMPLES)]
-    floats = [key for key, value in drawn[0].items() if isinstance(value, float)]
-    return {key: np.array([values[key] for values in drawn]) for key in floats}
-
-
-def percentiles(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """The middle of what a bootstrap gave; draws where the metric was not defined are left out."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return math.nan, math.nan
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def intervals(
-    metric: Metric, predictions: Any, references: Any, confidence: float, options: Mapping[str, Any]
-) -> dict[str, tuple[float, float]]:
-    """{key: (low, high)} for each float: Wilson's for shares, else of a bootstrap."""
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence={confidence} is no level", expected="for example 0.95")
-    n, measure = drawable(metric, predictions, references, options)
-    values = {k: v for k, v in measure(np.arange(n)).items() if isinstance(v, float)} if n else {}
-    shares = {key for key, score in metric.scores.items() if score.share}
-    drawn = bootstrap(n, measure) if set(values) - shares else {}
-    return {
-        k: wilson(v * n, n, confidence) if k in shares else percentiles(drawn[k], confidence)
-        for k, v in values.items()
-    }
-
-
-# -------------------------------------------------------------------------------- finding them
+# --------------------------------------------------------------------------------- finding metrics
 
 
 class EvaluationModule:
-    """What `load` returns: `compute` at once, or `add_batch` along the way and then `compute`.
+    """A metric to call at once, or to feed batch by batch with `add_batch` before `compute()`.
 
-    `range` is (low, high) and `higher_is_better` True or False; a dict by key where the metric has
-    several numbers, None where it does not say.
+    Attributes:
+        range: (low, high) of the metric's number; {key: (low, high)} if it has several; None if
+            unknown.
+        higher_is_better: likewise, True or False.
     """
 
     def __init__(self, name: str, metric: Metric) -> None:
-        self.name, self.metric, scores = name, metric, metric.scores
-        self.range = one_or_all({key: (s.low, s.high) for key, s in scores.items()})
-        self.higher_is_better = one_or_all({key: s.higher_is_better for key, s in scores.items()})
+        self.name, self.metric = name, metric
+        info = metric.score_info.items()
+        self.range = unwrap_single({key: (one.low, one.high) for key, one in info})
+        self.higher_is_better = unwrap_single({key: one.higher_is_better for key, one in info})
         self._predictions: list[np.ndarray] = []
         self._references: list[np.ndarray] = []
 
     def add(self, prediction: Any, reference: Any) -> None:
-        """One row."""
+        """Add one row."""
         self.add_batch([prediction], [reference])
 
     def add_batch(self, predictions: Any, references: Any) -> None:
-        """The rows of one batch: tensors, arrays or lists."""
+        """Add the rows of a batch: tensors, arrays or lists."""
         p, r = as_array(predictions), as_array(references)
-        if p.ndim == 0 or p.shape[:1] != r.shape[:1]:  # else two wrong batches could add up to fit
+        if p.ndim == 0 or p.shape[:1] != r.shape[:1]:  # else two errors could cancel out
             raise DataError(
                 f"{self.name} needs a reference for each prediction",
                 got=f"predictions of shape {p.shape}, references of shape {r.shape}",
@@ -349,13 +297,11 @@ class EvaluationModule:
         self._references.append(r)
 
     def compute(
-        self, predictions: Any = None, references: Any = None, confidence: float | None = None,
-        **options: Any,
-    ) -> dict[str, Any]:  # fmt: skip
-        """The metric of what was added and given; then forget it.
+        self, predictions: Any = None, references: Any = None, **options: Any
+    ) -> dict[str, Any]:
+        """Return the metric of all rows that were added, these included, and forget them.
 
         Args:
-            confidence: 0.95 adds "KEY_interval": (low, high) for each number.
             options: the metric's own, such as average="macro".
         """
         if predictions is not None or references is not None:
@@ -364,51 +310,51 @@ class EvaluationModule:
             raise DataError(f"{self.name}: nothing was added to compute a metric from")
         p, r = np.concatenate(self._predictions), np.concatenate(self._references)
         self._predictions, self._references = [], []
-        result = self.metric(p, r, **options)
-        if confidence is not None:
-            found = intervals(self.metric, p, r, confidence, options)
-            result |= {f"{key}_interval": interval for key, interval in found.items()}
-        return result
+        return self.metric(p, r, **options)
 
     def __repr__(self) -> str:
         return f"EvaluationModule({self.name!r})"
 
 
-def one_or_all(values: dict[str, Any]) -> Any:
+def unwrap_single(values: dict[str, Any]) -> Any:
+    """Return the only value of a dict, None if it is empty, else the dict."""
     return values if len(values) > 1 else next(iter(values.values()), None)
 
 
 def all_metrics() -> dict[str, Metric]:
-    """Those of this file and of plugins, by name."""
-    given = registry(default_manager(), "minift_register_metrics")
-    found = {name: one.value for name, one in given.items()}
-    return METRICS | {k: m if isinstance(m, Metric) else Metric(m) for k, m in found.items()}
+    """Return the metrics of this file and of all plugins, by name."""
+    registered = registry(default_manager(), "minift_register_metrics")
+    plugins = {name: entry.value for name, entry in registered.items()}
+    return METRICS | {k: m if isinstance(m, Metric) else Metric(m) for k, m in plugins.items()}
 
 
 def find_metric(name: str) -> Metric:
-    """A metric by name: of this file, or of a plugin.
+    """Return the metric with this name, of this file or of a plugin.
 
     Raises:
-        ConfigError: there is none of that name; names the nearest.
+        ConfigError: there is none; the message names the nearest.
     """
-    known = all_metrics()
-    if name not in known:
-        inside = [key.split("/", 1)[1] for key in known if key.startswith(f"{name}/")]
-        if inside:
+    metrics = all_metrics()
+    if name not in metrics:
+        tasks = [key.split("/", 1)[1] for key in metrics if key.startswith(f"{name}/")]
+        if tasks:
             what = f"{name!r} has a metric for each of its tasks"
-            raise ConfigError(what, expected=", ".join(inside), do="name one: load(name, config)")
-        raise ConfigError(f"no metric is called {name!r}", expected=nearest(name, known))
-    return known[name]
+            raise ConfigError(what, expected=", ".join(tasks), do="name one: load(name, config)")
+        raise ConfigError(f"no metric is called {name!r}", expected=nearest(name, metrics))
+    return metrics[name]
 
 
 def higher_is_better(key: str) -> bool | None:
-    """Whether more is better of a number with this name; None if no metric says, or they differ."""
-    scores = [metric.scores[key] for metric in all_metrics().values() if key in metric.scores]
-    said = {score.higher_is_better for score in scores}
-    return said.pop() if len(said) == 1 else None
+    """Return whether higher is better for a number of this name.
+
+    None if no metric has it, or if two disagree.
+    """
+    infos = [m.score_info[key] for m in all_metrics().values() if key in m.score_info]
+    directions = {info.higher_is_better for info in infos}
+    return directions.pop() if len(directions) == 1 else None
 
 
 def load(path: str, config_name: str | None = None) -> EvaluationModule:
-    """`load("accuracy")`, `load("glue", "mrpc")`."""
+    """Return a metric by name: `load("accuracy")`, `load("glue", "mrpc")`."""
     name = f"{path}/{config_name}" if config_name else path
     return EvaluationModule(name, find_metric(name))

@@ -63,8 +63,8 @@ def minift_register_metrics():
 
     Returns:
         {name: function(predictions, references) -> {key: float}, or a `minift.evaluate.Metric`
-        that holds such a function and says of each key its range, whether more is better, and
-        what its interval is made from}. Names like "glue/mrpc" answer
+        that holds such a function and describes each key: its range, whether higher is better,
+        and how `minift compare` finds its confidence interval}. Names like "glue/mrpc" answer
         `evaluate.load("glue", "mrpc")`; further arguments of the function are options of `compute`.
     """
 

@@ -1,15 +1,18 @@
-"""`minift compare`: the tests behind its verdicts, and the command on runs of `minift train`."""
+"""`minift compare`: intervals, the tests behind its verdicts, and the command on real runs."""
 
+import functools
 import json
+import math
 import shutil
 
 import numpy as np
 import pytest
-from minift_compare import command
+from minift_compare import comparison, intervals
+from minift_compare.intervals import estimate, wilson
 from tiny import WORDS, make_model, write_csv
 
-from minift import cli, evaluate, hookimpl
-from minift.evaluate import Metric, Score
+from minift import cli, hookimpl
+from minift.evaluate import METRICS, Metric, ScoreInfo, f1, find_metric, ratio_of_sums
 from minift.plugins import build_manager, set_default_manager
 
 QUICK = ["--disable-tqdm", "true", "--device", "cpu", "--eval-strategy", "no"]
@@ -23,7 +26,105 @@ def answers(share, seed):
 
 
 def compared(name, first, second, labels=LABELS):
-    return command.compared(name, (first, labels), (second, labels))
+    return comparison.compare(name, (first, labels), (second, labels))
+
+
+# ---------------------------------------------------------------------------------------- intervals
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson(hits, n, low, high):
+    """The examples of Newcombe 1998 (Statistics in Medicine 17), table I, method 3."""
+    assert wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(n - hits, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
+    assert wilson(hits, n, 0.99)[1] - wilson(hits, n, 0.99)[0] > high - low
+
+
+def test_wilson_of_nothing_says_nothing():
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_an_interval_for_each_number():
+    p = answers(0.8, 0)
+    mrpc = find_metric("glue/mrpc")
+    got = estimate(mrpc, p, LABELS)
+    assert {key: one.value for key, one in got.items()} == mrpc(p, LABELS)
+    assert list(got) == ["accuracy", "f1"]
+    assert got["accuracy"].interval == wilson(round(400 * got["accuracy"].value), 400)
+    low, high = got["f1"].interval
+    assert low < got["f1"].value < high and 0.05 < high - low < 0.15
+    wide = estimate(mrpc, p, LABELS, confidence=0.999)["f1"].interval
+    assert wide[0] < low and wide[1] > high
+
+
+def test_a_bootstrap_covers_as_often_as_it_says():
+    """Pearson's r of 0.8 in samples of 60: 95 % would be 38 of 40, give or take 1.4."""
+    rng = np.random.default_rng(3)
+    metric, inside = METRICS["pearsonr"], 0
+    for _ in range(40):
+        x = rng.normal(size=60)
+        y = 0.8 * x + 0.6 * rng.normal(size=60)
+        low, high = estimate(metric, x, y)["pearsonr"].interval
+        inside += low < 0.8 < high
+    assert 34 <= inside <= 40
+
+
+def test_an_interval_is_the_same_again_and_moves_no_generator():
+    p, r = [0, 1, 1, 0, 1, 1], [0, 1, 0, 0, 1, 0]
+    state = np.random.get_state()[1].copy()
+    first = estimate(METRICS["f1"], p, r)["f1"].interval
+    assert first == estimate(METRICS["f1"], p, r)["f1"].interval
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_intervals_of_what_has_none():
+    array = Metric(functools.partial(f1, average=None))
+    assert estimate(array, [0, 1], [0, 1]) == {}
+    assert estimate(METRICS["accuracy"], [], []) == {}
+    with pytest.warns(UserWarning, match="constant"):
+        got = estimate(METRICS["pearsonr"], [1, 1], [1, 2])["pearsonr"]
+    assert all(map(math.isnan, got.interval))
+
+
+def test_groups_are_drawn_as_wholes():
+    """40 groups whose rows are alike carry the information of 40, not of 4,000."""
+
+    def by_group(predictions, references):
+        right = (predictions == references).reshape(-1, 100)
+        return {"share": (right.sum(1) * 1.0, np.full(len(right), 100.0))}
+
+    metric = Metric(lambda p, r: ratio_of_sums(by_group(p, r)), {}, by_group)
+    rows = np.repeat(np.arange(40) % 2, 100)
+    low, high = estimate(metric, rows, np.zeros(4000))["share"].interval
+    assert 0.25 < high - low < 0.35
+
+
+def test_multirc_and_record_draw_questions():
+    rng = np.random.default_rng(0)
+    right = [int(i // 50 % 2) for i in range(1000)]  # 20 questions, all rows of each alike
+    keys = [{"paragraph": i // 50, "question": 0, "answer": i} for i in range(1000)]
+    order = rng.permutation(1000)
+    got = estimate(
+        find_metric("super_glue/multirc"),
+        [{"idx": keys[i], "prediction": 1} for i in order],
+        [right[i] for i in order],
+    )
+    assert got["exact_match"].interval == wilson(10, 20)
+    low, high = got["f1_a"].interval
+    assert high - low > 0.2  # of 1,000 rows by themselves it would be 0.05
+    ids = [{"passage": 0, "query": i} for i in range(3)]
+    texts = [("The Cat", ["a dog", "cat."]), ("big cat", ["cat"]), ("bird", ["fish", "dog"])]
+    predictions = [{"idx": i, "prediction_text": p} for i, (p, _) in zip(ids, texts, strict=True)]
+    references = [{"idx": i, "answers": a} for i, (_, a) in zip(ids, texts, strict=True)]
+    assert "f1" in estimate(find_metric("super_glue/record"), predictions, references)
 
 
 # ------------------------------------------------------------------------------------------ numbers
@@ -43,14 +144,14 @@ def compared(name, first, second, labels=LABELS):
 def test_mcnemar_by_hand(only_a, only_b, p):
     first = np.array([True] * only_a + [False] * only_b + [True, False])
     second = np.array([False] * only_a + [True] * only_b + [True, False])
-    assert command.mcnemar(first, second) == pytest.approx(p, abs=1e-15)
+    assert comparison.mcnemar(first, second) == pytest.approx(p, abs=1e-15)
 
 
 def test_mcnemar_of_very_many_rows():
     n = 20_000
     first = np.arange(n) % 2 == 0
-    assert command.mcnemar(first, ~first) == 1.0
-    assert 0 < command.mcnemar(np.arange(n) < 9_800, np.arange(n) >= 9_800) < 0.01
+    assert comparison.mcnemar(first, ~first) == 1.0
+    assert 0 < comparison.mcnemar(np.arange(n) < 9_800, np.arange(n) >= 9_800) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -89,7 +190,7 @@ def test_a_model_is_not_better_than_itself():
 
 def test_noise_is_taken_for_more_no_oftener_than_it_says(monkeypatch):
     """20 pairs of equally good models: 1 would be called different; 4 or more come 1 in 60."""
-    monkeypatch.setattr(evaluate, "RESAMPLES", 200)
+    monkeypatch.setattr(intervals, "RESAMPLES", 200)
     called = 0
     for seed in range(20):
         found = compared("f1", answers(0.8, 2 * seed), answers(0.8, 2 * seed + 1))
@@ -131,7 +232,7 @@ def test_less_is_better_where_the_metric_says_so():
     class Plugin:
         @hookimpl
         def minift_register_metrics(self):
-            return {"distance": Metric(distance, {"distance": Score(0, 1, False)})}
+            return {"distance": Metric(distance, {"distance": ScoreInfo(0, 1, False)})}
 
     set_default_manager(build_manager(None, plugins=[Plugin()]))
     found = compared("distance", answers(0.6, 1), answers(0.9, 2))["distance"]

@@ -1,4 +1,4 @@
-"""Metrics: edge cases, intervals, ways to feed them, names.
+"""Metrics: edge cases, ways to feed them, names.
 
 The numbers of scikit-learn and scipy: in test_golden.py, and live in parity/test_live_metrics.py.
 """
@@ -172,88 +172,6 @@ def test_logits_are_not_classes():
     assert "argmax" in str(caught.value)
 
 
-# --------------------------------------------------------------------------------------- intervals
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson(hits, n, low, high):
-    """The examples of Newcombe 1998 (Statistics in Medicine 17), table I, method 3."""
-    assert evaluate.wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
-    assert evaluate.wilson(n - hits, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
-    assert evaluate.wilson(hits, n, 0.99)[1] - evaluate.wilson(hits, n, 0.99)[0] > high - low
-
-
-def test_wilson_of_nothing_says_nothing():
-    assert evaluate.wilson(0, 0) == (0.0, 1.0)
-
-
-def test_an_interval_for_each_number():
-    rng = np.random.default_rng(0)
-    r = rng.integers(0, 2, 400)
-    p = np.where(rng.random(400) < 0.8, r, 1 - r)
-    got = evaluate.load("glue", "mrpc").compute(p, r, confidence=0.95)
-    assert list(got) == ["accuracy", "f1", "accuracy_interval", "f1_interval"]
-    assert got["accuracy_interval"] == evaluate.wilson(round(400 * got["accuracy"]), 400)
-    low, high = got["f1_interval"]
-    assert low < got["f1"] < high and 0.05 < high - low < 0.15
-    wide = evaluate.load("glue", "mrpc").compute(p, r, confidence=0.999)
-    assert wide["f1_interval"][0] < low and wide["f1_interval"][1] > high
-
-
-def test_a_bootstrap_covers_as_often_as_it_says():
-    """Pearson's r of 0.8 in samples of 60: 95 % would be 38 of 40, give or take 1.4."""
-    rng = np.random.default_rng(3)
-    metric, inside = evaluate.METRICS["pearsonr"], 0
-    for _ in range(40):
-        x = rng.normal(size=60)
-        y = 0.8 * x + 0.6 * rng.normal(size=60)
-        low, high = evaluate.intervals(metric, x, y, 0.95, {})["pearsonr"]
-        inside += low < 0.8 < high
-    assert 34 <= inside <= 40
-
-
-def test_an_interval_is_the_same_again_and_moves_no_generator():
-    p, r = [0, 1, 1, 0, 1, 1], [0, 1, 0, 0, 1, 0]
-    state = np.random.get_state()[1].copy()
-    first = evaluate.load("f1").compute(p, r, confidence=0.9)
-    assert first == evaluate.load("f1").compute(p, r, confidence=0.9)
-    assert (np.random.get_state()[1] == state).all()
-
-
-def test_intervals_of_what_has_none():
-    got = evaluate.load("f1").compute([0, 1], [0, 1], confidence=0.95, average=None)
-    assert list(got) == ["f1"]
-    got = evaluate.load("accuracy").compute([], [], confidence=0.95)
-    assert list(got) == ["accuracy"]
-    for level in (0, 1, 95):
-        with pytest.raises(ConfigError, match="no level"):
-            evaluate.load("accuracy").compute([1], [1], confidence=level)
-    with pytest.warns(UserWarning, match="constant"):
-        got = evaluate.load("pearsonr").compute([1, 1], [1, 2], confidence=0.95)
-    assert all(map(math.isnan, got["pearsonr_interval"]))
-
-
-def test_groups_are_drawn_as_wholes():
-    """40 groups whose rows are alike carry the information of 40, not of 4,000."""
-
-    def parts(predictions, references):
-        right = (predictions == references).reshape(-1, 100)
-        return {"share": (right.sum(1) * 1.0, np.full(len(right), 100.0))}
-
-    metric = evaluate.Metric(lambda p, r: evaluate.ratios(parts(p, r)), {}, parts)
-    rows = np.repeat(np.arange(40) % 2, 100)
-    (low, high) = evaluate.intervals(metric, rows, np.zeros(4000), 0.95, {})["share"]
-    assert 0.25 < high - low < 0.35
-
-
 # ------------------------------------------------------------------------------------- feeding them
 
 
@@ -323,6 +241,8 @@ def test_an_option_that_is_none_gets_the_nearest(name, option, nearest):
     with pytest.raises(ArgumentError, match=f"{name} has no option '{option}'") as caught:
         evaluate.load(name).compute([0], [0], **{option: 1})
     assert nearest in str(caught.value)
+    with pytest.raises(ArgumentError, match="minift compare"):
+        evaluate.load(name).compute([0], [0], confidence=0.95)
     with pytest.raises(ArgumentError, match="micro"):
         evaluate.load("f1").compute([0], [0], average="mean")
 
@@ -375,8 +295,8 @@ def test_a_family_of_metrics_is_asked_for_by_task():
 
 def test_the_direction_is_the_metrics_own():
     """A name says nothing; the metric that gives the number does, and the arguments have it all."""
-    error = evaluate.Metric(lambda p, r: {"wer": 0.5}, {"wer": evaluate.Score(0, 9, False)})
-    other = evaluate.Metric(lambda p, r: {"f1": 0.5}, {"f1": evaluate.Score(0, 1, False)})
+    error = evaluate.Metric(lambda p, r: {"wer": 0.5}, {"wer": evaluate.ScoreInfo(0, 9, False)})
+    other = evaluate.Metric(lambda p, r: {"f1": 0.5}, {"f1": evaluate.ScoreInfo(0, 1, False)})
 
     class Plugin:
         @hookimpl

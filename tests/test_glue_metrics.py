@@ -31,14 +31,14 @@ def queries(*rows):
 def test_every_task_has_its_metric(family):
     for name in family[1].split():
         metric = evaluate.load(family[0], name)
-        assert metric.metric.scores, name
+        assert metric.metric.score_info, name
         if name not in ("multirc", "record"):
             got = metric.compute([0, 1, 1, 0], [0, 1, 0, 0])
-            assert set(got) == set(metric.metric.scores), name
+            assert set(got) == set(metric.metric.score_info), name
 
 
 def test_keys():
-    keys = {name: set(evaluate.load("glue", name).metric.scores) for name in GLUE.split()}
+    keys = {name: set(evaluate.load("glue", name).metric.score_info) for name in GLUE.split()}
     assert keys["mrpc"] == keys["qqp"] == {"accuracy", "f1"}
     assert keys["stsb"] == {"pearson", "spearmanr"}
     assert keys["cola"] == keys["ax"] == {"matthews_correlation"}
@@ -74,16 +74,6 @@ def test_multirc_by_question():
     assert got == pytest.approx(want)
 
 
-def test_multirc_interval_is_over_questions():
-    rng = np.random.default_rng(0)
-    rows = [(i // 50, 0, 1, int(i // 50 % 2)) for i in range(1000)]  # 20 questions, all alike
-    rng.shuffle(rows)
-    got = evaluate.load("super_glue", "multirc").compute(*answers(rows), confidence=0.95)
-    assert got["exact_match_interval"] == evaluate.wilson(10, 20)
-    low, high = got["f1_a_interval"]
-    assert high - low > 0.2  # of 1,000 rows by themselves it would be 0.05
-
-
 @pytest.mark.parametrize("wrong", [2, -1])
 def test_multirc_answers_are_right_or_wrong(wrong):
     """Test rows are labelled -1: they must not be scored."""
@@ -107,7 +97,6 @@ def test_record():
     rows = [("The Cat", ["a dog", "cat."]), ("big cat", ["cat"]), ("bird", ["fish", "dog"])]
     got = metric.compute(*queries(*rows))
     assert got == pytest.approx({"exact_match": 1 / 3, "f1": (1 + 2 / 3 + 0) / 3})
-    assert set(metric.compute(*queries(*rows), confidence=0.9)) >= {"f1_interval"}
 
 
 def test_record_of_a_query_without_a_prediction_or_without_answers():

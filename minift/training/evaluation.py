@@ -15,7 +15,7 @@ import torch
 
 from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
-from minift.evaluate import Metric, find_metric, intervals
+from minift.evaluate import Metric, find_metric
 from minift.training.batches import split_into_batches
 from minift.training.run import Run, plain
 
@@ -155,14 +155,6 @@ class NamedMetrics:
             results |= metric(*self.answers(prediction))
         return results
 
-    def intervals(self, prediction: EvalPrediction) -> dict[str, tuple[float, float]]:
-        """Of 95 %, by the metrics' keys."""
-        found: dict[str, tuple[float, float]] = {}
-        for metric in self.metrics:
-            predictions, references = self.answers(prediction)
-            found |= intervals(metric, predictions, references, 0.95, {})
-        return found
-
 
 def named_metrics(
     names: Sequence[str], answers: Callable[[EvalPrediction], Any] = answers
@@ -176,8 +168,4 @@ def scores_of(run: Run, result: EvalLoopOutput, prefix: str) -> dict[str, Any]:
     times = ("runtime", "samples_per_second", "steps_per_second")
     said: dict[str, Any] = {"step": run.state.global_step, "rows": result.num_samples}
     said["values"] = {k: plain(v) for k, v in values.items() if k not in times}
-    recorded = run.writes and run.started  # a bootstrap takes its time, and only run.json has them
-    if recorded and isinstance(run.compute_metrics, NamedMetrics) and result.label_ids is not None:
-        rows = EvalPrediction(result.predictions, result.label_ids, run.eval_dataset)
-        said["intervals"] = run.compute_metrics.intervals(rows)
     return said

@@ -66,7 +66,7 @@ def details(task: dict[str, Any]) -> list[list[str]]:
     if "note" in task:
         rows.append(["note", task["note"]])
     for name in [task["metric"]] if isinstance(task["metric"], str) else task["metric"]:
-        for key, score in find_metric(name).scores.items():
+        for key, score in find_metric(name).score_info.items():
             better = "more" if score.higher_is_better else "less"
             said = f"{name}: {key}, {score.low:g} to {score.high:g}, {better} is better"
             rows.append(["metric", said])

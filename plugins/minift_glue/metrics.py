@@ -14,9 +14,9 @@ import numpy as np
 
 from minift import evaluate
 from minift.errors import DataError
-from minift.evaluate import Metric, Parts, Score
+from minift.evaluate import GroupRatios, Metric, ScoreInfo
 
-SHARE, CORRELATION = Score(share=True), Score(-1.0)
+PROPORTION, CORRELATION = ScoreInfo(is_proportion=True), ScoreInfo(-1.0)
 NO_ARTICLES = re.compile(r"\b(a|an|the)\b")
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -62,11 +62,11 @@ def cb(predictions: Any, references: Any, official: bool = False) -> dict[str, A
 
 
 def multirc(predictions: Any, references: Any, official: bool = False) -> dict[str, float]:
-    """MultiRC: each answer of a question is right or wrong; see `multirc_parts`."""
-    return evaluate.ratios(multirc_parts(predictions, references, official))
+    """MultiRC: each answer of a question is right or wrong; see `multirc_ratios`."""
+    return evaluate.ratio_of_sums(multirc_ratios(predictions, references, official))
 
 
-def multirc_parts(predictions: Any, references: Any, official: bool = False) -> Parts:
+def multirc_ratios(predictions: Any, references: Any, official: bool = False) -> GroupRatios:
     """By question, over its answers.
 
     Args:
@@ -100,11 +100,11 @@ def multirc_parts(predictions: Any, references: Any, official: bool = False) -> 
 
 
 def record(predictions: Any, references: Any) -> dict[str, float]:
-    """ReCoRD: an entity for each query; see `record_parts`."""
-    return evaluate.ratios(record_parts(predictions, references))
+    """ReCoRD: an entity for each query; see `record_ratios`."""
+    return evaluate.ratio_of_sums(record_ratios(predictions, references))
 
 
-def record_parts(predictions: Any, references: Any) -> Parts:
+def record_ratios(predictions: Any, references: Any) -> GroupRatios:
     """By query: whether the text is one of the answers, and F1 of its words with the nearest.
 
     Args:
@@ -140,9 +140,9 @@ def word_f1(first: list[str], second: list[str]) -> float:
 
 def by_name() -> dict[str, Metric]:
     """{"glue/mrpc": Metric, ...}: every config of `evaluate`'s glue and super_glue, and ax."""
-    share = Metric(accuracy, {"accuracy": SHARE})
+    share = Metric(accuracy, {"accuracy": PROPORTION})
     phi = Metric(matthews_correlation, {"matthews_correlation": CORRELATION})
-    pair = {"accuracy": SHARE, "f1": Score()}
+    pair = {"accuracy": PROPORTION, "f1": ScoreInfo()}
     glue = dict.fromkeys(("sst2", "mnli", "mnli_mismatched", "mnli_matched"), share)
     glue |= dict.fromkeys(("qnli", "rte", "wnli", "hans"), share) | {"cola": phi, "ax": phi}
     glue |= dict.fromkeys(("mrpc", "qqp"), Metric(accuracy_and_f1, pair))
@@ -150,8 +150,8 @@ def by_name() -> dict[str, Metric]:
     glue["stsb"] = Metric(pearson_and_spearman, both)
     hard = dict.fromkeys(("boolq", "copa", "rte", "wic", "wsc", "wsc.fixed", "axg"), share)
     hard |= {"axb": phi, "cb": Metric(cb, pair)}
-    questions = {"exact_match": SHARE, "f1_m": Score(), "f1_a": Score()}
-    hard["multirc"] = Metric(multirc, questions, multirc_parts)
-    hard["record"] = Metric(record, {"exact_match": SHARE, "f1": Score()}, record_parts)
+    questions = {"exact_match": PROPORTION, "f1_m": ScoreInfo(), "f1_a": ScoreInfo()}
+    hard["multirc"] = Metric(multirc, questions, multirc_ratios)
+    hard["record"] = Metric(record, {"exact_match": PROPORTION, "f1": ScoreInfo()}, record_ratios)
     found = {f"glue/{name}": metric for name, metric in glue.items()}
     return found | {f"super_glue/{name}": metric for name, metric in hard.items()}

@@ -85,12 +85,9 @@ def body(
             lines += [f"- held out for evaluation: {inputs['validation']}"]
         lines += [""]
     if scores:
-        intervals, rows = run["scores"].get("intervals") or {}, run["scores"]["rows"]
-        lines += [f"## Scores on {rows:,} rows of evaluation", ""]
-        lines += ["| measure | value | 95% interval |", "|---|---|---|"]
-        for key, value in scores.items():
-            ends = " to ".join(f"{end:.4f}" for end in intervals.get(key, ()))
-            lines += [f"| {key} | {value:.4f} | {ends} |"]
+        lines += [f"## Scores on {run['scores']['rows']:,} rows of evaluation", ""]
+        lines += ["| measure | value |", "|---|---|"]
+        lines += [f"| {key} | {value:.4f} |" for key, value in scores.items()]
         lines += [""]
     if run:
         lines += ["## Training", ""]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minift_compare.command import mcnemar
+from minift_compare.comparison import mcnemar
+from minift_compare.intervals import wilson
 from scipy import stats
 from sklearn import metrics as sk
 
@@ -177,7 +178,7 @@ def test_correlations_of_few_rows():
 def test_wilson(n, share, confidence):
     hits = round(n * share)
     want = stats.binomtest(hits, n).proportion_ci(confidence, method="wilson")
-    assert evaluate.wilson(hits, n, confidence) == pytest.approx(tuple(want), abs=1e-12)
+    assert wilson(hits, n, confidence) == pytest.approx(tuple(want), abs=1e-12)
 
 
 @given(two_lists(st.booleans()))
