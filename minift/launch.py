@@ -2,8 +2,9 @@
 
     notebook_launcher(training_function, args=(), num_processes=2)
 
-Each is a fresh Python that is told who it is in the way torchrun does it (see distributed.py). What
-the function refers to in the notebook travels by value, so that it need not stand in a module.
+Each is a fresh Python whose environment says its rank in the way torchrun does it (see
+distributed.py). What the function refers to in the notebook travels by value, so that it need not
+stand in a module.
 """
 
 import socket
@@ -11,22 +12,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from minift.data.worker import ENVIRONMENT, Died, Worker, sendable
 from minift.device import Device
 from minift.errors import ArgumentError, DeviceError, TrainingError
+from minift.subprocesses import ONE_THREAD, Worker, WorkerDied, encode_function
 
 
 def notebook_launcher(
     function: Callable[..., Any], args: Sequence[Any] = (), num_processes: int = 1
 ) -> None:
-    """Run `function(*args)` in several processes that train together, to the end of all of them.
+    """Run `function(*args)` in several processes that train together, until all of them return.
 
     The Trainer or Accelerator must be made inside the function. What it prints goes to stderr.
 
     Args:
-        function: what each process does.
-        args: for it.
-        num_processes: 1 calls the function here.
+        function: runs in each process.
+        args: its arguments.
+        num_processes: 1 calls the function in this process.
 
     Raises:
         DeviceError: this process has used an accelerator, which the new ones may need.
@@ -46,13 +47,13 @@ def notebook_launcher(
     def call(task: None, rank: int) -> None:
         function(*args)
 
-    job = sendable(call)
+    encoded = encode_function(call)
     sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **sizes}
-    places = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(num_processes)]
-    workers = [Worker({**ENVIRONMENT, **meeting, **place}) for place in places]
+    shared = {**ONE_THREAD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **sizes}
+    ranks = [{"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(num_processes)]
+    workers = [Worker(encoded, i, {**shared, **rank}) for i, rank in enumerate(ranks)]
     with ThreadPoolExecutor(num_processes) as threads:
-        running = [threads.submit(attend, worker, i, job) for i, worker in enumerate(workers)]
+        running = [threads.submit(run_rank, worker) for worker in workers]
         try:
             for one in as_completed(running):
                 one.result()
@@ -61,18 +62,18 @@ def notebook_launcher(
                 worker.end()
 
 
-def attend(worker: Worker, rank: int, job: bytes) -> None:
-    """Have a process do its work; its error is raised here."""
+def run_rank(worker: Worker) -> None:
+    """Have one process call the function, and raise the error of that call here."""
     try:
-        worker.ask((rank, job))
-        worker.ask(None)
-    except Died:
-        cause = worker.end(patience=5)
+        worker.load()
+        worker.request(None)
+    except WorkerDied:
+        cause, rank = worker.end(patience=5), worker.rank
         raise TrainingError(f"process {rank} died, and the others were ended", got=cause) from None
 
 
 def free_port() -> str:
-    """A port of this machine that nobody listens at."""
+    """Return a port of this machine that nobody listens at."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return str(listener.getsockname()[1])

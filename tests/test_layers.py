@@ -22,14 +22,14 @@ PLUGINS = sorted(p.parent for p in (ROOT / "plugins").glob("*/__init__.py"))
 ROWS = [
     ["errors"],
     ["files", "signals"],
-    ["hookspecs", "rng", "distributed"],
+    ["hookspecs", "rng", "distributed", "subprocesses"],
     ["plugins"],
     ["device"],
     ["launch"],
     ["data.features", "data.indices"],
     ["data.storage"],
     ["data.cache"],
-    ["data.fingerprint", "data.worker", "data.ragged"],
+    ["data.fingerprint", "data.ragged", "data.pool", "data.transfer"],
     ["data.formatting"],
     ["data.table"],
     ["data.column", "data.batch"],
@@ -74,7 +74,6 @@ STILL_TO_GO: set[tuple[str, str]] = {
     ("data.dataset", "data.loading"),
     ("data.dataset_dict", "data.loading"),
     ("data.mapping", "data.dataset"),
-    ("launch", "data.worker"),
     ("models.encoder", "models.pretrained"),
 }
 # Underscore names of libraries that our files read, and why there is no other way.
@@ -275,7 +274,7 @@ def test_nothing_opens_a_pickle_or_runs_text():
     """No torch.load, pickle, eval or exec anywhere in what is installed."""
     for folder in (CORE, ROOT / "plugins"):
         for path in sources(folder):
-            if path != CORE / "data" / "worker.py":  # its pipes to the processes that it started
+            if path != CORE / "subprocesses.py":  # its pipes to the processes that it started
                 assert not {"pickle", "dill", "cloudpickle", "marshal"} & set(imports(path)), path
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call):

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from minift import Dataset, load_from_disk
-from minift.data import storage, worker
+from minift.data import pool, storage, transfer
 from minift.errors import DataError
 
 # So that no worker imports this module, and pytest with it, to find a function.
@@ -586,7 +586,7 @@ def test_a_worker_that_dies_once_is_replaced_with_a_warning(ds, log, how, named,
 @pytest.mark.parametrize("how, named", DEATHS)
 def test_a_task_that_kills_two_workers_is_an_error(ds, log, how, named):
     start = time.monotonic()
-    with pytest.raises(worker.WorkerError) as info, warnings.catch_warnings():
+    with pytest.raises(pool.WorkerError) as info, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ds.map(killer(how, 99), with_rank=True, num_proc=2)
     assert time.monotonic() - start < 5
@@ -600,7 +600,7 @@ def children_of(pid: int) -> list[str]:
     for thread in os.listdir(f"/proc/{pid}/task"):  # a child belongs to the thread that made it
         with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:
             found += file.read().split()
-    return [child for child in found if b"minift.data.worker" in commandline(child)]
+    return [child for child in found if b"minift.subprocesses" in commandline(child)]
 
 
 def commandline(pid: str) -> bytes:
@@ -611,7 +611,7 @@ def commandline(pid: str) -> bytes:
 
 def test_sys_exit_in_the_function_is_named(ds, log, capfd):
     start = time.monotonic()
-    with pytest.raises((worker.WorkerError, SystemExit)) as info, warnings.catch_warnings():
+    with pytest.raises((pool.WorkerError, SystemExit)) as info, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ds.map(killer(by_sys_exit, 99), with_rank=True, num_proc=2)
     assert time.monotonic() - start < 5
@@ -647,7 +647,7 @@ def test_workers_that_cannot_start_do_not_spoil_what_this_process_did(ds):
     """An error is said at once, while there is work left, or there is a result."""
     try:
         result = caught(lambda: ds.map(Deadly(), num_proc=2, cache_key="deadly"))[1]
-    except worker.WorkerError as error:
+    except pool.WorkerError as error:
         assert "16 of 16 shards are kept" not in "".join(error.__notes__), error.__notes__
     else:
         assert result["c"][:] == list(range(200))
@@ -825,7 +825,11 @@ def test_data_loader_workers_give_the_same_batches(tmp_path, start):
 
 
 def test_a_worker_names_the_file_it_maps(mapped):
-    """`pack` gives names for what is in files, and bytes for what is not."""
-    data, buffers = worker.pack(mapped.data)
-    assert len(data) < 8000 and all(isinstance(b, tuple) for b in buffers if len(b))
-    assert storage.MAPPED
+    """What is in files travels by name, and nothing but that; each file is mapped once."""
+    sent = pickle.dumps(transfer.by_file(mapped.data))
+    before = len(storage.MAPPED)
+    assert before and len(sent) < 8000
+    there = pickle.loads(sent)
+    assert there.equals(mapped.data) and len(storage.MAPPED) == before
+    buffers = [b for c in there.columns for chunk in c.chunks for b in chunk.buffers() if b]
+    assert all(storage.file_of(buffer) for buffer in buffers if buffer.size)

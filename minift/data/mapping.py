@@ -30,12 +30,13 @@ import numpy as np
 import pyarrow as pa
 
 from minift import files
-from minift.data import cache, storage, worker
+from minift.data import cache, pool, storage
 from minift.data.apply import TOKENS, Part, Plan, apply, join
 from minift.data.dataset import Dataset
 from minift.data.features import Features, List, Value, arrow_type, check_names
 from minift.data.fingerprint import Unhashable, changes, explained
 from minift.errors import ConfigError, DataError
+from minift.subprocesses import UnsendableError
 
 MOST_COMPARED = 500  # results, the latest first, that are looked at to say what changed
 MAP_VERSION = 2  # part of every fingerprint: change it when the same input gives other bytes
@@ -276,18 +277,18 @@ def run_all(
 ) -> None:
     """Compute these shards, here or in worker processes; which of them does which, is chance."""
     call = functools.partial(run_shard, plan, work, shards)
-    workers = min(num_proc or 1, len(waiting))
-    if workers > 1:
+    count = min(num_proc or 1, len(waiting))
+    if count > 1:
 
         def describe(i: int) -> str:
             return f"mapping rows {shards[i].start} to {shards[i].stop - 1} with {plan.name}"
 
         try:
-            pool = worker.Pool(call, waiting, describe)
-        except worker.UnsendableError as error:
+            workers = pool.Pool(call, waiting, describe)
+        except UnsendableError as error:
             warnings.warn(f"map({plan.name}) runs in this process alone: {error}")
         else:
-            pool.run(workers, at_once=plan.with_rank)
+            workers.run(count, needs_rank=plan.with_rank)
             return
     for i in waiting:
         call(i, 0 if num_proc else None)

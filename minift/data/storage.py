@@ -181,6 +181,9 @@ def map_file(path: Path, known: tuple[int, int] | None = None) -> pa.Buffer:
     """A file as a buffer, and a note of which file it is; an error if it is not the known one."""
     if known is not None and identity(path) != known:
         raise DataError(f"{path} was replaced or removed", do="load the dataset again")
+    for gone, name, file_id in list(MAPPED.values()) if known else ():
+        if (name, file_id) == (str(path), known) and (live := gone()) is not None:
+            return pa.py_buffer(live)  # one map, however many pieces of it are named
     if path.stat().st_size == 0:  # which cannot be mapped
         raise DataError(f"{path} is not a readable Arrow file: it is empty")
     with pa.memory_map(str(path)) as file:  # which is closed: the map needs no open file

@@ -10,20 +10,21 @@ a `Dataset`, and nothing here knows that class or the method names that users ca
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
-from minift.data import worker
 from minift.data.features import Features
 from minift.data.fingerprint import column_digest, fingerprint
 from minift.data.formatting import Format, format_batch, rows_of
 from minift.data.indices import Indices, compose, resolve_key, take_rows
 from minift.data.ragged import FlatColumn, Runs, is_flat
+from minift.data.transfer import by_file
 from minift.errors import ColumnError, DataError, nearest
 
 READ_ROWS = 1000  # rows read at once by plain iteration
+# The arguments of Table, in their order.
 FIELDS = ("data", "features", "indices", "digests", "row_format", "derived", "origin")
 
 
@@ -83,10 +84,11 @@ class Table:
         return table
 
     def __reduce__(self) -> Any:
-        """For another process: what is in files travels as their names."""
-        packed = worker.pack((self.data, self.derived))
-        fields = {name: getattr(self, name) for name in FIELDS if name not in ("data", "derived")}
-        return unpack_table, (type(self), packed, fields)
+        """Return what pickling needs: what lies in files travels as their names."""
+        fields = {name: getattr(self, name) for name in FIELDS}
+        fields["data"] = by_file(self.data)
+        fields["derived"] = {name: by_file(tokens) for name, tokens in self.derived.items()}
+        return type(self), tuple(fields.values())
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -200,12 +202,3 @@ class Table:
             lengths = view.lengths(self.indices)
         lengths.setflags(write=False)  # a view of what all readers share
         return lengths
-
-
-AnyTable = TypeVar("AnyTable", bound=Table)
-
-
-def unpack_table(class_: type[AnyTable], packed: Any, fields: dict[str, Any]) -> AnyTable:
-    """Return a table that another process packed with `Table.__reduce__`."""
-    data, derived = worker.unpack(*packed)
-    return class_(data, derived=derived, **fields)
