@@ -39,6 +39,7 @@ ROWS = [
     ["data.dataset"],
     ["data.dataset_dict"],
     ["data.loading"],
+    ["tokenizer_config"],
     ["tokenizer"],
     ["collate"],
     ["models.config", "models.unpadding"],

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, processors
 
 from minift.errors import MissingFileError
-from minift.tokenizer import BERT, ROBERTA, family
+from minift.tokenizer_config import BERT, ROBERTA, tokenizer_family
 from minift_vocabulary.byte_level import byte_level
 from minift_vocabulary.reading import flag
 from minift_vocabulary.tokens import add_tokens, special_names
@@ -40,7 +40,7 @@ def build(folder: Path, said: Mapping[str, Any], config: Mapping[str, Any]) -> T
     if not there:
         refuse_sentencepiece(folder)
         return None
-    kind = family(said, config)
+    kind = tokenizer_family(said, config)
     refuse_unknown(folder, kind, there)
     refuse_missing(folder, kind, there)
     names = special_names(said, ROBERTA if kind == "roberta" else BERT)

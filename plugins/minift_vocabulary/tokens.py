@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 from minift.errors import ModelError
 from minift.files import read_json
-from minift.tokenizer import content
+from minift.tokenizer_config import token_text
 from minift_vocabulary.reading import flag
 
 FRAMING = ("unk_token", "cls_token", "sep_token")  # no tokenizer here works without them
@@ -22,7 +22,7 @@ def special_names(said: Mapping[str, Any], usual: Mapping[str, str]) -> dict[str
     """{role: token}, by what the files say or else the family's usual names."""
     names = {}
     for role, name in usual.items():
-        token = content(said.get(role, name))
+        token = token_text(said.get(role, name))
         if not token and role not in FRAMING:
             continue  # said to have none
         if not isinstance(token, str):
@@ -97,7 +97,7 @@ def added(token: Any, special: bool) -> AddedToken:
         special: unless the object says it.
     """
     options = token if isinstance(token, Mapping) else {}
-    text = content(token)
+    text = token_text(token)
     if not isinstance(text, str) or not text:
         raise ModelError(
             "one of the tokenizer's added or special tokens has no text",
