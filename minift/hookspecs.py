@@ -103,7 +103,7 @@ def minift_register_file_formats():
     """How files are read and written, and folders of `save_to_disk` ("disk").
 
     Returns:
-        {name: `minift.data.loading.FileFormat`, or `FolderFormat`}.
+        {name: `minift.data.file_formats.FileFormat`, or `FolderFormat`}.
     """
 
 
@@ -124,7 +124,7 @@ def minift_find_dataset(path, name, revision, data_files):
     """Turn the path or name in `load_dataset(path, name)` into files on this machine.
 
     Returns:
-        A `minift.data.loading.DatasetFiles`, or None if this plugin does not know the name.
+        A `minift.data.file_formats.DatasetFiles`, or None if this plugin does not know the name.
     """
 
 

@@ -302,7 +302,7 @@ def test_selections_compose(data):
         ds, rows = ds.select(wanted), [rows[i] for i in wanted]
         assert ds["i"].tolist() == rows and ds[:]["i"] == rows and ds.num_rows == len(rows)
         assert ds.with_format("numpy")[:]["i"].tolist() == rows
-        assert RowBatch(ds, np.arange(len(rows))).table_rows.tolist() == rows
+        assert RowBatch(ds, np.arange(len(rows))).data_indices.tolist() == rows
 
 
 def test_adjacent_rows_stay_a_slice(ten):
@@ -638,7 +638,7 @@ def test_a_row_batch_is_a_list_of_dicts(ten):
     assert isinstance(batch, collections.abc.Sequence) and len(batch) == 3
     assert list(batch) == [{"i": i, "s": "abcdefghij"[i]} for i in (5, 6, 8)]
     assert batch[0] == {"i": 5, "s": "f"} and batch[-1]["i"] == 8 and len(batch[:2]) == 2
-    assert batch.table_rows.tolist() == [5, 6, 8]
+    assert batch.data_indices.tolist() == [5, 6, 8]
     assert [sorted(row) for row in batch] == [["i", "s"]] * 3
     assert list(ten.__getitems__([])) == []
     with pytest.raises(IndexError):

@@ -325,11 +325,8 @@ def test_returned_tables_and_formatted_rows(ds):
 
 def test_transformed_rows(ds):
     ds.set_transform(lambda batch: {"a": [i * 10 for i in batch["a"]]})
-    assert ds.map(lambda row: {"c": row["a"]}, load_from_cache_file=False)._plain()["c"] == [
-        0,
-        10,
-        20,
-    ]
+    mapped = ds.map(lambda row: {"c": row["a"]}, load_from_cache_file=False)
+    assert mapped.with_format(None)["c"] == [0, 10, 20]
 
 
 # --- types ---------------------------------------------------------------------------------------

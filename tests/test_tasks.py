@@ -40,7 +40,7 @@ from minift import (
     plugins,
 )
 from minift.data.features import Features
-from minift.data.loading import DatasetFiles
+from minift.data.file_formats import DatasetFiles
 from minift.errors import DataError
 from minift.evaluate import find_metric
 from minift.training.evaluation import named_metrics

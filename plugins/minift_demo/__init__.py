@@ -33,7 +33,7 @@ def minift_find_dataset(path):
     if path != TASK:
         return None
     from minift.data.cache import cache_root
-    from minift.data.loading import DatasetFiles
+    from minift.data.file_formats import DatasetFiles
     from minift_demo import headlines
 
     folder = headlines.prepare(cache_root() / "demo" / TASK)

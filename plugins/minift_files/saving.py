@@ -17,10 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from minift.data import storage
-from minift.data.dataset import Dataset
-from minift.data.dataset_dict import DatasetDict
+from minift.data.dataset import Dataset, DatasetDict
 from minift.data.features import Features
-from minift.data.formatting import KINDS
+from minift.data.formatting import TYPES
 from minift.errors import ConfigError, DataError, MissingFileError
 from minift.files import replace_folder, write_text
 
@@ -126,7 +125,7 @@ def write_dataset(
         "_fingerprint": dataset.fingerprint,
         "_format_columns": list(form.columns) if form.columns else None,
         "_format_kwargs": {k: v for k, v in form.options.items() if isinstance(v, str | int)},
-        "_format_type": form.kind if form.kind != "transform" else None,
+        "_format_type": form.type if form.type != "transform" else None,
         "_output_all_columns": form.output_all_columns,
         "_split": None,
     }
@@ -185,7 +184,7 @@ def read_dataset(folder: Path, verify: bool = False) -> Dataset:
             storage.open_file(folder / said["filename"], said).column(0).to_numpy()
         )
     shown, rest = state.get("_format_columns"), state.get("_output_all_columns", False)
-    if state.get("_format_type") in (None, *KINDS):
+    if state.get("_format_type") in (None, *TYPES):
         options = state.get("_format_kwargs") or {}
         dataset.set_format(state.get("_format_type"), shown, rest, **options)
     return dataset
