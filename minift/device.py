@@ -246,6 +246,12 @@ class Device:
 
         return distributed.all_reduce(torch.cat(parts))
 
+    def any_rank(self, flag: object) -> bool:
+        """Return whether the flag is true in any rank; all ranks have to ask."""
+        import torch
+
+        return bool(self.all_reduce(torch.tensor(float(bool(flag)))).item())
+
     def gather(self, value: "Tensor") -> "Tensor":
         """The rows of all ranks, in rank order; the ranks may have different numbers of them."""
         return distributed.gather(value) if self.world_size > 1 else value

@@ -422,7 +422,7 @@ def state_of(run: Run) -> dict[str, Any]:
     """What a run is made of beside its tensors, as JSON."""
     return {
         "state": asdict(run.state),
-        "window": run.window.sums(),
+        "window": run.losses.state_dict(),
         "schedule": to_json(run.scheduler.state_dict(), "the schedule's state"),
         "scaler": run.device.scaler.state_dict() if run.device.scaler else None,
         "arguments": run.args.to_dict(),
@@ -435,12 +435,12 @@ def state_of(run: Run) -> dict[str, Any]:
 def parts_of(run: Run) -> dict[str, Any]:
     """What else than the arguments decides what a run computes."""
     family = run.model if isinstance(run.model, PretrainedModel) else None
-    rows, at_once = len(run.train_dataset or ()), run.rows_at_once
+    rows, at_once = len(run.train_dataset or ()), run.micro_batch_size
     parts = {
         "rows in an update": at_once * run.args.gradient_accumulation_steps,
         "rows in an epoch": rows - rows % at_once if run.args.dataloader_drop_last else rows,
-        "train_dataset": run.digests.get("train"),
-        "eval_dataset": run.digests.get("eval"),
+        "train_dataset": run.data_digests.get("train"),
+        "eval_dataset": run.data_digests.get("eval"),
         "model's config": family.config.to_dict() if family else None,
         "optimizer": type(run.optimizer).__name__,
         "schedule": type(run.scheduler).__name__,
@@ -484,7 +484,7 @@ def restore(run: Run, folder: Path) -> None:
     if run.device.scaler is not None:
         run.device.scaler.load_state_dict(said["scaler"])
     run.state, run.id = TrainerState(**said["state"]), run_of(folder) or run.id
-    run.window.restore(said["window"], run.state.global_step)
+    run.losses.load_state_dict(said["window"], run.state.global_step)
     if run.args.load_best_model_at_end:
         try:
             best_of(run)

@@ -27,7 +27,6 @@ from minift.tokenizer import AutoTokenizer
 from minift.training import evaluation
 from minift.training.arguments import TrainingArguments
 from minift.training.evaluation import EvalLoopOutput, EvalPrediction, named_metrics
-from minift.training.run import status_of
 from minift.training.trainer import Trainer
 from minift_commands.tasks import find_task
 
@@ -106,7 +105,7 @@ class Inputs:
     def answers_of(self, split: str) -> Callable[[EvalPrediction], Any]:
         """What the metrics compare, row by row; or as the task says, which sees all columns."""
         if (groups := self.answers) is None:
-            return evaluation.answers
+            return evaluation.to_predictions
         rows = self.data.get(split)
         return lambda prediction: groups(dataclasses.replace(prediction, rows=rows))
 
@@ -451,7 +450,7 @@ def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Traine
         processing_class=tokenizer,
         compute_metrics=named_metrics(inputs.metrics, inputs.answers_of("validation")),
     )
-    trainer.run.inputs = inputs.record()
+    trainer.recorder.inputs = inputs.record()
     return trainer
 
 
@@ -481,14 +480,14 @@ def predicted(
 
 def train_and_save(trainer: Trainer) -> dict[str, float]:
     """Train, save, score the validation rows; run.json says "finished" only after all three."""
-    run = trainer.run
+    recorder = trainer.recorder
     trainer.train()  # says by itself how it ended
     try:
-        run.write_status("saving")
+        recorder.write_status("saving")
         trainer.save_model()
-        metrics = trainer.evaluate() if run.eval_dataset is not None else {}
+        metrics = trainer.evaluate() if trainer.run.eval_dataset is not None else {}
     except BaseException as error:
-        run.write_status(status_of(error), error)
+        recorder.write_failure(error)
         raise
-    run.write_status("finished")
+    recorder.write_status("finished")
     return metrics
