@@ -17,12 +17,16 @@ from minift.models.pretrained import PretrainedModel
 from minift.tokenizer import LABEL_NAMES
 
 
-def forward_arguments(model: Any) -> set[str] | None:
-    """Return the argument names of `model.forward`; None if it takes any name (**kwargs)."""
+def forward_arguments(model: Any, loss: Any = None) -> set[str] | None:
+    """Return the argument names of `model.forward`; None if it takes any name (**kwargs).
+
+    With a loss of the caller's, minift's models get no labels, so that they compute no other loss.
+    """
     parameters = inspect.signature(model.forward).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return None
-    return set(parameters)
+    without = {"labels"} if loss is not None and isinstance(model, PretrainedModel) else set()
+    return set(parameters) - without
 
 
 def select_model_columns(

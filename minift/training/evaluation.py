@@ -143,15 +143,15 @@ def to_predictions(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray]:
 
 
 def named_metrics(
-    names: Sequence[str], to_metric_inputs: Callable[[EvalPrediction], Any] = to_predictions
+    names: str | Sequence[str], to_metric_inputs: Callable[[EvalPrediction], Any] = to_predictions
 ) -> Callable[[EvalPrediction], dict[str, float]]:
     """Build a `compute_metrics` from names of metrics.
 
     Args:
-        names: as `evaluate.load` takes them, "glue/mrpc" for example.
+        names: of one metric or several, "glue/mrpc" for example.
         to_metric_inputs: an `EvalPrediction` to the metrics' (predictions, references).
     """
-    metrics = [find_metric(name) for name in names]
+    metrics = [find_metric(name) for name in ([names] if isinstance(names, str) else names)]
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         results: dict[str, float] = {}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from minift.device import Device
+from minift.errors import ConfigError
 
 LossFunction = Callable[[Any, dict[str, Any]], tuple[Any, Any]]  # (outputs, batch) -> (sum, count)
 
@@ -80,6 +81,17 @@ class LossTracker:
         self.loss, self.count = self.scalar(sums["loss"]), self.scalar(sums["count"])
         self.step = self.scalar(step)
         self.total_loss, self.total_count = sums["total_loss"], sums["total_count"]
+
+
+def choose_loss(loss: LossFunction | None, label_smoothing: float) -> LossFunction | None:
+    """Return the caller's loss, or the smoothed one; None: the model computes its own.
+
+    Raises:
+        ConfigError: both are asked for.
+    """
+    if loss is not None and label_smoothing:
+        raise ConfigError("label_smoothing_factor is for the model's own loss, not loss=")
+    return smoothed_loss(label_smoothing) if label_smoothing else loss
 
 
 def smoothed_loss(smoothing: float) -> LossFunction:

@@ -17,7 +17,6 @@ from minift.collate import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, PluginError
-from minift.models.pretrained import PretrainedModel
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
@@ -27,7 +26,7 @@ from minift.training.arguments import TrainingArguments
 from minift.training.batches import steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
 from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics
-from minift.training.losses import LossTracker, smoothed_loss
+from minift.training.losses import LossTracker, choose_loss
 from minift.training.recorder import Recorder
 from minift.training.run import Run, TrainerState
 
@@ -71,48 +70,38 @@ class Trainer:
         loss: Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None = None,
         tokenizer: Any = None,
     ) -> None:
-        self.args = args or TrainingArguments()
-        self.model = model
+        self.model, self.args = model, args or TrainingArguments()
         self.processing_class = processing_class or tokenizer
-        if data_collator is None:
-            if self.processing_class is None:
-                raise ArgumentError(
-                    "Trainer needs a data_collator or a tokenizer to make batches with",
-                    do="pass processing_class=tokenizer",
-                )
-            data_collator = DataCollatorWithPadding(self.processing_class)
-        if isinstance(compute_metrics, str):
-            compute_metrics = [compute_metrics]
+        if data_collator is None and self.processing_class is None:
+            raise ArgumentError(
+                "Trainer needs a data_collator or a tokenizer to make batches with",
+                do="pass processing_class=tokenizer",
+            )
         if compute_metrics is not None and not callable(compute_metrics):
             compute_metrics = named_metrics(compute_metrics)
         self._own_loss = loss is not None
-        if self.args.label_smoothing_factor:
-            if loss is not None:
-                raise ConfigError("label_smoothing_factor is for the model's own loss, not loss=")
-            loss = smoothed_loss(self.args.label_smoothing_factor)
-        forward_args = forward_arguments(model)
-        if loss is not None and isinstance(model, PretrainedModel) and forward_args:
-            forward_args -= {"labels"}  # so that it gives logits alone, and computes no other loss
+        loss = choose_loss(loss, self.args.label_smoothing_factor)
         manager = default_manager()
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
         self._requested_precision = self.args.requested_precision()
         precision, reason = choose_precision(self._requested_precision, device)
         self.args.set_precision(precision)
+        optimizer, scheduler = optimizers or (None, None)
         self.run = Run(
             args=self.args,
             model=device.prepare(model),
             device=device,
             precision=precision,
             precision_reason=reason,
-            collate=data_collator,
+            collate=data_collator or DataCollatorWithPadding(self.processing_class),
             manager=run_manager(manager, callbacks or ()),
             train_dataset=self._select_columns(train_dataset, "train_dataset", True),
             eval_dataset=self._select_columns(eval_dataset, "eval_dataset"),
             compute_metrics=compute_metrics,
-            forward_args=forward_args,
+            forward_args=forward_arguments(model, loss),
             loss=loss,
-            optimizer=(optimizers or (None, None))[0],
-            scheduler=(optimizers or (None, None))[1],
+            optimizer=optimizer,
+            scheduler=scheduler,
             processing_class=self.processing_class,
         )
         self.recorder = Recorder(self.run)
