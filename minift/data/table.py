@@ -10,7 +10,7 @@ a `Dataset`, and nothing here knows that class or the method names that users ca
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -202,3 +202,6 @@ class Table:
             lengths = view.lengths(self.indices)
         lengths.setflags(write=False)  # a view of what all readers share
         return lengths
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)
