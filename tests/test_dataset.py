@@ -622,6 +622,13 @@ def test_different_content_has_different_fingerprints(ten):
     assert len({ds.fingerprint for ds in datasets}) == len(datasets)
 
 
+def test_rows_written_in_another_order_have_another_fingerprint(ten):
+    """A new column writes the others in their order; `map` must not find the old order's result."""
+    assert ten.fingerprint  # from here on, its columns' digests are known
+    shuffled = ten.shuffle(seed=0).add_column("n", [0] * 10)
+    assert shuffled.fingerprint != ten.add_column("n", [0] * 10).fingerprint
+
+
 def test_a_known_source_is_not_read_again(monkeypatch):
     abc, abd = ({"x": f"{source} x", "y": f"{source} y"} for source in ("abc", "abd"))
     ds = Dataset(pa.table({"x": [1], "y": [2]}), digests=abc)
