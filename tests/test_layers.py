@@ -22,7 +22,7 @@ PLUGINS = sorted(p.parent for p in (ROOT / "plugins").glob("*/__init__.py"))
 ROWS = [
     ["errors"],
     ["files", "signals"],
-    ["hookspecs", "rng", "distributed", "subprocesses"],
+    ["hookspecs", "rng", "distributed", "subprocesses", "tasks"],
     ["plugins"],
     ["device"],
     ["launch"],
