@@ -51,7 +51,7 @@ ROWS = [
     ["optim", "schedule", "evaluate"],
     ["training.compatibility"],
     ["training.arguments", "training.losses"],
-    ["training.run", "training.checks"],
+    ["training.run", "training.checks", "training.serialization"],
     ["training.batches"],
     ["training.evaluation", "training.triggers"],
     ["training.recorder", "training.checkpoint", "training.callbacks"],

@@ -29,6 +29,7 @@ from minift.data.file_formats import (
 )
 from minift.data.fingerprint import fingerprint
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
+from minift.files import MANIFEST
 from minift.plugins import default_manager
 
 LOAD_VERSION = 2  # part of every fingerprint: change it when the same file gives other rows
@@ -226,9 +227,9 @@ def parse_once(
             try:
                 return storage.open_folder(folder)[0]
             except DataError as error:
-                if (folder / storage.MANIFEST).exists():
-                    warnings.warn(f"a cached table is damaged and parsed again: {error}")
-                    (folder / storage.MANIFEST).unlink()
+                if (folder / MANIFEST).exists():
+                    warnings.warn(f"a cached table is parsed again: {error}")
+                    (folder / MANIFEST).unlink()
             data = parse()
             storage.write(folder, [data], data.schema, meta)
             return storage.open_folder(folder)[0]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from minift import distributed
+from minift import distributed, files
 from minift.collate import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
@@ -21,7 +21,7 @@ from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
 from minift.signals import on_sigterm
-from minift.training import checkpoint, loop
+from minift.training import checkpoint, loop, serialization
 from minift.training.arguments import TrainingArguments
 from minift.training.batches import steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
@@ -148,7 +148,7 @@ class Trainer:
         with on_sigterm(terminate_after_the_step):  # also while the reason is written down
             try:
                 if run.writes and args.save_strategy != "no":
-                    checkpoint.check_space(run.folder, checkpoint.size_of(run.model))
+                    checkpoint.check_space(run)
                 loop.train(run, recorder)
                 if args.load_best_model_at_end:
                     checkpoint.load_best(run)
@@ -199,11 +199,13 @@ class Trainer:
         run, args = self.run, self.args
         resume = args.resume_from_checkpoint if resume is None else resume
         word = str(resume).lower()
-        before = checkpoint.run_of(run.folder, "run.json") if args.output_dir is not None else None
+        before = checkpoint.last_run_id(run.folder) if args.output_dir is not None else None
         if before and run.writes:
-            checkpoint.remove_halves(run.folder, before)
+            files.recover(run.folder, owner=before)
         run.device.barrier()  # from here on all processes see the same files
-        others = [p.name for p in checkpoint.listed(run.folder)] if args.output_dir else []
+        others = (
+            [p.name for p in checkpoint.list_checkpoints(run.folder)] if args.output_dir else []
+        )
         if word in ("none", "false", ""):
             if not (distributed.restarted() and before and others):
                 if others and run.writes:
@@ -214,11 +216,11 @@ class Trainer:
                 return None
             word = "true"
         if word != "true":
-            folder = checkpoint.named(Path(str(resume)))
+            folder = checkpoint.verified(Path(str(resume)))
         elif args.output_dir is None:
             raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
         else:
-            folder = checkpoint.newest(run.folder, before, run.log_message)
+            folder = checkpoint.newest_valid(run.folder, before, run.log_message)
         if self._requested_precision == "auto":
             saved = checkpoint.read_state(folder)["arguments"]["precision"]
             run.precision, _ = choose_precision(saved, run.device)
@@ -249,10 +251,10 @@ class Trainer:
         run.losses = LossTracker(run.device)
         for name, dataset in (("train", run.train_dataset), ("eval", run.eval_dataset)):
             if dataset is not None and args.output_dir is not None:
-                run.data_digests[name] = checkpoint.content_of(dataset)
+                run.data_digests[name] = checkpoint.dataset_digest(dataset)
         if run.writes and args.save_strategy != "no":  # refuse now what could not be saved later
-            json.dumps(checkpoint.state_of(run))
-            checkpoint.optimizer_state(run.optimizer, run.model, run.device)
+            json.dumps(checkpoint.training_state(run))
+            serialization.optimizer_state(run.optimizer, run.model, run.device)
 
     def evaluate(
         self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"
@@ -281,7 +283,7 @@ class Trainer:
             raise ArgumentError("save_model needs a folder", do="pass one: output_dir is None")
         folder = Path(output_dir or self.run.folder)
         if self.run.device.rank == 0:
-            checkpoint.save_model(self.model, folder, self.run.device, self.processing_class)
+            serialization.save_model(self.model, folder, self.run.device, self.processing_class)
         self.run.device.barrier()
 
     def push_to_hub(

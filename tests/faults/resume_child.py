@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from tiny import load, make_model, make_rows
 
-from minift import AutoTokenizer, Dataset, Trainer, TrainingArguments, hookimpl
+from minift import AutoTokenizer, Dataset, Trainer, TrainingArguments, files, hookimpl
 from minift.training import checkpoint, loop
 from minift.training.run import Run
 
@@ -183,7 +183,7 @@ def disturbed(
     disturbance = Disturbance(path, slow, limit, wait_at)
     disturbance.install()
     if no_check:
-        checkpoint.check_space = lambda *_: None
+        files.check_space = lambda *_: None
     one = trainer(Path(model), path, callbacks=[disturbance], **settings)
     one.train()
     Path(f"{folder}.result").write_text(json.dumps(result(one)))
