@@ -5,9 +5,12 @@ the cpu plugin is a few lines. Backends come from plugins through the hook
 `minift_register_devices`; nothing in `minift/` names one. Plugins are imported to be listed, so
 this module imports torch only inside the methods that compute.
 
-Rules that make a loop work on hardware that runs asynchronously: only `fetch` may wait for the
-device in training, it is called at log points alone, and nothing there branches on a tensor's
-value. Evaluation takes each batch's logits to the host.
+Two rules let training run ahead of asynchronous hardware: only `fetch` waits for the device, at log
+points, and nothing branches on a tensor's value. Evaluation copies each batch's logits to the host.
+
+In the order of a run: a device is chosen and built (`choose_device`), `prepare` gets the model,
+`setup_precision` the precision; then, for each update, `seed`, some `batches`, each with a forward
+pass in `autocast` and a `backward`, then `clip_grad_norm` and `step`.
 """
 
 import contextlib
@@ -25,67 +28,81 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-SMALLEST_SCALE = 2.0**-14  # of fp16's losses: it begins at 2**16 and halves with each overflow
+SMALLEST_SCALE = 2.0**-14  # of losses in fp16; it begins at 2**16 and halves with each overflow
 
 
 class Device:
-    """Where and how tensors are computed; plugins return subclasses (`minift_register_devices`)."""
+    """Where and how tensors are computed. Plugins return subclasses (`minift_register_devices`).
+
+    Attributes:
+        name: the word for `--device`, and in "auto".
+        priority: "auto" takes the available device with the highest.
+        initialized: description of the accelerator that this process has used, if any; it cannot
+            be used in a process forked from this one.
+        spec: what the user typed, for example "name:1" for the second device of that name.
+        rank, world_size: the number of this process, and how many train together.
+        scaler: scales the losses of fp16; None in other precisions.
+    """
 
     name = "host"
-    priority = 0  # "auto" takes the highest that is available
-    initialized: ClassVar[str | None] = None  # the kind of accelerator that this process has used
+    priority = 0
+    initialized: ClassVar[str | None] = None
 
     def __init__(self, spec: str = "") -> None:
-        """`spec` is what the user typed, for example "name:1" for the second device."""
         self.spec = spec or self.name
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
-        self.scaler: torch.amp.GradScaler | None = None  # of fp16's losses
+        self.scaler: torch.amp.GradScaler | None = None
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Why this device cannot be used here, or None. Must not import anything heavy."""
+        """Return why this device cannot be used on this machine, or None if it can.
+
+        It is called to list all devices, and must not import anything heavy.
+        """
         return None
 
     @property
     def description(self) -> str:
-        """What computes, as recorded in run.json."""
+        """The hardware, as it is printed and recorded in run.json."""
         return self.name
 
     @property
     def torch_device(self) -> "torch.device":
+        """The device of the model's parameters and of the batches."""
         import torch
 
         return torch.device("cpu")
 
     def precisions(self) -> dict[str, str | None]:
-        """{precision: None if the hardware computes it natively, else why it would be slow}."""
+        """Return {precision: None if the hardware computes it natively, else why it is slow}."""
         return {"fp32": None}
 
     # -- randomness -------------------------------------------------------------------------------
 
     def seed(self, seed: int) -> None:
-        """Seed the generator that dropout draws from."""
+        """Seed the generator of dropout masks; called before each update."""
         import torch
 
         torch.default_generator.manual_seed(seed)
 
     def rng_state(self) -> "Tensor":
-        """The state of that generator, a uint8 tensor in host memory."""
+        """Return the state of that generator, a uint8 tensor in host memory, for a checkpoint."""
         import torch
 
         return torch.default_generator.get_state()
 
     def set_rng_state(self, state: "Tensor") -> None:
+        """Restore a state that `rng_state` returned."""
         import torch
 
         torch.default_generator.set_state(state)
 
-    # -- one step ---------------------------------------------------------------------------------
+    # -- before the first step --------------------------------------------------------------------
 
     def prepare(self, model: "torch.nn.Module") -> "torch.nn.Module":
-        """Move the model, before the optimizer is built on its parameters.
+        """Move the model to the device; called before the optimizer is built on its parameters.
 
-        In several processes this is where they meet; all take over what process 0 has.
+        With several processes, connect them, and copy the parameters of process 0 to all.
         """
         if self.torch_device.type != "cpu":
             Device.initialized = self.description
@@ -95,34 +112,8 @@ class Device:
             distributed.share([tensor.detach() for tensor in model.state_dict().values()])
         return model
 
-    def batches(self, loader: Iterable[dict[str, Any]], rows: int = 0) -> Iterator[dict[str, Any]]:
-        """The loader's batches on the device, in the loader's order.
-
-        Args:
-            loader: gives collated batches in host memory.
-            rows: if not 0, the device may fill each batch up to so many rows with some that do
-                not count. They come last and are marked by a 0 in `example_mask`, fp32 (B,), which
-                is then in every batch.
-        """
-        for batch in loader:
-            yield {
-                name: value.to(self.torch_device, non_blocking=True)
-                if hasattr(value, "to")
-                else value
-                for name, value in batch.items()
-            }
-
-    def autocast(self, precision: str) -> AbstractContextManager:
-        """Run matrix products in `precision`; parameters and their gradients stay fp32."""
-        import torch
-
-        if precision == "fp32":
-            return contextlib.nullcontext()
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        return torch.autocast(self.torch_device.type, dtype=dtype)
-
     def setup_precision(self, precision: str) -> None:
-        """Called once, before training: what the steps will be computed in.
+        """Set up what the precision of the training steps needs; called once, before training.
 
         The gradients of fp16 would vanish below 6e-8, so its losses are multiplied by a factor
         that adapts (Micikevicius et al. 2018, arXiv 1710.03740). Steps in fp16 wait for the
@@ -132,26 +123,67 @@ class Device:
 
         self.scaler = torch.amp.GradScaler(self.torch_device.type) if precision == "fp16" else None
 
+    # -- one step ---------------------------------------------------------------------------------
+
+    def batches(
+        self, loader: Iterable[dict[str, Any]], batch_size: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the loader's batches on the device, in the loader's order.
+
+        Args:
+            loader: yields collated batches in host memory.
+            batch_size: if not 0, the device may extend each batch to this size, with rows at its
+                end that do not count. Each batch then has an `example_mask`, fp32 (B,), which is 0
+                for them.
+        """
+        for batch in loader:
+            yield {
+                name: value.to(self.torch_device, non_blocking=True)
+                if hasattr(value, "to")
+                else value
+                for name, value in batch.items()
+            }
+
+    def unpadded_size(self, num_tokens: int, precision: str) -> int:
+        """Return to how many tokens an unpadded batch is extended, at least `num_tokens`.
+
+        Override it where matrices of some sizes cost less than smaller ones.
+        """
+        return num_tokens
+
+    def autocast(self, precision: str) -> AbstractContextManager:
+        """Return the context of each forward pass: matrix products are computed in `precision`.
+
+        Parameters and their gradients stay fp32.
+        """
+        import torch
+
+        if precision == "fp32":
+            return contextlib.nullcontext()
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        return torch.autocast(self.torch_device.type, dtype=dtype)
+
     def backward(self, loss_sum: "Tensor", last: bool = True) -> None:
         """Add the gradient of a *sum* of losses; `last` marks the end of an accumulation group."""
         with defer_ctrl_c():
             (loss_sum if self.scaler is None else self.scaler.scale(loss_sum)).backward()
 
     def clip_grad_norm(
-        self, optimizer: "torch.optim.Optimizer", max_norm: float, count: "Tensor | int" = 1
+        self, optimizer: "torch.optim.Optimizer", max_norm: float, num_items: "Tensor | int" = 1
     ) -> "Tensor":
         """Turn summed gradients into mean gradients with a global L2 norm of at most `max_norm`.
 
-        The sums of all ranks are added first, so the result is the same on each of them.
+        Called once an update. The sums of all ranks are added first, so that all of them get the
+        same result.
 
         Division and clipping are one factor. An optimizer that follows torch's convention for
         scaled gradients (attribute `grad_scale`, as its fused ones do) applies it while it reads
-        the gradients anyway; for any other the gradients are divided in place.
+        the gradients; for any other the gradients are divided in place.
 
         Args:
             optimizer: holds the parameters.
             max_norm: 0 means no clipping.
-            count: how many items, over all ranks, the gradients are the sum over.
+            num_items: over how many items, of all ranks, the gradients are summed.
 
         Returns:
             The norm of the mean gradient before clipping, a scalar tensor on the device.
@@ -160,15 +192,15 @@ class Device:
 
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in parameters if p.grad is not None]
-        summed = distributed.add_up(grads, self.all_reduce_flat) if self.world_size > 1 else grads
+        nonzero = distributed.add_up(grads, self.all_reduce_flat) if self.world_size > 1 else grads
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
-            summed = grads
+            nonzero = grads
         # In host memory row by row: torch sums millions of fp32 squares one after another there.
-        rows = [torch.linalg.vector_norm(g, dim=-1) if g.is_cpu else g for g in summed]
+        rows = [torch.linalg.vector_norm(g, dim=-1) if g.is_cpu else g for g in nonzero]
         norm = torch.nn.utils.get_total_norm(rows)
-        divisor = torch.as_tensor(count, dtype=torch.float32, device=norm.device)
-        divisor = torch.where(divisor > 0, divisor, 1.0)  # no items, no gradient: nothing to divide
+        divisor = torch.as_tensor(num_items, dtype=torch.float32, device=norm.device)
+        divisor = torch.where(divisor > 0, divisor, 1.0)  # without items there is no gradient
         norm = norm / divisor
         if max_norm > 0:
             divisor = divisor * ((norm + 1e-6) / max_norm).clamp(min=1.0)
@@ -185,26 +217,24 @@ class Device:
         the device; any other has to wait for the value.
 
         Returns:
-            False if fp16's gradients overflowed, so that the step was left out: the schedule must
-            leave it out too.
+            False if gradients overflowed in fp16, so that the step was skipped: the schedule must
+            skip it too.
 
         Raises:
-            TrainingError: fp16's gradients overflow whatever the losses are multiplied by.
+            TrainingError: gradients overflow in fp16 at the smallest factor.
         """
-        masks = getattr(optimizer, "_step_supports_amp_scaling", False)
         if self.scaler is not None:
-            before = self.scaler.get_scale()
+            scale = self.scaler.get_scale()
             if skip is None or not skip.item():
                 self.scaler.step(optimizer)
             self.scaler.update()
-            after = self.scaler.get_scale()
-            if after < SMALLEST_SCALE:
-                raise TrainingError(
-                    "the gradients overflow in fp16, however small the losses are made",
-                    got=f"{after:g} times the loss",
-                    do="compute in bf16 or fp32, or lower the learning rate",
-                )
-            return after >= before
+            if self.scaler.get_scale() < SMALLEST_SCALE:
+                what = "the gradients overflow in fp16, however small the losses are made"
+                got = f"{self.scaler.get_scale():g} times the loss"
+                do = "compute in bf16 or fp32, or lower the learning rate"
+                raise TrainingError(what, got=got, do=do)
+            return self.scaler.get_scale() >= scale
+        masks = getattr(optimizer, "_step_supports_amp_scaling", False)
         if masks and skip is not None:
             optimizer.found_inf = skip  # type: ignore[attr-defined]
         if masks or skip is None or not skip.item():
@@ -216,12 +246,12 @@ class Device:
     # -- leaving the device -----------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Wait until everything that was queued has been computed."""
+        """Wait until all queued work is done."""
 
     def fetch(self, scalars: "dict[str, Tensor]") -> dict[str, float]:
-        """Scalars on the host: in training the only call that waits, made at log points.
+        """Copy scalars to the host: in training the only call that waits, made at log points.
 
-        They travel as one tensor: each transfer has its own wait.
+        They travel as one tensor, because each transfer would wait by itself.
         """
         import torch
 
@@ -229,31 +259,34 @@ class Device:
         return dict(zip(scalars, values.tolist(), strict=True))
 
     def to_host(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
-        """Tensors as they are saved: in host memory, detached, contiguous."""
+        """Copy tensors to host memory, detached and contiguous, as they are saved."""
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
-    # -- several processes ------------------------------------------------------------------------
+    # -- several processes: all of them call these, in the same order -----------------------------
 
     def all_reduce(self, value: "Tensor") -> "Tensor":
-        """The sum over all ranks; of a tensor in host memory, without waiting for the device."""
-        return (
-            self.all_reduce_flat([value.flatten()]).view_as(value) if self.world_size > 1 else value
-        )
+        """Sum a tensor, on the device or in host memory, over all ranks."""
+        if self.world_size == 1:
+            return value
+        return self.all_reduce_flat([value.flatten()]).view_as(value)
 
-    def all_reduce_flat(self, parts: "list[Tensor]") -> "Tensor":
-        """Vectors, one behind the other, summed over the ranks, of which there are several."""
+    def all_reduce_flat(self, tensors: "list[Tensor]") -> "Tensor":
+        """Concatenate vectors and sum the result over all ranks; called only if there are several.
+
+        All sums of a run are computed here, gradients among them.
+        """
         import torch
 
-        return distributed.all_reduce(torch.cat(parts))
+        return distributed.all_reduce(torch.cat(tensors))
 
     def any_rank(self, flag: object) -> bool:
-        """Return whether the flag is true in any rank; all ranks have to ask."""
+        """Return True if `flag` is true in some process: for what all must do together."""
         import torch
 
         return bool(self.all_reduce(torch.tensor(float(bool(flag)))).item())
 
     def gather(self, value: "Tensor") -> "Tensor":
-        """The rows of all ranks, in rank order; the ranks may have different numbers of them."""
+        """Concatenate the rows of all ranks in rank order; each may have another number of them."""
         return distributed.gather(value) if self.world_size > 1 else value
 
     def barrier(self) -> None:
@@ -261,26 +294,25 @@ class Device:
         if self.world_size > 1:
             distributed.barrier()
 
-    # -- what it did ------------------------------------------------------------------------------
+    # -- statistics -------------------------------------------------------------------------------
 
     def memory(self) -> dict[str, int]:
-        """Bytes in use and at the peak, by whatever names the device has for them."""
+        """Return bytes in use and at the peak, under the device's names for them."""
         return {}
 
     def counters(self) -> dict[str, int]:
-        """What the device counts: "compilations" of graphs, "transfers_to_host", and others."""
+        """Return what the device counts: "compilations" of graphs, "transfers_to_host", others."""
         return {}
 
 
 def choose_device(name: str, manager: Manager) -> Device:
-    """The device called `name`, or for "auto" the available one of highest priority.
+    """Build the device called `name`, or for "auto" the available one of highest priority.
 
     Raises:
-        DeviceError: it is unknown or cannot be used here; the message lists all with the reason.
+        DeviceError: it is unknown or unavailable; the message lists all, with the reasons.
     """
-    devices = {
-        key: found.value for key, found in registry(manager, "minift_register_devices").items()
-    }
+    entries = registry(manager, "minift_register_devices")
+    devices = {key: entry.value for key, entry in entries.items()}
     if not devices:
         broken = [f"{key} ({error})" for key, error in manager.failures.items()]
         raise DeviceError(
@@ -291,41 +323,37 @@ def choose_device(name: str, manager: Manager) -> Device:
             + (f"; these failed to load: {', '.join(broken)}" if broken else ""),
         )
     reasons = {key: device.unavailable() for key, device in devices.items()}
-    ready = sorted(
-        (key for key, reason in reasons.items() if reason is None),
-        key=lambda key: -devices[key].priority,
-    )
-    wanted = name.partition(":")[0]
-    if name == "auto" and ready:
-        return devices[ready[0]]()
-    if wanted in ready:
-        return devices[wanted](name)
-    known = [f"{key} ({'available' if why is None else why})" for key, why in reasons.items()]
+    available = [key for key, reason in reasons.items() if reason is None]
+    key = name.partition(":")[0]
+    if name == "auto" and available:
+        return devices[max(available, key=lambda key: devices[key].priority)]()
+    if key in available:
+        return devices[key](name)
+    listed = [f"{key} ({'available' if why is None else why})" for key, why in reasons.items()]
     raise DeviceError(
         f"the device {name!r} cannot be used here",
-        got=reasons.get(wanted, f"no plugin provides {wanted!r}"),
-        expected="; ".join(known),
+        got=reasons.get(key, f"no plugin provides {key!r}"),
+        expected="; ".join(listed),
         do="pass device='auto', or install the plugin that provides it",
     )
 
 
-def choose_precision(wanted: str, device: Device) -> tuple[str, str]:
-    """What to compute in, and why.
+def choose_precision(precision: str, device: Device) -> tuple[str, str]:
+    """Resolve "auto" to a precision, and check any other.
 
     Args:
-        wanted: "auto", "fp32", "bf16" or "fp16".
+        precision: "auto", "fp32", "bf16", "fp16", or another name of the device's.
 
     Returns:
         The precision and the reason, which is printed and recorded.
     """
-    known = device.precisions()
-    if wanted != "auto":
-        if wanted not in known:
-            raise ConfigError(
-                f"{device.description} does not compute in {wanted}", expected=", ".join(known)
-            )
-        return wanted, "asked for"
-    slow = known.get("bf16", f"{device.description} does not offer bf16")
+    offered = device.precisions()
+    if precision not in ("auto", *offered):
+        what = f"{device.description} does not compute in {precision}"
+        raise ConfigError(what, expected=", ".join(offered))
+    if precision != "auto":
+        return precision, "asked for"
+    slow = offered.get("bf16", f"{device.description} does not offer bf16")
     if slow is None:
         return "bf16", f"auto: {device.description} computes bf16 natively"
     return "fp32", f"auto: {slow}"

@@ -153,7 +153,7 @@ libraries: list[Any] = []  # what they register lasts as long as they do
 
 class Installed(AcceleratorDevice):
     name = "emu"
-    figures: ClassVar[dict[str, str]] = {}
+    memory_functions: ClassVar[dict[str, str]] = {}
 
     def __init__(self, spec=""):
         if not libraries:
@@ -161,7 +161,7 @@ class Installed(AcceleratorDevice):
         super().__init__(spec)
 
     @classmethod
-    def _missing(cls):
+    def missing_requirement(cls):
         return None
 
     @classmethod

@@ -30,7 +30,7 @@ from minift import (
     set_seed,
 )
 from minift.errors import ArgumentError, ConfigError, DataError
-from minift.models.pretrained import SequenceClassifierOutput
+from minift.models.heads import SequenceClassifierOutput
 from minift.optim import parameter_groups
 from minift.training import checkpoint
 from minift.training.batches import row_order

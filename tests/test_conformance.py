@@ -24,9 +24,9 @@ class Sound(Device):
         self.counts["transfers_to_host"] += 1
         return super().fetch(scalars)
 
-    def batches(self, loader, rows=0):
+    def batches(self, loader, batch_size=0):
         shapes = set()
-        for batch in super().batches(loader, rows):
+        for batch in super().batches(loader, batch_size):
             shapes.add(batch["input_ids"].shape)
             self.counts["compilations"] = max(self.counts["compilations"], len(shapes))
             yield batch
@@ -36,22 +36,23 @@ class Sound(Device):
 
 
 class Reversed(Sound):
-    def batches(self, loader, rows=0):
-        return reversed(list(super().batches(loader, rows)))
+    def batches(self, loader, batch_size=0):
+        return reversed(list(super().batches(loader, batch_size)))
 
 
 class Halved(Sound):
-    def batches(self, loader, rows=0):
-        for batch in super().batches(loader, rows):
+    def batches(self, loader, batch_size=0):
+        for batch in super().batches(loader, batch_size):
             yield {n: v.half() if hasattr(v, "half") else v for n, v in batch.items()}
 
 
 class Weightless(Sound):
-    def batches(self, loader, rows=0):
+    def batches(self, loader, batch_size=0):
         import torch
 
-        for batch in super().batches(loader, rows):
-            yield {**batch, "example_mask": torch.zeros(len(batch["labels"]))} if rows else batch
+        for batch in super().batches(loader, batch_size):
+            zeros = torch.zeros(len(batch["labels"]))
+            yield {**batch, "example_mask": zeros} if batch_size else batch
 
 
 class Seedless(Sound):
@@ -65,7 +66,7 @@ class Forgetful(Sound):
 
 
 class Uncounted(Sound):
-    def clip_grad_norm(self, optimizer, max_norm, count=1):
+    def clip_grad_norm(self, optimizer, max_norm, num_items=1):
         return super().clip_grad_norm(optimizer, max_norm)
 
 
@@ -80,8 +81,8 @@ class Unstoppable(Sound):
 
 
 class Leaking(Sound):
-    def clip_grad_norm(self, optimizer, max_norm, count=1):
-        norm = super().clip_grad_norm(optimizer, max_norm, count)
+    def clip_grad_norm(self, optimizer, max_norm, num_items=1):
+        norm = super().clip_grad_norm(optimizer, max_norm, num_items)
         self.counts["transfers_to_host"] += norm.item() > 0
         return norm
 
@@ -121,7 +122,7 @@ FINDERS = """
 import pickle
 from pathlib import Path
 from minift import hookimpl
-from minift.data.file_formats import DatasetFiles
+from minift.data.loading import DatasetFiles
 
 FOLDER = Path(__file__).parent
 

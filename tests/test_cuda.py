@@ -7,7 +7,7 @@ import minift_generic
 import pytest
 import torch
 from emulated import Fake, run_kit
-from minift_cuda import CudaDevice, products, say_how_to_use_all
+from minift_cuda import CudaDevice, print_how_to_use_all, products
 
 from minift import Accelerator, AdamW
 from minift.device import choose_precision
@@ -23,7 +23,7 @@ GPU = CudaDevice.unavailable() is None and torch.cuda.is_available()
 def gpu(monkeypatch):
     """A fake of torch.cuda; tensors stay in host memory, pinned ones are counted."""
     made = Fake()
-    say_how_to_use_all.cache_clear()
+    print_how_to_use_all.cache_clear()
     monkeypatch.setattr(torch, "get_device_module", lambda name: made)
     monkeypatch.setattr(CudaDevice, "torch_device", torch.device("cpu"))
     made.pinned = []
@@ -40,16 +40,16 @@ def test_an_emulated_gpu_passes_the_kit():
 def test_each_reason_why_there_is_none(monkeypatch, tmp_path):
     monkeypatch.setattr(minift_generic, "torch_folder", lambda: tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert "was built without cuda" in CudaDevice._missing()
+    assert "was built without cuda" in CudaDevice.missing_requirement()
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libtorch_cuda.so").touch()
     monkeypatch.setattr(CudaDevice, "files", (str(tmp_path / "nvidia*"),))
-    assert "this machine shows none" in CudaDevice._missing()
+    assert "this machine shows none" in CudaDevice.missing_requirement()
     (tmp_path / "nvidia0").touch()
-    assert CudaDevice._missing() is None
+    assert CudaDevice.missing_requirement() is None
     for hidden in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        assert CudaDevice._missing() == "CUDA_VISIBLE_DEVICES hides all GPUs"
+        assert CudaDevice.missing_requirement() == "CUDA_VISIBLE_DEVICES hides all GPUs"
 
 
 def test_a_gpu_that_is_not_there(gpu):
@@ -72,9 +72,9 @@ def test_auto_is_bf16_from_compute_capability_8_on(gpu):
 
 
 def test_tf32_as_an_argument():
-    assert TrainingArguments("x", tf32=True).requested_precision() == "tf32"
-    assert TrainingArguments("x", precision="tf32").requested_precision() == "tf32"
-    assert TrainingArguments("x").requested_precision() == "auto"
+    assert TrainingArguments("x", tf32=True).wanted_precision() == "tf32"
+    assert TrainingArguments("x", precision="tf32").wanted_precision() == "tf32"
+    assert TrainingArguments("x").wanted_precision() == "auto"
     for other in ({"bf16": True}, {"fp16": True}, {"precision": "fp32"}):
         with pytest.raises(ConfigError, match="tf32"):
             TrainingArguments("x", tf32=True, **other)
@@ -112,7 +112,7 @@ def test_batches_are_padded_to_a_multiple_of_8(gpu, length, padded):
     assert got["input_ids"].shape == got["attention_mask"].shape == (2, padded)
     assert int(got["attention_mask"].sum()) == 2 * length
     assert torch.equal(got["input_ids"][:, :length], ids) and got["note"] == "x"
-    (got,) = device.batches([{**batch, "unpadding": Unpadding.of(batch["attention_mask"])}])
+    (got,) = device.batches([{**batch, "unpadding": Unpadding.from_mask(batch["attention_mask"])}])
     assert got["input_ids"].shape == (2, length)
     (got,) = device.batches([{"attention_mask": batch["attention_mask"]}])  # of a model without ids
     assert got["attention_mask"].shape == (2, length)
@@ -120,7 +120,7 @@ def test_batches_are_padded_to_a_multiple_of_8(gpu, length, padded):
 
 def test_all_tensors_of_a_batch_are_pinned(gpu):
     ids = torch.ones(2, 8, dtype=torch.int64)
-    unpadding = Unpadding.of(ids)
+    unpadding = Unpadding.from_mask(ids)
     list(CudaDevice().batches([{"input_ids": ids, "unpadding": unpadding, "parts": [ids, "x"]}]))
     inside = leaves([unpadding])
     assert inside

@@ -358,9 +358,9 @@ def places(monkeypatch):
     from minift_families import distilbert, head
     from minift_modernbert import model as modernbert
 
-    from minift.models import bert, encoder
+    from minift.models import attention, bert, encoder
 
-    true_dropout = encoder.dropout
+    true_dropout = attention.dropout
 
     class Places(list):
         only = None
@@ -372,7 +372,7 @@ def places(monkeypatch):
             return true_dropout(x, p, True) if len(self) - 1 == self.only else x
 
     found = Places()
-    for module in (encoder, bert, distilbert, head, modernbert):
+    for module in (attention, encoder, bert, distilbert, head, modernbert):
         monkeypatch.setattr(module, "dropout", found)
     return found
 
@@ -436,7 +436,7 @@ def test_config_comes_back_under_the_names_of_the_family(family, folder, tmp_pat
     again = json.loads((folder / "config.json").read_text())
     own_names = {key for key in again if key != "torch_dtype"} | {"dtype", "architectures"}
     assert said.keys() == own_names
-    assert AutoConfig.from_pretrained(tmp_path / "copy").rest["some_entry"] == [1, 2]
+    assert AutoConfig.from_pretrained(tmp_path / "copy").extra_entries["some_entry"] == [1, 2]
 
 
 def test_an_unknown_kind_of_model_lists_those_that_are_known(tmp_path):
@@ -678,7 +678,7 @@ def test_types_for_a_modernbert(base):
 @pytest.mark.parametrize("rows", [1, 3])
 @each_family
 def test_a_packing_of_another_batch(family, rows):
-    unpadding = Unpadding.of(torch.ones(rows, 4))
+    unpadding = Unpadding.from_mask(torch.ones(rows, 4))
     assert "unpadding" in refused(make(family), input_ids=ids_of((2, 4)), unpadding=unpadding)
 
 
@@ -830,7 +830,7 @@ def batch_of(mask):
 def test_a_packing_that_was_made_before_changes_nothing(family, kind):
     model, batch = make(family), batch_of(MASKS[kind])
     logits, grads = answers(model, batch)
-    again, again_grads = answers(model, batch, Unpadding.of(MASKS[kind]))
+    again, again_grads = answers(model, batch, Unpadding.from_mask(MASKS[kind]))
     assert torch.equal(logits, again)
     assert all(torch.equal(grads[name], again_grads[name]) for name in grads)
 
@@ -846,8 +846,8 @@ def test_leaving_padding_out_changes_no_logit_and_no_gradient(family, kind, chan
     model = make(family, **changes).double()
     batch = batch_of((MASKS_WITHIN if family == "modernbert" else MASKS)[kind])
     mask = batch["attention_mask"]
-    logits, grads = answers(model, batch, Unpadding.of(mask))
-    whole, whole_grads = answers(model, batch, Unpadding.whole(mask))
+    logits, grads = answers(model, batch, Unpadding.from_mask(mask))
+    whole, whole_grads = answers(model, batch, Unpadding.identity(mask))
     torch.testing.assert_close(logits, whole, rtol=0, atol=1e-6)
     for name, grad in grads.items():
         scale = max(1.0, float(whole_grads[name].abs().max()))

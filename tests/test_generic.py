@@ -57,21 +57,21 @@ def test_a_machine_without_one_says_why(kind):
 
 
 def test_each_reason(monkeypatch, tmp_path):
-    assert "torch_tpu is not installed" in Tpu._missing()
+    assert "torch_tpu is not installed" in Tpu.missing_requirement()
     monkeypatch.setattr(minift_generic.sys, "platform", "linux")
-    assert "no machine with mps (darwin arm64)" in Mps._missing()
+    assert "no machine with mps (darwin arm64)" in Mps.missing_requirement()
     monkeypatch.setattr(minift_generic, "torch_folder", lambda: tmp_path)
-    assert "was built without xpu" in Xpu._missing()
+    assert "was built without xpu" in Xpu.missing_requirement()
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libtorch_xpu.so").touch()
     monkeypatch.setattr(Xpu, "files", (str(tmp_path / "renderD*"),))
-    assert "this machine shows none" in Xpu._missing()
+    assert "this machine shows none" in Xpu.missing_requirement()
     (tmp_path / "renderD128").touch()
-    assert Xpu._missing() is None
+    assert Xpu.missing_requirement() is None
     found = importlib.util.find_spec("json")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     monkeypatch.setattr(Tpu, "files", (str(tmp_path / "accel*"),))
-    assert "this machine shows none" in Tpu._missing()
+    assert "this machine shows none" in Tpu.missing_requirement()
 
 
 def test_torch_has_the_last_word(fake):

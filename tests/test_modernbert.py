@@ -213,23 +213,23 @@ def test_each_kind_of_layer_has_its_own_angles(kind):
 def test_the_shortened_last_layer_equals_the_whole_one(types, kind):
     """Whichever kind the last one is; hidden states of first positions and all gradients.
 
-    So do layers in which rows of zeros fill up.
+    So do layers with extra tokens, of zeros.
     """
     model = modernbert(layer_types=types).double()
     mask = (torch.arange(12) < torch.tensor([[12], [1], [5]])).long()
     if kind == "holes":
         mask[0, 1::3] = 0
 
-    def compute(first_only, fill=0):
+    def compute(first_only, extra=0):
         model.zero_grad()
-        unpadding = dataclasses.replace(Unpadding.of(mask), fill=fill)
+        unpadding = dataclasses.replace(Unpadding.from_mask(mask), num_extra_tokens=extra)
         x, _ = model.encode(ids_of((3, 12)), mask, None, unpadding, first_only)
-        first = x if first_only else x[unpadding.first][unpadding.back]
+        first = x if first_only else x[unpadding.first_token_index][unpadding.original_order]
         first.square().sum().backward()
         return first.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
 
     whole, whole_grads = compute(False)
-    for other in (compute(True), compute(True, fill=3), compute(False, fill=3)):
+    for other in (compute(True), compute(True, extra=3), compute(False, extra=3)):
         torch.testing.assert_close(other[0], whole, rtol=0, atol=1e-10)
         for name, grad in other[1].items():
             torch.testing.assert_close(grad, whole_grads[name], rtol=1e-6, atol=1e-6, msg=name)
@@ -260,7 +260,7 @@ def test_the_mean_does_not_read_a_first_position_that_is_padding():
         logits = model(ids, mask).logits
         ids[0, :3] = 7
         assert torch.equal(model(ids, mask).logits, logits)
-        whole = model(ids, mask, unpadding=Unpadding.whole(mask)).logits
+        whole = model(ids, mask, unpadding=Unpadding.identity(mask)).logits
     torch.testing.assert_close(logits, whole, rtol=0, atol=1e-6)
 
 

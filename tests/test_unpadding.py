@@ -1,6 +1,7 @@
 """The arithmetic of leaving padding out: every real token once, nothing else, and the best cut."""
 
 import dataclasses
+import doctest
 import itertools
 
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minift.models import unpadding
-from minift.models.unpadding import TakeRows, Unpadding, cut, missing
+from minift.models.attention import Gather, attention_biases, head_index, merge_heads, split_heads
+from minift.models.unpadding import Unpadding, choose_blocks
 
 CPU = torch.device("cpu")
+BLOCK_COST = unpadding.BLOCK_COST
 
 # (B, T) masks of 0 and 1, with rows of nothing, holes and padding on either side.
 masks = st.tuples(st.integers(1, 6), st.integers(1, 9)).flatmap(
@@ -40,13 +43,19 @@ def read(mask):
     return wanted
 
 
+def test_the_worked_example_of_the_module_is_true(monkeypatch):
+    monkeypatch.setattr(unpadding, "BLOCK_COST", BLOCK_COST)
+    failed, attempted = doctest.testmod(unpadding)
+    assert attempted >= 12 and failed == 0
+
+
 # ------------------------------------------------------------------------------------ which tokens
 
 
 @given(masks)
 @thorough
 def test_every_real_token_is_there_once_and_no_other_but_first_positions(mask):
-    index = Unpadding.of(mask).index
+    index = Unpadding.from_mask(mask).indices
     assert len(index.unique()) == len(index)
     assert torch.equal(index.sort().values, read(mask).flatten().nonzero().flatten())
 
@@ -55,23 +64,25 @@ def test_every_real_token_is_there_once_and_no_other_but_first_positions(mask):
 @thorough
 def test_rows_stay_together_and_in_order_the_longest_first(mask):
     B, T = mask.shape
-    made = Unpadding.of(mask)
-    rows, columns = made.index // T, made.index % T
+    made = Unpadding.from_mask(mask)
+    rows, columns = made.indices // T, made.indices % T
     order = rows.unique_consecutive()
     assert len(order) == B, "each row in one piece"
     lengths = read(mask).sum(1)[order]
     assert (lengths.diff() <= 0).all()
     same_row = rows.diff() == 0
     assert (columns.diff()[same_row] > 0).all()
-    assert [len(block.token) for block in made.blocks] != [] and made.shape == (B, T)
+    assert [len(block.token_index) for block in made.blocks] != [] and made.shape == (B, T)
 
 
 @given(masks)
 @thorough
 def test_first_positions_are_found_and_put_back_in_the_order_of_the_batch(mask):
     B, T = mask.shape
-    made = Unpadding.of(mask)
-    assert torch.equal(made.index[made.first][made.back], torch.arange(B) * T)
+    made = Unpadding.from_mask(mask)
+    assert torch.equal(
+        made.indices[made.first_token_index][made.original_order], torch.arange(B) * T
+    )
 
 
 @given(masks)
@@ -79,7 +90,7 @@ def test_first_positions_are_found_and_put_back_in_the_order_of_the_batch(mask):
 def test_pad_undoes_unpad(mask):
     B, T = mask.shape
     block = torch.arange(1, B * T + 1).view(B, T)
-    made = Unpadding.of(mask)
+    made = Unpadding.from_mask(mask)
     back = made.pad(made.unpad(block)[:, None].double())[..., 0]
     assert torch.equal(back, torch.where(read(mask), block, 0).double())
 
@@ -92,139 +103,132 @@ def test_a_block_hides_all_but_the_real_tokens_of_its_row(mask):
     Unless there is nothing else in its row: then it looks at itself, so that all is finite.
     """
     T = mask.shape[1]
-    made = Unpadding.of(mask)
+    made = Unpadding.from_mask(mask)
     seen = []
-    for block, bias in zip(made.blocks, made.biases(), strict=True):
-        rows = made.index[block.token] // T
+    for block, bias in zip(made.blocks, attention_biases(made), strict=True):
+        rows = made.indices[block.token_index] // T
         assert (rows == rows[:, :1]).all(), "padding is filled with a token of the same row"
         lowest = torch.finfo(torch.float32).min
         hidden = torch.zeros_like(rows) if bias is None else bias[:, 0, 0]
         assert ((hidden == 0) | (hidden == lowest)).all()
-        seen.append(made.index[block.token[hidden == 0]])
+        seen.append(made.indices[block.token_index[hidden == 0]])
     seen = torch.cat(seen)
     wanted = mask.clone()
     wanted[mask.sum(1) == 0, 0] = 1
     assert torch.equal(seen.sort().values, wanted.flatten().nonzero().flatten())
 
 
-# ------------------------------------------------------------------------------ spread and collect
+# ---------------------------------------------------------------------------------- heads in blocks
 
 
 @given(masks, st.integers(1, 3), st.integers(1, 3), st.integers(1, 2))
 @thorough
 def test_merge_heads_undoes_split_heads(mask, k, N, D):
-    made = Unpadding.of(mask)
-    packed = torch.randn(len(made.index), k * N * D, generator=torch.Generator().manual_seed(0))
-    spread = made.split_heads(packed, k, N, packed.dtype)
+    made = Unpadding.from_mask(mask)
+    tokens = torch.randn(len(made.indices), k * N * D, generator=torch.Generator().manual_seed(0))
+    heads = split_heads(tokens, made, k, N, tokens.dtype)
     for part in range(k):
-        back = made.merge_heads([block[part] for block in spread], packed.dtype)
-        assert torch.equal(back, packed.view(-1, k, N * D)[:, part])
+        back = merge_heads([block[part] for block in heads], made, tokens.dtype)
+        assert torch.equal(back, tokens.view(-1, k, N * D)[:, part])
 
 
 @given(masks)
 @thorough
 def test_split_heads_puts_each_head_of_each_token_where_its_block_says(mask):
-    made, k, N, D = Unpadding.of(mask), 3, 2, 2
-    packed = torch.arange(len(made.index) * k * N * D, dtype=torch.float64).view(-1, k * N * D)
-    for block, parts in zip(made.blocks, made.split_heads(packed, k, N, packed.dtype), strict=True):
-        b, t = block.token.shape
-        want = packed[block.token].view(b, t, k, N, D).permute(2, 0, 3, 1, 4)  # (k, b, N, t, D)
+    made, k, N, D = Unpadding.from_mask(mask), 3, 2, 2
+    tokens = torch.arange(len(made.indices) * k * N * D, dtype=torch.float64).view(-1, k * N * D)
+    for block, parts in zip(
+        made.blocks, split_heads(tokens, made, k, N, tokens.dtype), strict=True
+    ):
+        b, t = block.token_index.shape
+        want = (
+            tokens[block.token_index].view(b, t, k, N, D).permute(2, 0, 3, 1, 4)
+        )  # (k, b, N, t, D)
         assert torch.equal(torch.stack(parts), want)
 
 
 @given(masks)
 @thorough
-def test_gradients_go_the_way_back_and_blanks_get_none(mask):
-    """As torch's own indexing has them, where what stands at blanks carries no gradient."""
-    made, N, D = Unpadding.of(mask), 2, 2
+def test_gradients_come_back_and_padding_gets_none(mask):
+    """As torch's own indexing has them, where what stands at padding carries no gradient."""
+    made, N, D = Unpadding.from_mask(mask), 2, 2
     generator = torch.Generator().manual_seed(1)
     blocks = [
-        torch.randn(len(block.token), N, block.token.shape[1], D, generator=generator)
+        torch.randn(len(block.token_index), N, block.token_index.shape[1], D, generator=generator)
         for block in made.blocks
     ]
     blocks = [block.requires_grad_() for block in blocks]
-    collected = made.merge_heads(blocks, torch.float32)
-    weight = torch.randn(collected.shape, generator=generator)
-    (collected * weight).sum().backward()
+    merged = merge_heads(blocks, made, torch.float32)
+    weight = torch.randn(merged.shape, generator=generator)
+    (merged * weight).sum().backward()
     for block, tensor in zip(made.blocks, blocks, strict=True):
-        b, t = block.token.shape
+        b, t = block.token_index.shape
         grad = tensor.grad.transpose(1, 2).reshape(b * t, N * D)
-        assert not grad[block.blank].any()
-        assert torch.equal(grad[block.place], weight[block.token.flatten()[block.place]])
-        every = torch.cat([block.place, block.blank]).sort().values
-        assert torch.equal(every, torch.arange(b * t)), "each place is a token's or blank"
+        assert not grad[block.padding_cells].any()
+        assert torch.equal(
+            grad[block.token_cells], weight[block.token_index.flatten()[block.token_cells]]
+        )
+        every = torch.cat([block.token_cells, block.padding_cells]).sort().values
+        assert torch.equal(every, torch.arange(b * t)), "each cell is a token's or padding"
 
 
 @given(masks)
 @thorough
 def test_split_heads_gives_each_token_the_gradient_of_its_own_place(mask):
-    """The copies that fill up blanks are never looked at, and what they would add is left out."""
-    made, k, N, D = Unpadding.of(mask), 2, 2, 1
+    """The copies at padding are never looked at, and what they would add is left out."""
+    made, k, N, D = Unpadding.from_mask(mask), 2, 2, 1
     generator = torch.Generator().manual_seed(2)
-    packed = torch.randn(len(made.index), k * N * D, generator=generator, requires_grad=True)
-    spread = made.split_heads(packed, k, N, packed.dtype)
-    spread = [torch.stack(parts) for parts in spread]
-    weights = [torch.randn(part.shape, generator=generator) for part in spread]
-    sum((part * weight).sum() for part, weight in zip(spread, weights, strict=True)).backward()
-    want = torch.zeros(len(packed), k, N, D)
+    tokens = torch.randn(len(made.indices), k * N * D, generator=generator, requires_grad=True)
+    heads = split_heads(tokens, made, k, N, tokens.dtype)
+    heads = [torch.stack(parts) for parts in heads]
+    weights = [torch.randn(part.shape, generator=generator) for part in heads]
+    sum((part * weight).sum() for part, weight in zip(heads, weights, strict=True)).backward()
+    want = torch.zeros(len(tokens), k, N, D)
     for block, weight in zip(made.blocks, weights, strict=True):
-        b, t = block.token.shape
+        b, t = block.token_index.shape
         cells = weight.permute(1, 3, 0, 2, 4).reshape(b * t, k, N, D)  # of (k, b, N, t, D)
-        want[block.token.flatten()[block.place]] = cells[block.place]
-    assert torch.equal(packed.grad.view(want.shape), want)
+        want[block.token_index.flatten()[block.token_cells]] = cells[block.token_cells]
+    assert torch.equal(tokens.grad.view(want.shape), want)
 
 
 @given(masks, st.integers(1, 3))
 @thorough
-def test_rows_that_fill_up_take_no_part(mask, fill):
-    """Whatever they are: blocks have nothing of them, and no gradient comes to them."""
-    made, k, N, D = Unpadding.of(mask), 2, 2, 1
-    more = dataclasses.replace(made, fill=fill, kept={})
+def test_extra_tokens_take_no_part(mask, extra):
+    """Whatever they are: they are in no block, and no gradient comes to them."""
+    made, k, N, D = Unpadding.from_mask(mask), 2, 2, 1
+    more = dataclasses.replace(made, num_extra_tokens=extra, cache={})
     generator = torch.Generator().manual_seed(3)
-    packed = torch.randn(len(made.index) + fill, k * N * D, generator=generator, requires_grad=True)
-    packed.data[-fill:] = float("nan")
-    blocks = more.split_heads(packed, k, N, packed.dtype)
+    tokens = torch.randn(
+        len(made.indices) + extra, k * N * D, generator=generator, requires_grad=True
+    )
+    tokens.data[-extra:] = float("nan")
+    blocks = split_heads(tokens, more, k, N, tokens.dtype)
     for parts, want in zip(
-        blocks, made.split_heads(packed[:-fill], k, N, packed.dtype), strict=True
+        blocks, split_heads(tokens[:-extra], made, k, N, tokens.dtype), strict=True
     ):
         assert all(map(torch.equal, parts, want))
-    collected = more.merge_heads([v for _, v in blocks], packed.dtype)
-    assert collected.shape == (len(packed), N * D) and collected.isfinite().all()
-    assert torch.equal(collected[:-fill], made.merge_heads([v for _, v in blocks], packed.dtype))
-    collected.backward(torch.randn(collected.shape, generator=generator))
-    assert not packed.grad[-fill:].any() and not packed.grad[:, : N * D].any()
+    merged = merge_heads([v for _, v in blocks], more, tokens.dtype)
+    assert merged.shape == (len(tokens), N * D) and merged.isfinite().all()
+    assert torch.equal(merged[:-extra], merge_heads([v for _, v in blocks], made, tokens.dtype))
+    merged.backward(torch.randn(merged.shape, generator=generator))
+    assert not tokens.grad[-extra:].any() and not tokens.grad[:, : N * D].any()
     states = made.unpad(mask).double()
-    assert torch.equal(more.filled(states), torch.cat([states, torch.zeros(fill)]))
+    assert torch.equal(more.append_extra(states), torch.cat([states, torch.zeros(extra)]))
 
 
-def test_halves_on_a_processor_are_rounded_up_to_few_sizes():
-    sizes = {P + missing(P) for P in range(1, 4097)}
-    assert all(0 <= missing(P) <= P / 16 for P in range(1, 4097))
-    for octave in range(4, 12):
-        assert len([n for n in sizes if 2**octave <= n < 2 ** (octave + 1)]) == 16
-    mask = torch.ones(7, 101)  # P is 707
-    assert (
-        Unpadding.of(mask, precision="bf16").fill
-        == Unpadding.of(mask, CPU, "fp16").fill
-        == 704 + 32 - 707
-    )
-    assert Unpadding.of(mask).fill == Unpadding.of(mask, CPU, "fp32").fill == 0
-
-
-def test_an_accelerator_gets_one_block_and_no_filling():
+def test_an_accelerator_gets_one_block():
     mask = torch.tensor([[1] * 500, *[[1] * 10 + [0] * 490] * 9])
-    for precision in ("fp32", "bf16"):
-        made = Unpadding.of(mask, torch.device("meta"), precision)
-        assert len(made.blocks) == 1 and made.fill == 0 and len(made.index) == 590
-        assert made.to("meta").blocks[0].token.shape == (10, 500)
-    assert len(Unpadding.of(mask).blocks) == len(Unpadding.of(mask, CPU).blocks) == 2
+    made = Unpadding.from_mask(mask, torch.device("meta"))
+    assert len(made.blocks) == 1 and len(made.indices) == 590
+    assert made.to("meta").blocks[0].token_index.shape == (10, 500)
+    assert len(Unpadding.from_mask(mask).blocks) == len(Unpadding.from_mask(mask, CPU).blocks) == 2
 
 
-def test_take_rows_equals_indexing_to_the_second_digit_of_a_finite_difference():
+def test_gather_equals_indexing_to_the_second_digit_of_a_finite_difference():
     x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    index, back = torch.tensor([3, 0, 4]), torch.tensor([1, 0, 0, 0, 2])
-    blank = torch.tensor([1, 2])
-    assert torch.autograd.gradcheck(lambda x: TakeRows.apply(x, index, back, blank), (x,))
+    index, inverse = torch.tensor([3, 0, 4]), torch.tensor([1, 0, 0, 0, 2])
+    unused = torch.tensor([1, 2])
+    assert torch.autograd.gradcheck(lambda x: Gather.apply(x, index, inverse, unused), (x,))
 
 
 # -------------------------------------------------------------------------------------- other ways
@@ -234,23 +238,25 @@ def test_take_rows_equals_indexing_to_the_second_digit_of_a_finite_difference():
 @thorough
 def test_the_whole_batch_is_one_block_in_its_own_order(mask):
     B, T = mask.shape
-    made = Unpadding.whole(mask)
+    made = Unpadding.identity(mask)
     block = torch.randn(B, T, 2)
-    assert torch.equal(made.index, torch.arange(B * T))
+    assert torch.equal(made.indices, torch.arange(B * T))
     assert torch.equal(made.pad(block.view(B * T, 2)), block)
-    assert torch.equal(made.index[made.first][made.back], torch.arange(B) * T)
+    assert torch.equal(
+        made.indices[made.first_token_index][made.original_order], torch.arange(B) * T
+    )
     (only,) = made.blocks
-    assert torch.equal(only.real, mask != 0) and not len(only.blank)
+    assert torch.equal(only.mask, mask != 0) and not len(only.padding_cells)
 
 
 @given(masks)
 @thorough
 def test_moved_to_a_device_it_is_the_same(mask):
-    made = Unpadding.of(mask)
-    made.biases(), made.routes(1, 1)
+    made = Unpadding.from_mask(mask)
+    attention_biases(made), head_index(made, 1, 1)
     moved = made.to("cpu")
-    assert moved.shape == made.shape and moved.kept == {}
-    for name in ("index", "first", "back"):
+    assert moved.shape == made.shape and moved.cache == {}
+    for name in ("indices", "first_token_index", "original_order"):
         assert torch.equal(getattr(moved, name), getattr(made, name))
     for block, other in zip(made.blocks, moved.blocks, strict=True):
         for name, value in vars(block).items():
@@ -261,11 +267,11 @@ def test_moved_to_a_device_it_is_the_same(mask):
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.float32])
 def test_masks_of_any_number_type(dtype):
     mask = torch.tensor([[1, 1, 0], [0, 1, 1]])
-    got, want = Unpadding.of(mask.to(dtype)), Unpadding.of(mask)
-    assert torch.equal(got.index, want.index)
+    got, want = Unpadding.from_mask(mask.to(dtype)), Unpadding.from_mask(mask)
+    assert torch.equal(got.indices, want.indices)
 
 
-# --------------------------------------------------------------------------------------------- cuts
+# ------------------------------------------------------------------------------------------- blocks
 
 
 def cost(lengths, blocks):
@@ -274,10 +280,10 @@ def cost(lengths, blocks):
 
 @given(st.lists(st.integers(1, 128), min_size=1, max_size=8))
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_no_way_to_cut_costs_less(lengths):
+def test_no_division_costs_less(lengths):
     """Against all of the up to 128 ways."""
     lengths = np.array(sorted(lengths, reverse=True))
-    n, found = len(lengths), cut(lengths)
+    n, found = len(lengths), choose_blocks(lengths)
     assert [i for i, _ in found] == [0] + [j for _, j in found[:-1]] and found[-1][1] == n
     assert all(i < j for i, j in found)
     ways = itertools.chain.from_iterable(
@@ -288,8 +294,8 @@ def test_no_way_to_cut_costs_less(lengths):
 
 
 def test_rows_of_one_length_are_one_block():
-    assert cut(np.full(32, 40)) == [(0, 32)]
+    assert choose_blocks(np.full(32, 40)) == [(0, 32)]
 
 
 def test_one_long_row_does_not_make_the_others_pay():
-    assert cut(np.array([500, *[10] * 15])) == [(0, 1), (1, 16)]
+    assert choose_blocks(np.array([500, *[10] * 15])) == [(0, 1), (1, 16)]

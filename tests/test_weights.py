@@ -10,15 +10,15 @@ from safetensors.torch import load_file, save_file
 
 from minift.errors import MissingFileError, ModelError
 from minift.models import weights
-from minift.models.weights import LoadReport, match, read_shapes, read_tensors, save_weights
+from minift.models.weights import LoadReport, match_names, read_shapes, read_tensors, save_weights
 
 ENCODER = {"bert.layer.weight": (2, 3), "bert.layer.LayerNorm.weight": (3,)}
 SHAPES = {**ENCODER, "classifier.weight": (2, 3), "classifier.bias": (2,)}
 HEAD = ("classifier.",)
 
 
-def matched(file_shapes, model_shapes=SHAPES, resize=True):
-    return match(file_shapes, model_shapes, "bert.", HEAD, "the file", resize)
+def matched(file_shapes, model_shapes=SHAPES, new_head=True):
+    return match_names(file_shapes, model_shapes, "bert", HEAD, "the file", new_head)
 
 
 def tensors_of(shapes, seed=0):
@@ -83,7 +83,7 @@ def test_a_head_of_another_size_is_new_and_left_over():
 def test_a_head_of_another_size_is_an_error_unless_another_was_asked_for():
     shapes = {**ENCODER, "classifier.weight": (5, 3), "classifier.bias": (5,)}
     with pytest.raises(ModelError, match=r"classifier.weight does not have the shape"):
-        matched(shapes, resize=False)
+        matched(shapes, new_head=False)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_killed_save_leaves_the_old_file(tmp_path):
     save_weights({"w": torch.ones(3)}, path)
     script = (
         "import os, sys, signal, torch, pathlib; from minift.models import weights;"
-        "os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL);"
+        "weights.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL);"
         "weights.save_weights({'w': torch.zeros(3)}, pathlib.Path(sys.argv[1]))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)

@@ -1,4 +1,4 @@
-"""`AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification`: a folder to a model."""
+"""`AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification`: load a model from a folder."""
 
 import sys
 import warnings
@@ -25,35 +25,34 @@ from minift.plugins import (
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model: what reads its config.json, its encoder, its sequence classifier."""
+    """The classes of a model family: its configuration, its encoder, its sequence classifier."""
 
     config: type[EncoderConfig]
     encoder: type[PretrainedModel]
     classifier: type[PretrainedModel]
 
 
-# {model_type in config.json: the family}; plugins add others: `minift_register_model_families`.
+# {model_type in config.json: family}; plugins add others (`minift_register_model_families`).
 FAMILIES = {"bert": Family(EncoderConfig, bert.BertModel, bert.BertForSequenceClassification)}
 
 
 def find_family(model_type: str | None, path: Path) -> Family:
-    """The family of a model_type, minift's own or a plugin's.
+    """Return the family of a model_type, from minift itself or from a plugin.
 
     Raises:
-        ModelError: nobody knows it; lists those that are known.
+        ModelError: there is none; lists all that there are.
     """
     from_plugins = registry(default_manager(), "minift_register_model_families")
-    for name, found in from_plugins.items():
+    for name, entry in from_plugins.items():
         if name in FAMILIES:
-            raise ModelError(f"the plugin {found.plugin} brings {name!r}, which minift has itself")
+            raise ModelError(f"the plugin {entry.plugin} brings {name!r}, which minift has itself")
     if model_type in FAMILIES:
         return FAMILIES[model_type]
     if model_type in from_plugins:
         return from_plugins[model_type].value()
-    known = [*FAMILIES, *from_plugins]
     raise ModelError(
         f"{path}: models of type {model_type!r} are not known",
-        expected=", ".join(sorted(known)),
+        expected=", ".join(sorted([*FAMILIES, *from_plugins])),
         do="install a plugin that brings this family (hook minift_register_model_families)",
     )
 
@@ -63,22 +62,23 @@ class AutoConfig:
 
     @staticmethod
     def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> EncoderConfig:
-        """The configuration in a model's folder.
+        """Read the configuration in a model's folder.
 
         Raises:
-            ModelError: the model_type is none that minift knows.
+            ModelError: there is no family of its model_type.
         """
         return read_config(find_checkpoint(str(name_or_path), revision, "config"))[0]
 
 
 class AutoModel:
-    """`AutoModel.from_pretrained(path_or_name)`: the encoder without a head, for looking inside."""
+    """`AutoModel.from_pretrained(path_or_name)`: the encoder without a head."""
 
     @staticmethod
     def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> PretrainedModel:
-        found = locate_checkpoint(str(name_or_path), revision)
-        config, family = read_config(found.folder)
-        return load(found, config, family.encoder, seed=None)
+        """Load the encoder; see `AutoModelForSequenceClassification` for the arguments."""
+        checkpoint = locate_checkpoint(str(name_or_path), revision)
+        config, family = read_config(checkpoint.folder)
+        return load_model(family.encoder, config, checkpoint)
 
 
 class AutoModelForSequenceClassification:
@@ -94,24 +94,28 @@ class AutoModelForSequenceClassification:
         revision: str | None = None,
         seed: int | None = None,
     ) -> PretrainedModel:
-        """A classifier on a pretrained encoder.
+        """Load a pretrained encoder with a classifier on it.
 
-        A head of another task is left in the file, and so is one of another size if `num_labels` or
-        names ask for that; a new one is drawn from its own random stream. The report of what was
-        loaded, new and left over is printed when anything is, and kept in `model.load_report`.
+        A head of another task stays unused, and so does one of another size if `num_labels` or
+        label names ask for that; a new one is initialised from its own random stream. The report
+        is printed if anything is new or unused, and kept in `model.load_report`.
 
         Args:
             name_or_path: a folder, or a name that a plugin finds.
             num_labels: how many classes; 1 for regression.
             id2label: {class number: name}.
-            label2id: the same the other way round.
-            problem_type: see `classifier_loss`; by default what the file says of a head with as
-                many labels, or else what the type of the labels shows.
+            label2id: {name: class number}, instead.
+            problem_type: see `classifier_loss`; by default the file's, for a head with as many
+                labels, or else inferred from the type of the labels.
             revision: a version, for plugins.
-            seed: of the new head; by default what `set_seed` or torch.manual_seed last set.
+            seed: of the new head; by default the one last set by `set_seed` or torch.manual_seed.
+
+        Raises:
+            ConfigError: num_labels, id2label and label2id contradict each other.
+            ModelError, MissingFileError: the folder does not hold such a model.
         """
-        found = locate_checkpoint(str(name_or_path), revision)
-        config, family = read_config(found.folder)
+        checkpoint = locate_checkpoint(str(name_or_path), revision)
+        config, family = read_config(checkpoint.folder)
         names = dict(id2label or {})
         if label2id:
             numbers = {number: name for name, number in label2id.items()}
@@ -120,22 +124,21 @@ class AutoModelForSequenceClassification:
                 raise ConfigError("id2label and label2id disagree", got=f"{names} and {label2id}")
         count = len(names) if num_labels is None else num_labels
         if (names and len(names) != count) or (num_labels is not None and num_labels < 1):
-            raise ConfigError(
-                "num_labels and the label names disagree", got=f"{num_labels} and {len(names)}"
-            )
+            what = "num_labels and the label names disagree"
+            raise ConfigError(what, got=f"{num_labels} and {len(names)}")
         if num_labels is not None and not names and num_labels != config.num_labels:
             names = {i: f"LABEL_{i}" for i in range(num_labels)}
         if names and len(names) != config.num_labels:
-            config.problem_type = None  # was that of the head which now gives way
+            config.problem_type = None  # was that of the head that is replaced
         if names:
             config.id2label = label_names(names)
         config.problem_type = problem_type or config.problem_type
-        resize = bool(names or num_labels)
-        return load(found, config, family.classifier, seed, resize)
+        new_head = bool(names or num_labels)
+        return load_model(family.classifier, config, checkpoint, seed, new_head)
 
 
 def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
-    """config.json, and the family that it belongs to."""
+    """Read config.json, and find the family that it belongs to."""
     path = folder / "config.json"
     if not path.is_file():
         raise MissingFileError(
@@ -143,32 +146,36 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
             got=", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "an empty folder",
             expected="config.json, model.safetensors and tokenizer.json",
         )
-    said = read_json(path)
-    family = find_family(said.get("model_type"), path)
-    if said.pop("auto_map", None):
+    entries = read_json(path)
+    family = find_family(entries.get("model_type"), path)
+    if entries.pop("auto_map", None):
         warnings.warn(
             f"{path} names Python code of its own (auto_map), which is never run: minift's "
-            f"{said['model_type']} is used",
+            f"{entries['model_type']} is used",
             stacklevel=4,
         )
-    return family.config.from_dict(said), family
+    return family.config.from_dict(entries), family
 
 
-def load(
-    checkpoint: ResolvedCheckpoint,
+def load_model(
+    model_class: type[PretrainedModel],
     config: EncoderConfig,
-    kind: type[PretrainedModel],
-    seed: int | None,
-    resize: bool = False,
+    checkpoint: ResolvedCheckpoint,
+    seed: int | None = None,
+    new_head: bool = False,
 ) -> PretrainedModel:
-    """Build the model without memory, then give each parameter its tensor."""
+    """Build the model without memory, then give each parameter its tensor.
+
+    Args:
+        seed, new_head: of the head, as in `AutoModelForSequenceClassification.from_pretrained`.
+    """
     with torch.device("meta"):
-        model = kind(config)
+        model = model_class(config)
     folder = checkpoint.folder
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
-    found = weights.read_shapes(folder)
-    names, report = weights.match(
-        found, shapes, kind.base_model_prefix, kind.head_prefixes, str(folder), resize
+    prefixes = model_class.base_model_prefix, model_class.head_prefixes
+    names, report = weights.match_names(
+        weights.read_shapes(folder), shapes, *prefixes, str(folder), new_head
     )
     tensors = weights.read_tensors(folder, names)
     for name, tensor in tensors.items():
@@ -189,14 +196,13 @@ def load(
 def new_tensors(
     shapes: Mapping[str, tuple[int, ...]], model: PretrainedModel, seed: int | None
 ) -> dict[str, torch.Tensor]:
-    """A new head, drawn as the family was first trained (`PretrainedModel.init_parameter`).
+    """Initialise new parameters as the family does (`PretrainedModel.init_parameter`).
 
-    The streams are the head's own, so it moves nobody else's random numbers; each tensor has one
-    by its name, so that none depends on which others are new.
+    Each has a random stream by its name: it does not depend on which others are new, and nobody
+    else's random numbers change.
     """
-    base = torch.initial_seed() if seed is None else seed
-    tensors = {}
-    for name, shape in shapes.items():
-        tensors[name] = torch.zeros(shape)
-        model.init_parameter(name, tensors[name], rng.torch_generator(base, f"head {name}"))
+    seed = torch.initial_seed() if seed is None else seed
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    for name, tensor in tensors.items():
+        model.init_parameter(name, tensor, rng.torch_generator(seed, f"head {name}"))
     return tensors

@@ -2,14 +2,16 @@
 
 from torch import Tensor, nn
 
+from minift.models.attention import dropout
 from minift.models.config import EncoderConfig
-from minift.models.encoder import EncoderModel, SequenceClassifier, dropout
+from minift.models.encoder import EncoderModel
+from minift.models.heads import SequenceClassifier
 
 
 class BertModel(EncoderModel):
-    """Token ids to hidden states, and the pooler's summary of them."""
+    """Token ids to hidden states, and the pooler's transformed state of the first position."""
 
-    base_model_prefix = "bert."
+    base_model_prefix = "bert"
     head_prefixes = ("pooler.",)
     has_pooler = True
 
@@ -17,7 +19,7 @@ class BertModel(EncoderModel):
 class BertForSequenceClassification(SequenceClassifier):
     """Pooler, dropout, classifier."""
 
-    base_model_prefix = "bert."
+    base_model_prefix = "bert"
     head_prefixes = ("classifier.", "bert.pooler.")
     encoder = BertModel
 

@@ -1,14 +1,17 @@
-"""safetensors files to named tensors, and what became of each name.
+"""Read and write safetensors files, and match their names with a model's parameters.
 
 No pickle is ever opened: a folder with only `pytorch_model.bin` is refused. Shapes are compared
-with the model's before any of its memory is taken, and each name in the file ends in the report as
-loaded, or left over; each parameter of the model as loaded, or newly initialised.
+with the model's before any of its memory is allocated. The report lists each name in the file as
+loaded or unused, and each parameter of the model as loaded or newly initialised.
 """
 
+import os
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,10 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minift.errors import MissingFileError, ModelError
-from minift.files import new_file, read_json
+from minift.files import read_json
 
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 # In files, but not parameters of an encoder: a buffer of 0..511, and heads of other tasks.
-LEFT_OVER_QUIETLY = (
+UNUSED_WITHOUT_MENTION = (
     *("position_ids", "rotary_emb.", "pooler.", "cls.", "lm_head.", "vocab_", "qa_outputs."),
     *("mask_predictions.", "discriminator_predictions.", "generator_", "decoder."),
 )
@@ -31,10 +35,10 @@ class LoadReport:
     """What `from_pretrained` did with each name.
 
     Attributes:
-        source: the folder, or the name that a plugin found it by.
+        source: the folder, or the name by which a plugin found it.
         revision: the exact version, if it has one.
-        loaded: how many tensors were taken from the file.
-        new: parameters that the file does not have (or has in another shape): initialised anew.
+        loaded: how many tensors were read from the file.
+        new: parameters that the file lacks (or has in another shape): newly initialised.
         unused: tensors in the file that the model does not have.
     """
 
@@ -45,62 +49,75 @@ class LoadReport:
     revision: str = ""
 
     def __str__(self) -> str:
-        rows = [
-            ("loaded from the file", f"{self.loaded} tensors"),
-            ("newly initialised", ", ".join(self.new) or "none"),
-            ("in the file, not used", ", ".join(self.unused) or "none"),
+        lines = [
+            f"weights of {self.source}",
+            f"  loaded from the file   {self.loaded} tensors",
+            f"  newly initialised      {', '.join(self.new) or 'none'}",
+            f"  in the file, not used  {', '.join(self.unused) or 'none'}",
         ]
-        lines = [f"weights of {self.source}"]
-        lines += [f"  {what:<22} {which}" for what, which in rows]
         if self.new:
             lines.append("  New weights know nothing yet: train the model before you use it.")
         return "\n".join(lines)
 
 
+# ------------------------------------------------------------------------------------------- files
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model, one or several with an index.
+    """List the safetensors files of a model: one, or several with an index.
 
     Raises:
-        MissingFileError: there are none; says what there is instead.
+        MissingFileError: there are none, or the index names one that is missing.
     """
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return [single]
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise ModelError(f"{index} has no weight_map", expected="{name: file}")
-        names = sorted({str(name) for name in weight_map.values()})
-        for name in names:
-            if Path(name).name != name:
-                raise ModelError(f"{index} names a file outside its folder", got=name)
-            if not (folder / name).is_file():
-                raise MissingFileError(f"{folder / name} is missing", got=f"{index.name} lists it")
-        return [folder / name for name in names]
-    pickles = sorted(p.name for p in folder.glob("*.bin"))
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if WEIGHTS in names:
+        return [folder / WEIGHTS]
+    if WEIGHTS_INDEX in names:
+        index = folder / WEIGHTS_INDEX
+        return [folder / name for name in shard_names(read_json(index), names, str(index))]
+    pickles = sorted(name for name in names if name.endswith(".bin"))
+    do = "convert it where you trust it: a .bin file is a pickle and can run any code"
     raise MissingFileError(
-        f"{folder} has no model.safetensors",
-        got=", ".join(pickles) if pickles else "no weights",
-        expected="model.safetensors, or shards with model.safetensors.index.json",
-        do="convert it where you trust it: a .bin file is a pickle and can run any code"
-        if pickles
-        else "check the path",
+        f"{folder} has no {WEIGHTS}",
+        got=", ".join(pickles) or "no weights",
+        expected=f"{WEIGHTS}, or shards with {WEIGHTS_INDEX}",
+        do=do if pickles else "check the path",
     )
 
 
+def shard_names(index: Mapping[str, Any], present: Collection[str], source: str) -> list[str]:
+    """List the files that the index of a model in several files names.
+
+    Args:
+        index: the content of `model.safetensors.index.json`, which anybody may have written.
+        present: names of the files beside it.
+        source: what errors call the index.
+
+    Raises:
+        ModelError: it names no files, or one that is outside its folder or no safetensors file.
+        MissingFileError: it names one that is not there.
+    """
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{source} has no weight_map", expected="{name: file}")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if re.search(r"[/\\]", name) or not name.endswith(".safetensors"):
+            what = f"{source} names a file outside its folder, or of another format"
+            raise ModelError(what, got=repr(name), expected="safetensors files beside it")
+        if name not in present:
+            raise MissingFileError(f"{source} names a file that is missing", got=repr(name))
+    return names
+
+
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """{name in the file: shape}, from the headers alone."""
-    shapes = {}
-    for path in weight_files(folder):
-        with opened(path) as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                shapes[name] = tuple(file.get_slice(name).get_shape())
-    return shapes
+    """Read {name in the file: shape} from the files' headers alone."""
+    names = tensor_names(weight_files(folder))
+    return {name: tuple(file.get_slice(name).get_shape()) for file, name in names}
 
 
 def read_tensors(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """{parameter: tensor} for `names`, {name in the file: parameter}; halves become fp32.
+    """Read {parameter: fp32 tensor} for `names`, {name in the file: parameter}.
 
     The tensors are copies: those of the library are views of the file, and would change with it.
 
@@ -108,96 +125,105 @@ def read_tensors(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
         ModelError: a tensor is quantised, so its numbers mean nothing without their scales.
     """
     tensors = {}
-    for path in weight_files(folder):
-        with opened(path) as file:
-            for name in file.keys():  # noqa: SIM118
-                if name not in names:
-                    continue
-                tensor = file.get_tensor(name)
-                if tensor.dtype not in FLOATS:
-                    raise ModelError(
-                        f"{path}: {name} is quantised", got=tensor.dtype, expected=list(FLOATS)
-                    )
-                tensors[names[name]] = tensor.to(torch.float32, copy=True)
+    for file, name in tensor_names(weight_files(folder)):
+        if name in names:
+            tensor = file.get_tensor(name)
+            if tensor.dtype not in FLOATS:
+                what = f"{folder}: {name} is quantised"
+                raise ModelError(what, got=tensor.dtype, expected=list(FLOATS))
+            tensors[names[name]] = tensor.to(torch.float32, copy=True)
     return tensors
 
 
-def opened(path: Path) -> safe_open:
+def tensor_names(paths: Iterable[Path]) -> Iterator[tuple[safe_open, str]]:
+    """Yield each name in some files, with the open file.
+
+    Raises:
+        ModelError: a file is damaged, or something else; safetensors checks header and length.
+    """
+    for path in paths:
+        try:
+            opened = safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            what = f"{path} is not a complete safetensors file: {error}"
+            got, do = f"{path.stat().st_size:,} bytes", "download or copy it again"
+            raise ModelError(what, got=got, do=do) from None
+        with opened as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                yield file, name
+
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file that is there complete or not at all."""
+    scratch = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:12]}")
     try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} is not a complete safetensors file: {error}",
-            got=f"{path.stat().st_size:,} bytes",
-            do="download or copy it again",
-        ) from None
+        save_file(dict(tensors), scratch, metadata={"format": "pt"})
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
-def match(
+# ------------------------------------------------------------------------------------------- names
+
+
+def match_names(
     file_shapes: Mapping[str, tuple[int, ...]],
     model_shapes: Mapping[str, tuple[int, ...]],
-    prefix: str,
-    head: tuple[str, ...],
+    base_model_prefix: str,
+    head_prefixes: tuple[str, ...],
     source: str,
-    resize: bool = False,
+    new_head: bool = False,
 ) -> tuple[dict[str, str], LoadReport]:
-    """Pair the names in a file with the parameters of a model.
+    """Match the names in a file with the parameters of a model.
 
     Args:
         file_shapes: {name in the file: shape}.
         model_shapes: {parameter: shape}.
-        prefix: of the encoder inside the model, for example "bert."; a file may lack it.
-        head: beginnings of the parameters that may be new (the head of another task).
-        source: what the report calls the file.
-        resize: whether a head of another size may give way to a new one.
+        base_model_prefix: of the encoder inside the model, for example "bert"; a file may lack it.
+        head_prefixes: beginnings of the parameters that the file may lack (another task's head).
+        source: what the report and errors call the file.
+        new_head: True if a new head may replace one of another shape.
 
     Returns:
         {name in the file: parameter}, and the report.
 
     Raises:
-        ModelError: an encoder parameter is missing, is not counted by config.json, or has another
-            shape than that says.
+        ModelError: the file lacks a parameter of the encoder, or has it in another shape, or has
+            layers beyond those of config.json.
     """
     names: dict[str, str] = {}
     unused: list[str] = []
+    prefix = f"{base_model_prefix}."
     for name, shape in file_shapes.items():
-        plain = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-        plain = plain.replace("LayerNorm.beta", "LayerNorm.bias")
-        choices = (plain, prefix + plain, plain.removeprefix(prefix))
+        today = name.replace("LayerNorm.gamma", "LayerNorm.weight")  # as TensorFlow had it
+        today = today.replace("LayerNorm.beta", "LayerNorm.bias")
+        choices = (today, prefix + today, today.removeprefix(prefix))
         parameter = next((choice for choice in choices if choice in model_shapes), None)
-        other = parameter is not None and shape != model_shapes[parameter]
-        if parameter is None or (other and resize and parameter.startswith(head)):
+        differs = parameter is not None and shape != model_shapes[parameter]
+        if parameter is None or (differs and new_head and parameter.startswith(head_prefixes)):
             unused.append(name)
-        elif shape != model_shapes[parameter]:
-            raise ModelError(
-                f"{source}: {name} does not have the shape that config.json says",
-                got=shape,
-                expected=model_shapes[parameter],
-            )
+        elif differs:
+            what = f"{source}: {name} does not have the shape that config.json says"
+            raise ModelError(what, got=shape, expected=model_shapes[parameter])
         elif parameter in names.values():
             raise ModelError(f"{source} holds {parameter} under two names", got=name)
         else:
             names[name] = parameter
     new = sorted(set(model_shapes) - set(names.values()))
-    missing = [name for name in new if not name.startswith(head)]
+    missing = [name for name in new if not name.startswith(head_prefixes)]
     if missing:
-        raise ModelError(
-            f"{source} lacks {len(missing)} weights of the encoder",
-            got=", ".join(sorted(file_shapes)[:3]) + ", ...",
-            expected=", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
-            do="check that config.json and the weights belong together",
-        )
-    if beyond := [name for name in unused if re.search(r"\blayers?\.\d+\.", name)]:
-        raise ModelError(
-            f"{source} holds layers that config.json does not count",
-            got=beyond[0],
-            do="correct the number of layers there",
-        )
-    shown = [name for name in unused if not any(part in name for part in LEFT_OVER_QUIETLY)]
-    return names, LoadReport(source, len(names), new, shown)
+        what, got = f"{source} lacks {len(missing)} weights of the encoder", sorted(file_shapes)
+        do = "check that config.json and the weights belong together"
+        raise ModelError(what, got=abbreviate(got), expected=abbreviate(missing), do=do)
+    if extra_layers := [name for name in unused if re.search(r"\blayers?\.\d+\.", name)]:
+        what = f"{source} holds layers that config.json does not count"
+        raise ModelError(what, got=extra_layers[0], do="correct the number of layers there")
+    unused = [name for name in unused if not any(part in name for part in UNUSED_WITHOUT_MENTION)]
+    return names, LoadReport(source, len(names), new, unused)
 
 
-def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file so that it is there whole or not at all."""
-    with new_file(path) as scratch:
-        save_file(dict(tensors), scratch, metadata={"format": "pt"})
+def abbreviate(names: list[str]) -> str:
+    """List the first three names, for an error."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

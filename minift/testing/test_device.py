@@ -102,17 +102,17 @@ def test_what_it_says_of_itself(device):
 # ----------------------------------------------------------------------- what goes in and comes out
 
 
-@pytest.mark.parametrize("rows", [0, 4])
-def test_batches_keep_their_order_and_content(device, rows):
-    """They may get longer, and with `rows` larger by rows that weigh 0; nothing else changes."""
+@pytest.mark.parametrize("batch_size", [0, 4])
+def test_batches_keep_their_order_and_content(device, batch_size):
+    """They may get longer, and with `batch_size` get rows that do not count; nothing else."""
     given = [{**batch, "note": f"batch {i}"} for i, batch in enumerate(tiny.batches(11, 4))]
-    moved = list(device.batches((dict(batch) for batch in given), rows))
+    moved = list(device.batches((dict(batch) for batch in given), batch_size))
     assert [batch.get("note") for batch in moved] == [batch["note"] for batch in given]
     for batch, want in zip(moved, given, strict=True):
         assert batch["input_ids"].device.type == device.torch_device.type
         got, (B, T) = device.to_host(tensors(batch)), want["input_ids"].shape
         size = len(got["input_ids"])
-        assert rows or (size == B and "example_mask" not in got)
+        assert batch_size or (size == B and "example_mask" not in got)
         weight = got.get("example_mask", torch.ones(size))
         assert weight.tolist() == [1.0] * B + [0.0] * (size - B)
         assert not got["attention_mask"][:B, T:].any()
@@ -120,7 +120,7 @@ def test_batches_keep_their_order_and_content(device, rows):
             real = got[name][:B] if value.dim() == 1 else got[name][:B, :T]
             assert real.dtype == value.dtype and torch.equal(real, value), name
     assert len({"example_mask" in batch for batch in moved}) == 1
-    assert list(device.batches(iter([]), rows)) == []
+    assert list(device.batches(iter([]), batch_size)) == []
 
 
 def test_fetch_gives_floats_and_to_host_plain_tensors(device):
@@ -177,7 +177,7 @@ def test_a_halted_step_changes_nothing(device, kind):
     optimizer, states = UPDATES[kind](module.parameters()), [tiny.copied(device, module)]
     for skip in (1.0, 0.0):
         optimizer.zero_grad()
-        for batch in device.batches(tiny.batches(4, 4), rows=4):
+        for batch in device.batches(tiny.batches(4, 4), batch_size=4):
             device.backward(module(**batch).loss_sum)
         device.clip_grad_norm(optimizer, 0.0, 4)
         device.step(optimizer, torch.tensor(skip, device=device.torch_device))
@@ -202,7 +202,7 @@ def test_bf16_learns_where_it_is_native(device, name):
 def test_the_generator_is_seeded_saved_and_restored(device):
     """Dropout masks are drawn on the device; a seed or a state brings the same ones back."""
     module = device.prepare(tiny.model(dropout=0.5)).train()
-    (batch,) = device.batches(tiny.batches(4, 4), rows=4)
+    (batch,) = device.batches(tiny.batches(4, 4), batch_size=4)
 
     def draw():
         with torch.no_grad():

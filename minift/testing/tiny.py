@@ -133,7 +133,7 @@ def update(
     stepping = optimizer(module.parameters())
     parts = batches(7, 4)
     logits, losses, count = [], [], 0
-    for i, batch in enumerate(device.batches(iter(parts), rows=4)):
+    for i, batch in enumerate(device.batches(iter(parts), batch_size=4)):
         with device.autocast("fp32"):
             outputs = module(**batch)
         device.backward(outputs.loss_sum, last=i == len(parts) - 1)

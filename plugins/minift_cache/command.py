@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
+import uuid
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from minift import files
 from minift.data import cache
 from minift.errors import ConfigError
 from minift.files import bytes_as_text
@@ -143,8 +144,11 @@ def remove(entry: Entry, dry_run: bool = False) -> str | None:
             return IN_USE
         if dry_run:
             return None
+        # One rename, so that no reader sees half of it; if we are killed, the next prune goes on.
+        doomed = entry.path.with_name(f"{entry.key}.tmp-{uuid.uuid4().hex[:12]}")
         try:
-            files.remove_folder(entry.path)  # if that is killed, the next prune removes the rest
+            entry.path.rename(doomed)
+            shutil.rmtree(doomed)
         except FileNotFoundError:  # somebody else removed or renamed it
             return None
         except OSError as error:

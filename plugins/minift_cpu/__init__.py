@@ -1,13 +1,16 @@
 """The host's processors.
 
-`Device` itself is plain eager PyTorch in host memory, so all that this plugin knows is the machine:
+`Device` itself is plain eager PyTorch in host memory. This plugin adds what makes it faster there:
 
-- whether the processor multiplies bf16 numbers natively;
-- that processes on it see the same memory (`shared.py`);
-- that memory is better kept once it was had: a training step frees and takes the same large blocks
-  again and again, and getting each anew from the kernel, page by page, costs 5 to 9 % of a step;
-- that torch has two libraries for products of fp32 matrices, and by default takes the one that is
-  half as fast on some processors.
+- it says whether the processor multiplies bf16 numbers natively;
+- processes on one machine exchange gradients through shared memory (`shared.py`);
+- malloc keeps freed memory: a training step frees and allocates the same large blocks again and
+  again, and getting each from the kernel, page by page, costs 5 to 9 % of a step;
+- torch has two libraries for products of fp32 matrices, and its default is half as fast as the
+  other, oneDNN, on some processors;
+- oneDNN, which multiplies 16-bit numbers, compiles a kernel for each number of rows: batches have
+  few sizes;
+- dropout draws few random numbers (`dropout.py`).
 """
 
 import contextlib
@@ -17,7 +20,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +29,11 @@ from minift_cpu import shared
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# glibc's mallopt(3): below which size freed memory is kept, and how much of it.
+# Of glibc's mallopt(3): up to which size, and how much, freed memory is kept.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GIGABYTE = -1, -3, 2**30
 
-# oneDNN must be this much faster to be chosen: where it is at all, it is twice as fast, and a
-# choice that noise could turn would change the last digits from run to run.
+# oneDNN is chosen if it is this much faster: where it is at all, it is twice as fast, and a choice
+# that noise could change would change the last digits from run to run.
 FASTER, ERROR = 1.3, 1e-6
 
 
@@ -46,43 +48,60 @@ class CpuDevice(Device):
     def prepare(self, model: "nn.Module") -> "nn.Module":
         keep_freed_memory()
         ready = super().prepare(model)
-        size = shared.numbers_of(model)
+        size = shared.exchange_size(model)
         if shared.is_possible() and (self.board is None or self.board.size < size):
             self.board = shared.Board(size)
         return ready
 
-    def autocast(self, precision: str) -> AbstractContextManager:
+    def unpadded_size(self, num_tokens: int, precision: str) -> int:
+        """In 16 bits, round up to one of 16 sizes between two powers of two.
+
+        Each further number of tokens would cost some 50 ms, in which oneDNN compiles a kernel for
+        it: a sixth of MiniLM's training step.
+        """
+        if precision == "fp32":
+            return num_tokens
+        multiple = max(1, 2 ** (num_tokens.bit_length() - 5))
+        return -(-num_tokens // multiple) * multiple
+
+    @contextlib.contextmanager
+    def autocast(self, precision: str) -> Iterator[None]:
+        from minift.models.attention import dropout_by
+        from minift_cpu.dropout import dropout
+
+        products = super().autocast(precision)
         if precision == "fp32" and onednn_is_better():
-            return onednn_products()
-        return super().autocast(precision)
+            products = onednn_products()
+        with products, dropout_by(dropout):
+            yield
 
     def backward(self, loss_sum: "Tensor", last: bool = True) -> None:
         with onednn_products() if onednn_is_better() else contextlib.nullcontext():
             super().backward(loss_sum, last)
 
-    def all_reduce_flat(self, parts: "list[Tensor]") -> "Tensor":
-        if self.board is None or not self.board.takes(parts):
-            return super().all_reduce_flat(parts)
-        return self.board.all_reduce_flat(parts)
+    def all_reduce_flat(self, tensors: "list[Tensor]") -> "Tensor":
+        if self.board is None or not self.board.fits(tensors):
+            return super().all_reduce_flat(tensors)
+        return self.board.all_reduce_flat(tensors)
 
 
 def processor() -> set[str]:
-    """The words in /proc/cpuinfo, read rather than asked of torch, which would be imported.
+    """Return the words in /proc/cpuinfo; torch knows them too, but would have to be imported.
 
-    Elsewhere than on Linux there are none, and all that follows keeps to torch's defaults.
+    Without Linux there are none, and all that follows keeps to torch's defaults.
     """
     cpuinfo = Path("/proc/cpuinfo")
     return set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
 
 
 def bf16_instructions() -> set[str]:
-    """Those of the processor's features that multiply bf16 (x86: AVX-512, AMX; Arm: BF16)."""
+    """Return the processor's features that multiply bf16 (x86: AVX-512, AMX; Arm: BF16)."""
     return processor() & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 
 
 def keep_freed_memory() -> None:
-    """Let malloc keep what is freed, up to a gigabyte a block, for the next step to take."""
-    with contextlib.suppress(OSError, AttributeError):  # not glibc: then it stays as it is
+    """Let malloc keep freed blocks, of up to a gigabyte each, for the next step."""
+    with contextlib.suppress(OSError, AttributeError):  # the C library is another than glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, GIGABYTE)
         libc.mallopt(M_TRIM_THRESHOLD, 2 * GIGABYTE - 1)
@@ -90,10 +109,10 @@ def keep_freed_memory() -> None:
 
 @contextlib.contextmanager
 def onednn_products() -> Iterator[None]:
-    """Products of fp32 matrices through oneDNN; the setting is put back afterwards.
+    """Compute products of fp32 matrices with oneDNN within the block.
 
-    The switch says that bf16 would do. oneDNN follows it on processors with AMX alone; elsewhere
-    it computes in true fp32. `onednn_is_better` must have been asked.
+    The setting allows bf16 for them. oneDNN uses that on processors with AMX only; elsewhere it
+    computes in true fp32. Use it only if `onednn_is_better()`.
     """
     import torch
 
@@ -108,10 +127,10 @@ def onednn_products() -> Iterator[None]:
 
 @functools.cache
 def onednn_is_better() -> bool:
-    """Whether oneDNN multiplies fp32 matrices faster here, and as exactly; said when it is chosen.
+    """Measure, once, if oneDNN multiplies fp32 matrices faster and as exactly; print it if so.
 
-    Asked on processors with AVX-512 and without AMX alone: with AMX the switch would lower the
-    precision, and without AVX-512 the two libraries are equally fast.
+    Only on processors with AVX-512 and without AMX: with AMX the setting would lower the precision,
+    and without AVX-512 the two libraries are equally fast.
     """
     if "avx512f" not in processor() or any(word.startswith("amx") for word in processor()):
         return False
@@ -127,7 +146,7 @@ def onednn_is_better() -> bool:
 
 
 def compare_products() -> tuple[float, float]:
-    """How many times as fast oneDNN is on a product of usual size, and its relative error."""
+    """Measure how many times as fast oneDNN is on a product of usual size, and its error."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -141,13 +160,13 @@ def compare_products() -> tuple[float, float]:
 
     ratios = []
     for _ in range(9):
-        usual = seconds()
+        default = seconds()
         with onednn_products():
-            ratios.append(usual / seconds())
+            ratios.append(default / seconds())
     with onednn_products():
-        got = torch.nn.functional.linear(x, weight)
-    want = torch.nn.functional.linear(x.double(), weight.double())
-    return statistics.median(ratios), float((got - want).norm() / want.norm())
+        y = torch.nn.functional.linear(x, weight)
+    exact = torch.nn.functional.linear(x.double(), weight.double())
+    return statistics.median(ratios), float((y - exact).norm() / exact.norm())
 
 
 @hookimpl

@@ -1,15 +1,16 @@
-"""Processes on one machine add up numbers in memory that all of them see.
+"""An all-reduce for processes on one machine, in shared memory.
 
-torch sends them through sockets, where the kernel copies each number four times and each exchange
+torch's sends numbers through sockets, where the kernel copies each four times and each exchange
 wakes two threads a process. Here each process writes into a region of its own, and reads those of
 all:
 
     region 0   written by process 0 ─┐
     region 1   written by process 1 ─┴─ each process sums over the regions, in this order
 
-A byte from each to each says "written", and another "read"; they go through pipes, so that whoever
-waits learns at once that a process has died. Neither memory nor pipes have a name in any folder:
-others open them by way of /proc, and nothing can stay behind, however the processes end.
+Each sends each a byte for "written", and another for "read". They go through pipes, so that a
+process that waits notices at once when another has died. Neither the memory nor the pipes have a
+name in any folder: others open them through /proc, so nothing can stay behind, however the
+processes end.
 """
 
 import os
@@ -22,17 +23,17 @@ from minift import distributed
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PATIENCE = 1800  # seconds that a process waits for the others, as torch's collectives do
+TIMEOUT = 1800  # seconds that a process waits for the others, as torch's collectives do
 
 
 def is_possible() -> bool:
-    """Whether all processes are on this machine, as torchrun says, and it is Linux."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
-    return hasattr(os, "memfd_create") and here == distributed.world_size() > 1
+    """Return True on Linux if all processes are on this machine, according to torchrun."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
+    return hasattr(os, "memfd_create") and local == distributed.world_size() > 1
 
 
-def numbers_of(model: "nn.Module") -> int:
-    """How many numbers travel at once: its gradients, and of tables the rows of a large batch."""
+def exchange_size(model: "nn.Module") -> int:
+    """Count the numbers exchanged at once: gradients, and of tables the rows of a large batch."""
     return sum(
         distributed.TABLE * p.shape[1] if distributed.is_table(p) else p.numel()
         for p in model.parameters()
@@ -40,13 +41,13 @@ def numbers_of(model: "nn.Module") -> int:
 
 
 class Board:
-    """A block of memory with a region for each process. All of them make it at the same time.
+    """Shared memory with a region for each process. All processes build it at the same time.
 
     Attributes:
-        size: numbers in a region, of four bytes each; 0 if some process cannot have the block.
+        size: numbers in a region, of four bytes each; 0 if some process cannot open the memory.
         regions: (processes, size), fp32.
-        readers: where the byte of each process arrives, this one's own too.
-        writers: where this one's go.
+        readers: pipes that bring a byte from each process, from this one too.
+        writers: pipes that take one to each.
     """
 
     def __init__(self, size: int) -> None:
@@ -54,38 +55,38 @@ class Board:
 
         rank, count = distributed.rank(), distributed.world_size()
         memory, pipes = os.memfd_create("minift"), [os.pipe() for _ in range(count)]
-        os.ftruncate(memory, 4 * count * size)  # as memory goes: taken when it is written to
-        mine = [memory, *(into for _, into in pipes)]
-        offers = distributed.gather(torch.tensor([[os.getpid(), *mine]])).tolist()
-        self.size, refused = size, 0
-        self.readers = [os.fdopen(out, "rb", 0) for out, _ in pipes]
+        os.ftruncate(memory, 4 * count * size)  # allocated only when it is written to
+        offered = [memory, *(write_end for _, write_end in pipes)]
+        offers = distributed.gather(torch.tensor([[os.getpid(), *offered]])).tolist()
+        self.size, failed = size, 0
+        self.readers = [os.fdopen(read_end, "rb", 0) for read_end, _ in pipes]
         try:
-            ways = [f"/proc/{pid}/fd/{into[rank]}" for pid, _, *into in offers]
-            self.writers = [os.fdopen(os.open(way, os.O_WRONLY), "wb", 0) for way in ways]
-            way = f"/proc/{offers[0][0]}/fd/{offers[0][1]}"  # process 0's memory is everybody's
-            self.regions = torch.from_file(way, shared=True, size=count * size).view(count, size)
+            paths = [f"/proc/{pid}/fd/{write_ends[rank]}" for pid, _, *write_ends in offers]
+            self.writers = [os.fdopen(os.open(path, os.O_WRONLY), "wb", 0) for path in paths]
+            path = f"/proc/{offers[0][0]}/fd/{offers[0][1]}"  # all use the memory of process 0
+            self.regions = torch.from_file(path, shared=True, size=count * size).view(count, size)
         except (OSError, RuntimeError) as error:
             print(f"cpu: process {rank} cannot share memory: {error}", file=sys.stderr)
-            refused = 1
-        if distributed.all_reduce(torch.tensor(refused)):  # also: all have opened what they can
+            failed = 1
+        if distributed.all_reduce(torch.tensor(failed)):  # by now all have opened what they can
             self.size = 0
         else:
-            self.regions.zero_()  # the kernel gives the pages now rather than in the first step
+            self.regions.zero_()  # the kernel allocates pages now rather than in the first step
         distributed.barrier()
-        for descriptor in mine:
+        for descriptor in offered:
             os.close(descriptor)
 
-    def takes(self, parts: "list[Tensor]") -> bool:
-        """Whether these vectors fit, which is the same in all processes."""
-        one_type = len({part.dtype for part in parts}) == 1 and parts[0].element_size() == 4
-        return one_type and 0 < sum(map(len, parts)) <= self.size
+    def fits(self, tensors: "list[Tensor]") -> bool:
+        """Return True if these vectors fit; the answer is the same in all processes."""
+        one_type = len({x.dtype for x in tensors}) == 1 and tensors[0].element_size() == 4
+        return one_type and 0 < sum(map(len, tensors)) <= self.size
 
-    def all_reduce_flat(self, parts: "list[Tensor]") -> "Tensor":
-        """Vectors of one type, one behind the other, summed over the processes."""
+    def all_reduce_flat(self, tensors: "list[Tensor]") -> "Tensor":
+        """Concatenate vectors of one type and sum the result over the processes."""
         import torch
 
-        regions = self.regions.view(parts[0].dtype)[:, : sum(map(len, parts))]
-        torch.cat(parts, out=regions[distributed.rank()])
+        regions = self.regions.view(tensors[0].dtype)[:, : sum(map(len, tensors))]
+        torch.cat(tensors, out=regions[distributed.rank()])
         self.wait()  # until all have written
         total = regions[0] + regions[1]  # regions.sum(0) takes twice as long
         for region in regions[2:]:
@@ -94,13 +95,13 @@ class Board:
         return total
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         with distributed.failures_explained():
             try:
                 for writer in self.writers:
                     writer.write(b".")
                 for reader in self.readers:
-                    if not select.select([reader], [], [], PATIENCE)[0] or not reader.read(1):
+                    if not select.select([reader], [], [], TIMEOUT)[0] or not reader.read(1):
                         raise RuntimeError("a process has ended, or does not answer")
             except OSError as error:
                 raise RuntimeError(f"a process has ended: {error}") from error

@@ -1,10 +1,10 @@
 """NVIDIA GPUs. Run on one, an H200; never on several, nor over nccl.
 
-What an accelerator needs in general is in minift_generic. Here is what CUDA has beside it:
+minift_generic has what all accelerators need. This plugin adds what CUDA has beside it:
 
-- memory that the GPU fetches by itself (pinned), so that sending a batch waits for nothing;
+- pinned host memory, from which batches are transferred without waiting;
 - tensor cores: bf16, fp16, and tf32, which multiplies fp32 numbers with ten bits of mantissa;
-- several GPUs in a machine, each of which wants a process of its own.
+- several GPUs in a machine, each of which needs a process of its own.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from minift import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-MULTIPLE = 8  # the sizes of matrices that tensor cores take without padding them by themselves
+MULTIPLE = 8  # of the sizes of matrices that tensor cores multiply without padding them first
 
 
 class CudaDevice(AcceleratorDevice):
@@ -37,18 +37,18 @@ class CudaDevice(AcceleratorDevice):
 
     def __init__(self, spec: str = "") -> None:
         super().__init__(spec)
-        self.precision = "fp32"  # of the training steps, as `setup_precision` says
-        self.pad_id: int | None = None  # of the model, as `prepare` sees
-        self.longest = 0
+        self.precision = "fp32"  # of the training steps, set by `setup_precision`
+        self.pad_id: int | None = None  # of the model, set by `prepare`, as is max_seq_length
+        self.max_seq_length = 0
 
     @classmethod
-    def _missing(cls) -> str | None:
+    def missing_requirement(cls) -> str | None:
         if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
             return "CUDA_VISIBLE_DEVICES hides all GPUs"
-        return super()._missing()
+        return super().missing_requirement()
 
     def precisions(self) -> dict[str, str | None]:
-        """tf32 is chosen by name only: it is faster than fp32, and less exact."""
+        """All from Ampere on; "auto" never takes tf32, which is faster and less exact than fp32."""
         major, minor = self.module.get_device_capability(self.index)
         if major >= 8:  # Ampere
             return {"fp32": None, "bf16": None, "fp16": None, "tf32": None}
@@ -58,21 +58,21 @@ class CudaDevice(AcceleratorDevice):
     def prepare(self, model: "nn.Module") -> "nn.Module":
         config = getattr(model, "config", None)
         self.pad_id = getattr(config, "pad_token_id", None)
-        self.longest = getattr(config, "max_seq_length", 0)
+        self.max_seq_length = getattr(config, "max_seq_length", 0)
         if self.world_size == 1 and self.module.device_count() > 1:
-            say_how_to_use_all(self.module.device_count())
+            print_how_to_use_all(self.module.device_count())
         return super().prepare(model)
 
-    def on_host(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Round T up where padding is computed with, and pin what is sent."""
+    def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Round T up if the model computes padding, and pin all tensors."""
         from minift.collate import pad_to_shape
 
         padded = {"input_ids", "attention_mask"} <= batch.keys() and "unpadding" not in batch
         if padded and self.pad_id is not None:
-            rows, length = batch["input_ids"].shape
-            rounded = -(-length // MULTIPLE) * MULTIPLE
-            if rounded <= self.longest:
-                batch = pad_to_shape(batch, rows, rounded, self.pad_id)
+            B, T = batch["input_ids"].shape
+            rounded = -(-T // MULTIPLE) * MULTIPLE
+            if rounded <= self.max_seq_length:
+                batch = pad_to_shape(batch, B, rounded, self.pad_id)
         return {name: pinned(value) for name, value in batch.items()}
 
     def setup_precision(self, precision: str) -> None:
@@ -92,7 +92,7 @@ class CudaDevice(AcceleratorDevice):
 
 @contextlib.contextmanager
 def products(precision: str) -> Iterator[None]:
-    """Products of fp32 matrices in tf32 or exactly, whatever torch was told before and after."""
+    """Compute products of fp32 matrices in tf32, or else exactly, within the block."""
     import torch
 
     matmul = torch.backends.cuda.matmul
@@ -105,7 +105,7 @@ def products(precision: str) -> Iterator[None]:
 
 
 def pinned(value: Any) -> Any:
-    """Its tensors, in lists and dataclasses too, in memory that the GPU can fetch by itself."""
+    """Copy tensors, also in lists and dataclasses, to pinned memory."""
     if hasattr(value, "pin_memory"):
         return value.pin_memory()
     if isinstance(value, list):
@@ -116,8 +116,8 @@ def pinned(value: Any) -> Any:
 
 
 @functools.cache
-def say_how_to_use_all(count: int) -> None:
-    """Once a process; torch's DataParallel, which would take them all, changes the batch size."""
+def print_how_to_use_all(count: int) -> None:
+    """Print it, once a process. DataParallel would use all, but change the batch size."""
     print(
         f"{count} GPUs here and one is used. For all: "
         f"torchrun --nproc-per-node {count} -m minift train ...",

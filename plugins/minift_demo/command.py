@@ -21,7 +21,7 @@ EXAMPLES = 3
 
 
 class Demo:
-    """The command `minift demo`."""
+    """The command, as `minift_register_commands` wants it."""
 
     help = "fine-tune MiniLM on 'does this headline belong to this article?'"
 
@@ -34,12 +34,11 @@ class Demo:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        from minift_commands.build import Inputs, build_trainer, train_and_save
-        from minift_commands.options import DataOptions
+        from minift_commands.inputs import Inputs, build_trainer, train_and_save
 
         from minift import TrainingArguments
 
-        inputs = Inputs.prepare(DataOptions(dataset=TASK, task=TASK))
+        inputs = Inputs.from_args(Namespace(dataset=TASK, task=TASK))
         splits = inputs.data
         settings = TrainingArguments(
             args.output_dir,
@@ -53,7 +52,7 @@ class Demo:
         train_and_save(trainer)
         tokenizer = trainer.processing_class
         result = trainer.predict(inputs.tokenized(tokenizer, "test"))
-        report(result, splits["test"], inputs.label_names)
+        report(result, splits["test"], inputs.names)
         next_steps(args.output_dir, splits["test"])
         return 0
 

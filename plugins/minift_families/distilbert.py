@@ -9,8 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from minift.models.attention import dropout
 from minift.models.config import EncoderConfig
-from minift.models.encoder import EncoderModel, LayerNames, SequenceClassifier, dropout
+from minift.models.encoder import EncoderModel, LayerNames
+from minift.models.heads import SequenceClassifier
 
 
 @dataclass
@@ -28,7 +30,7 @@ class DistilBertConfig(EncoderConfig):
         "classifier_dropout": "seq_classif_dropout",
     }
 
-    DROPS_ATTENTION: ClassVar[bool] = False
+    attention_output_dropout: ClassVar[bool] = False
 
     model_type: str = "distilbert"
     num_hidden_layers: int = 6
@@ -41,9 +43,9 @@ class DistilBertConfig(EncoderConfig):
 class DistilBertModel(EncoderModel):
     """Token ids to hidden states."""
 
-    base_model_prefix = "distilbert."
-    stack = "transformer"
-    names = LayerNames(
+    base_model_prefix = "distilbert"
+    encoder_name = "transformer"
+    layer_names = LayerNames(
         query="attention.q_lin",
         key="attention.k_lin",
         value="attention.v_lin",
@@ -58,7 +60,7 @@ class DistilBertModel(EncoderModel):
 class DistilBertForSequenceClassification(SequenceClassifier):
     """A hidden layer with ReLU, dropout, the classes."""
 
-    base_model_prefix = "distilbert."
+    base_model_prefix = "distilbert"
     head_prefixes = ("pre_classifier.", "classifier.")
     encoder = DistilBertModel
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from minift.models.config import EncoderConfig
-from minift.models.encoder import EncoderModel, SequenceClassifier
+from minift.models.encoder import EncoderModel
+from minift.models.heads import SequenceClassifier
 from minift_families.head import ClassificationHead
 
 
@@ -30,13 +31,13 @@ class ElectraConfig(EncoderConfig):
 class ElectraModel(EncoderModel):
     """Token ids to hidden states."""
 
-    base_model_prefix = "electra."
+    base_model_prefix = "electra"
 
 
 class ElectraForSequenceClassification(SequenceClassifier):
     """A hidden layer with GELU, then the classes."""
 
-    base_model_prefix = "electra."
+    base_model_prefix = "electra"
     head_prefixes = ("classifier.",)
     encoder = ElectraModel
 

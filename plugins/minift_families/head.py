@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from minift.models.attention import dropout
 from minift.models.config import ACTIVATIONS, EncoderConfig
-from minift.models.encoder import dropout
 
 
 class ClassificationHead(nn.Module):

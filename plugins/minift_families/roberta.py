@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from minift.models.config import EncoderConfig
-from minift.models.encoder import EncoderModel, SequenceClassifier
+from minift.models.encoder import EncoderModel
+from minift.models.heads import SequenceClassifier
 from minift_families.head import ClassificationHead
 
 
@@ -29,7 +30,7 @@ class RobertaConfig(EncoderConfig):
 class RobertaEncoder(EncoderModel):
     """Token ids to hidden states, without the pooler that classifiers do not read."""
 
-    base_model_prefix = "roberta."
+    base_model_prefix = "roberta"
     padded_positions = True
 
     def positions(self, input_ids: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ class RobertaModel(RobertaEncoder):
 class RobertaForSequenceClassification(SequenceClassifier):
     """A hidden layer with tanh, then the classes."""
 
-    base_model_prefix = "roberta."
+    base_model_prefix = "roberta"
     head_prefixes = ("classifier.",)
     encoder = RobertaEncoder
 

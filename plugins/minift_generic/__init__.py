@@ -1,14 +1,13 @@
 """Accelerators through the interface that torch gives to all of them. UNTESTED ON THEIR HARDWARE.
 
 `torch.xpu`, `torch.mps` and what a backend from outside torch registers (`torch.tpu` of torch_tpu)
-have the same functions under the same names. So `AcceleratorDevice` is one class, a type of device
-is data, and a new one is a subclass of a few lines. It has been run on an accelerator that is
+have the same functions under the same names. So there is one class, `AcceleratorDevice`, and each
+type of device is a subclass with a few lines of data. It has been run on an accelerator that is
 emulated on the processor, tensors and all, and on an NVIDIA GPU, which has a plugin of its own;
-never on a TPU, an Intel GPU or an Apple GPU. That is why "auto" does not choose these: they have to
-be named.
+never on a TPU, an Intel GPU or an Apple GPU. That is why "auto" does not choose these: they must be
+named.
 
-Accelerators work asynchronously: what is called returns before it is computed. Nothing here waits
-for them but `sync`, which does nothing else.
+Accelerators work asynchronously: a call returns before its result is computed. Only `sync` waits.
 """
 
 import glob
@@ -32,12 +31,12 @@ class AcceleratorDevice(Device):
     """A device whose `name` is torch's for its type.
 
     Attributes:
-        priority: "auto" takes the cpu (0) before it.
-        package: without which there is no such type.
-        library: in torch's own folder, without which there is no such type.
-        files: patterns of paths, one of which exists where there is such a device.
-        machine: the operating system and processor that it comes with.
-        figures: {name here: the function that says so many bytes}.
+        priority: below that of the cpu (0), which "auto" takes instead.
+        package: the Python package that registers the type, if it is not torch's own.
+        library: the library in torch's folder that has the type, if not every torch has it.
+        files: patterns of paths, one of which exists on machines with such a device.
+        machine: the operating system and processor of such machines, if it is only one.
+        memory_functions: {key of `memory()`: the function of torch's that returns these bytes}.
     """
 
     priority = -1
@@ -45,7 +44,7 @@ class AcceleratorDevice(Device):
     library: ClassVar[str | None] = None
     files: ClassVar[tuple[str, ...]] = ()
     machine: ClassVar[tuple[str, str] | None] = None
-    figures: ClassVar[dict[str, str]] = {
+    memory_functions: ClassVar[dict[str, str]] = {
         "allocated": "memory_allocated",
         "peak": "max_memory_allocated",
         "reserved": "memory_reserved",
@@ -55,28 +54,28 @@ class AcceleratorDevice(Device):
         super().__init__(spec)
         import torch
 
-        reason = self.unavailable()  # now by torch itself
+        reason = self.unavailable()  # torch has been imported now, and is asked
         if reason is not None:
             raise DeviceError(f"{self.name} cannot be used here", got=reason)
         self.module = torch.get_device_module(self.name)
-        self.index = self._index(self.module.device_count())
+        self.index = self.choose_index(self.module.device_count())
         if hasattr(self.module, "set_device"):  # else there is only one
             self.module.set_device(self.index)
 
-    def _index(self, count: int) -> int:
-        """Which of the devices of this machine: as the user says, else the process's own."""
-        said = self.spec.partition(":")[2]
-        if said and self.world_size > 1:
+    def choose_index(self, count: int) -> int:
+        """Return the number of the device: the one in `spec`, else that of this process."""
+        number = self.spec.partition(":")[2]
+        if number and self.world_size > 1:
             raise DeviceError(
                 "each of several processes takes a device of its own",
                 got=self.spec,
                 do=f"pass device={self.name!r}",
             )
-        index = int(said) if said.isdigit() else distributed.local_rank()
-        if index >= count or (said and not said.isdigit()):
+        index = int(number) if number.isdigit() else distributed.local_rank()
+        if index >= count or (number and not number.isdigit()):
             more = "" if self.world_size == 1 else ", as many processes as the machine has of them"
             raise DeviceError(
-                f"there is no {self.name}:{said or index}",
+                f"there is no {self.name}:{number or index}",
                 got=f"{count} of them",
                 expected=", ".join(f"{self.name}:{i}" for i in range(count)) + more,
             )
@@ -84,18 +83,20 @@ class AcceleratorDevice(Device):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """From what lies on the disk; from torch, if that has been imported anyway."""
+        """Look for files on the disk; ask torch only if it has been imported anyway."""
         torch = sys.modules.get("torch")
-        if torch is not None and has_module(torch, cls.name):
+        if torch is None:
+            return cls.missing_requirement()
+        reason = f"torch {torch.__version__} knows no {cls.name}"
+        if has_module(torch, cls.name):
             if torch.get_device_module(cls.name).is_available():
                 return None
-            return cls._missing() or f"torch {torch.__version__} finds no {cls.name} that works"
-        unknown = None if torch is None else f"torch {torch.__version__} knows no {cls.name}"
-        return cls._missing() or unknown
+            reason = f"torch {torch.__version__} finds no {cls.name} that works"
+        return cls.missing_requirement() or reason
 
     @classmethod
-    def _missing(cls) -> str | None:
-        """What is not there, as far as can be seen without importing torch."""
+    def missing_requirement(cls) -> str | None:
+        """Return what this machine lacks, as far as can be seen without importing torch."""
         if cls.machine not in (None, (sys.platform, platform.machine())):
             return f"this is no machine with {cls.name} ({' '.join(cls.machine or ())})"
         if cls.package is not None and importlib.util.find_spec(cls.package) is None:
@@ -108,8 +109,8 @@ class AcceleratorDevice(Device):
 
     @property
     def description(self) -> str:
-        named = getattr(self.module, "get_device_name", None)
-        return self.name if named is None else f"{self.name} ({named(self.index)})"
+        get_name = getattr(self.module, "get_device_name", None)
+        return self.name if get_name is None else f"{self.name} ({get_name(self.index)})"
 
     @property
     def torch_device(self) -> "torch.device":
@@ -118,16 +119,16 @@ class AcceleratorDevice(Device):
         return torch.device(self.name, self.index)
 
     def precisions(self) -> dict[str, str | None]:
-        """fp16 is not offered: its loss scale has been tried on none of these devices."""
-        asked = getattr(self.module, "is_bf16_supported", None)
+        """fp32 and bf16. fp16 is not offered: its loss scale was never tried on these devices."""
+        is_supported = getattr(self.module, "is_bf16_supported", None)
         slow: str | None = f"torch.{self.name} does not say whether bf16 is native"
-        if asked is not None:
-            native = asked(including_emulation=False)
+        if is_supported is not None:
+            native = is_supported(including_emulation=False)
             slow = None if native else f"{self.description} does not compute bf16 natively"
         return {"fp32": None, "bf16": slow}
 
-    # Dropout draws from the device's generator; a module that draws on the host draws from
-    # torch's. Both are seeded, so that all that is drawn in a step repeats with it.
+    # Dropout draws from the device's generator, and a module that draws on the host from torch's.
+    # Both are seeded and saved, so that all random numbers of a step repeat.
 
     def seed(self, seed: int) -> None:
         super().seed(seed)
@@ -143,30 +144,34 @@ class AcceleratorDevice(Device):
         super().set_rng_state(state[:size].clone())
         self.module.set_rng_state(state[size:].clone(), self.torch_device)
 
-    def batches(self, loader: Iterable[dict[str, Any]], rows: int = 0) -> Iterator[dict[str, Any]]:
-        """One batch ahead: the next one is on its way before this one is computed with."""
-        ahead: dict[str, Any] | None = None
-        for batch in super().batches(map(self.on_host, loader), rows):
-            if ahead is not None:
-                yield ahead
-            ahead = batch
-        if ahead is not None:
-            yield ahead
+    def batches(
+        self, loader: Iterable[dict[str, Any]], batch_size: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """Prefetch one batch: its transfer begins before the previous one is yielded."""
+        previous: dict[str, Any] | None = None
+        for batch in super().batches(map(self.prepare_batch, loader), batch_size):
+            if previous is not None:
+                yield previous
+            previous = batch
+        if previous is not None:
+            yield previous
 
-    def on_host(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What is done to a batch before it is sent."""
+    def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Change a batch in host memory, before its transfer; here it stays as it is."""
         return batch
 
     def sync(self) -> None:
         self.module.synchronize()
 
     def memory(self) -> dict[str, int]:
-        asked = {name: getattr(self.module, call, None) for name, call in self.figures.items()}
-        return {name: call() for name, call in asked.items() if call is not None}
+        functions = {
+            key: getattr(self.module, name, None) for key, name in self.memory_functions.items()
+        }
+        return {key: function() for key, function in functions.items() if function is not None}
 
 
 def has_module(torch: Any, name: str) -> bool:
-    """Whether torch knows a type of device by this name, and the functions for it."""
+    """Return True if torch has a type of device of this name, with its functions."""
     try:
         return hasattr(torch.get_device_module(name), "is_available")
     except RuntimeError:
@@ -174,10 +179,10 @@ def has_module(torch: Any, name: str) -> bool:
 
 
 def torch_folder() -> Path:
-    """Where torch is installed, found without importing it."""
-    found = importlib.util.find_spec("torch")
-    assert found is not None and found.origin is not None
-    return Path(found.origin).parent
+    """Find the folder of torch without importing it."""
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
 
 
 class Tpu(AcceleratorDevice):
@@ -197,11 +202,14 @@ class Xpu(AcceleratorDevice):
 
 
 class Mps(AcceleratorDevice):
-    """The GPU of an Apple processor; there is one, and it has no memory of its own."""
+    """The GPU of an Apple processor: always one, and it shares the processor's memory."""
 
     name = "mps"
     machine = ("darwin", "arm64")
-    figures = {"allocated": "current_allocated_memory", "reserved": "driver_allocated_memory"}
+    memory_functions = {
+        "allocated": "current_allocated_memory",
+        "reserved": "driver_allocated_memory",
+    }
 
 
 @hookimpl

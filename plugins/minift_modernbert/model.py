@@ -1,11 +1,11 @@
-"""ModernBERT (Warner et al. 2024, arXiv 2412.13663): what eight years taught about encoders.
+"""ModernBERT (Warner et al. 2024, arXiv 2412.13663): an encoder with what was learned since BERT.
 
-Beside BERT's layer (minift/models/encoder.py; the axes have their names there):
+It differs from BERT's layer (minift/models/encoder.py, which defines the axes) in these points:
 
-- norms stand before each half of a layer, not behind it, so the sum x runs through unhindered;
-- no table of positions: queries and keys are turned by an angle that grows with the position, so
+- norms stand before each half of a layer, not behind it, so the residual x is never normalised;
+- no table of positions: queries and keys are rotated by an angle that grows with the position, so
   that their product depends on the distance alone (RoPE, Su et al. 2021, arXiv 2104.09864);
-- two layers of three look no farther than 64 tokens to either side;
+- two layers of three attend no farther than 64 tokens to either side;
 - the feed-forward network multiplies by a gate (GeGLU, Shazeer 2020, arXiv 2002.05202);
 - linear layers and norms have no bias.
 """
@@ -20,13 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minift.errors import ModelError
+from minift.models.attention import attention, attention_biases, dropout, is_unmodified
 from minift.models.config import ACTIVATIONS, EncoderConfig
-from minift.models.encoder import SequenceClassifier, attention, dropout, is_plain
-from minift.models.pretrained import (
-    EncoderOutput,
-    PretrainedModel,
-    check_inputs,
-)
+from minift.models.heads import SequenceClassifier
+from minift.models.pretrained import EncoderOutput, PretrainedModel, check_inputs
 from minift.models.unpadding import Unpadding
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
@@ -75,83 +72,80 @@ class ModernBertConfig(EncoderConfig):
     rope_parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> Self:
-        """Files have layer types and angles written out, or, older ones, as three numbers."""
-        config = super().from_dict({k: v for k, v in said.items() if v is not None})
-        every = said.get("global_attn_every_n_layers", 3)
-        usual = [LOCAL if i % every else GLOBAL for i in range(config.num_hidden_layers)]
-        config.layer_types = config.layer_types or usual
-        older = {LOCAL: "local_rope_theta", GLOBAL: "global_rope_theta"}
-        for kind, name in older.items():
-            rope = dict(config.rope_parameters.get(kind) or {})
-            if said.get("rope_scaling") or rope.get("rope_type", "default") != "default":
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> Self:
+        """Build a configuration; older files have three numbers for layer types and angles."""
+        config = super().from_dict({k: v for k, v in config_dict.items() if v is not None})
+        every = config_dict.get("global_attn_every_n_layers", 3)
+        default = [LOCAL if i % every else GLOBAL for i in range(config.num_hidden_layers)]
+        config.layer_types = config.layer_types or default
+        older_names = {LOCAL: "local_rope_theta", GLOBAL: "global_rope_theta"}
+        for layer_type, older_name in older_names.items():
+            rope = dict(config.rope_parameters.get(layer_type) or {})
+            if config_dict.get("rope_scaling") or rope.get("rope_type", "default") != "default":
                 raise ModelError(
                     "ModernBERT with scaled rotary positions is not supported",
-                    got=said.get("rope_scaling") or rope["rope_type"],
+                    got=config_dict.get("rope_scaling") or rope["rope_type"],
                     expected="default",
                 )
-            theta = rope.get("rope_theta") or said.get(name) or THETA[kind]
-            config.rope_parameters[kind] = {**rope, "rope_type": "default", "rope_theta": theta}
-        if unknown := set(config.layer_types) - {LOCAL, GLOBAL}:
-            raise ModelError("unknown layer_types", got=sorted(unknown), expected=[LOCAL, GLOBAL])
-        if len(config.layer_types) != config.num_hidden_layers:
+            theta = rope.get("rope_theta") or config_dict.get(older_name) or THETA[layer_type]
+            rope |= {"rope_type": "default", "rope_theta": theta}
+            config.rope_parameters[layer_type] = rope
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Refuse a model that the classes below cannot be."""
+        if unknown := set(self.layer_types) - {LOCAL, GLOBAL}:
+            self.refuse("layer_types", sorted(unknown), [LOCAL, GLOBAL])
+        if len(self.layer_types) != self.num_hidden_layers:
             raise ModelError(
                 "layer_types does not name every layer",
-                got=len(config.layer_types),
-                expected=config.num_hidden_layers,
+                got=len(self.layer_types),
+                expected=self.num_hidden_layers,
             )
-        if config.classifier_activation not in ACTIVATIONS:
-            raise ModelError(
-                "unknown classifier_activation",
-                got=config.classifier_activation,
-                expected=list(ACTIVATIONS),
-            )
-        if config.hidden_size // config.num_attention_heads % 2:
-            raise ModelError(
-                "rotary positions need heads of an even size",
-                got=config.hidden_size // config.num_attention_heads,
-            )
-        if config.classifier_pooling not in ("cls", "mean"):
-            raise ModelError(
-                "unknown classifier_pooling", got=config.classifier_pooling, expected="cls or mean"
-            )
-        return config
+        if self.classifier_activation not in ACTIVATIONS:
+            self.refuse("classifier_activation", self.classifier_activation, list(ACTIVATIONS))
+        if self.classifier_pooling not in ("cls", "mean"):
+            self.refuse("classifier_pooling", self.classifier_pooling, "cls or mean")
+        D = self.hidden_size // self.num_attention_heads
+        if D % 2:
+            raise ModelError("rotary positions need heads of an even size", got=D)
 
 
 # ------------------------------------------------------------------------------------ the encoder
 
 
 def angles(positions: Tensor, theta: float, D: int) -> tuple[Tensor, Tensor]:
-    """Positions (P,) to cosines and sines (P, 1, 1, D): pair i of D / 2 turns by theta^(-2i/D)."""
-    speeds = 1.0 / theta ** (torch.arange(0, D, 2, device=positions.device).float() / D)  # (D/2,)
-    turns = positions[:, None].float() * speeds  # (P, D/2)
-    both = torch.cat([turns, turns], -1)[:, None, None]  # the two of a pair stand D/2 apart
+    """Positions (P,) to cosines and sines (P, 1, 1, D): pair i of D/2 rotates by theta^(-2i/D)."""
+    frequencies = 1.0 / theta ** (torch.arange(0, D, 2, device=positions.device).float() / D)
+    half = positions[:, None].float() * frequencies  # (P, D/2)
+    both = torch.cat([half, half], -1)[:, None, None]  # the two of a pair stand D/2 apart
     return both.cos(), both.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of numbers in (P, k, N, D) by its angle."""
+    """Rotate each pair of numbers in (P, k, N, D) by its angle."""
     left, right = x.float().chunk(2, -1)
     return (x.float() * cos + torch.cat([-right, left], -1) * sin).to(x.dtype)
 
 
 def window_biases(unpadding: Unpadding, positions: Tensor, window: int) -> list[Tensor | None]:
-    """(b, 1, t, t) a block: the unpadding's own bias, and nothing farther than `window` is seen."""
-    biases = unpadding.biases()
+    """`attention_biases`, (b, 1, t, t) each, that also hide what is farther than `window`."""
+    biases = attention_biases(unpadding)
     if unpadding.shape[1] - 1 <= window:
         return biases
     lowest = torch.finfo(torch.float32).min
     local: list[Tensor | None] = []
     for block, bias in zip(unpadding.blocks, biases, strict=True):
-        at = positions[block.token]  # (b, t)
+        at = positions[block.token_index]  # (b, t)
         far = (at[:, None, :, None] - at[:, None, None, :]).abs() > window  # (b, 1, t, t)
-        seen = torch.zeros(far.shape, device=far.device) if bias is None else bias.expand(far.shape)
-        local.append(seen.masked_fill(far, lowest))
+        base = torch.zeros(far.shape, device=far.device) if bias is None else bias.expand(far.shape)
+        local.append(base.masked_fill(far, lowest))
     return local
 
 
 class Attention(nn.Module):
-    """softmax(Q K^T / sqrt(D)) V with turned queries and keys."""
+    """softmax(Q K^T / sqrt(D)) V with rotated queries and keys."""
 
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
@@ -164,42 +158,42 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         unpadding: Unpadding,
-        turn: tuple[Tensor, Tensor],
+        rotation: tuple[Tensor, Tensor],
         biases: Sequence[Tensor | None],
         first_only: bool,
     ) -> Tensor:
         """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
         p = self.p if self.training else 0.0
         if first_only:
-            states, query = self.keys_and_first(x, unpadding, turn)
+            states, query = self.keys_and_first_query(x, unpadding.first_token_index, rotation)
             biases = [None if bias is None else bias[:, :, :1] for bias in biases]
             context = attention(states, unpadding, self.N, p, query, biases)  # (B, H)
         else:
-            states = self.Wqkv(x).view(len(x), 3, self.N, -1)  # (P, 3, N, D)
-            states = torch.cat([rotate(states[:, :2], *turn), states[:, 2:]], 1).flatten(1)
+            qkv = self.Wqkv(x).view(len(x), 3, self.N, -1)  # (P, 3, N, D)
+            states = torch.cat([rotate(qkv[:, :2], *rotation), qkv[:, 2:]], 1).flatten(1)  # (P, 3H)
             context = attention(states, unpadding, self.N, p, biases=biases)  # (P, H)
         return dropout(self.Wo(context), self.p, self.training)
 
-    def keys_and_first(
-        self, x: Tensor, unpadding: Unpadding, turn: tuple[Tensor, Tensor]
+    def keys_and_first_query(
+        self, x: Tensor, first: Tensor, rotation: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens, (P, 2H), and the first positions' queries, (B, H)."""
-        H, first = x.shape[1], unpadding.first
-        if not is_plain(self.Wqkv):  # somebody's own layer: all of it, and the queries thrown away
-            states = self.Wqkv(x).view(len(x), 3, self.N, -1)
-            query = rotate(states[first, :1], turn[0][first], turn[1][first]).flatten(1)
-            states = torch.cat([rotate(states[:, 1:2], *turn), states[:, 2:]], 1)
-            return states.flatten(1), query
-        weight, bias = self.Wqkv.weight, self.Wqkv.bias
-        of_q, of_kv = (None, None) if bias is None else (bias[:H], bias[H:])
-        states = F.linear(x, weight[H:], of_kv).view(len(x), 2, self.N, -1)  # (P, 2, N, D)
-        states = torch.cat([rotate(states[:, :1], *turn), states[:, 1:]], 1)
-        query = F.linear(x[first], weight[:H], of_q).view(len(first), 1, self.N, -1)
-        return states.flatten(1), rotate(query, turn[0][first], turn[1][first]).flatten(1)
+        """Compute keys and values of all tokens, (P, 2H), and queries of the first, (B, H)."""
+        H = x.shape[1]
+        if is_unmodified(self.Wqkv):
+            weight, bias = self.Wqkv.weight, self.Wqkv.bias
+            q_bias, kv_bias = (None, None) if bias is None else (bias[:H], bias[H:])
+            query, kv = F.linear(x[first], weight[:H], q_bias), F.linear(x, weight[H:], kv_bias)
+        else:  # it must be called as it is: all queries are computed, and most dropped
+            qkv = self.Wqkv(x)
+            query, kv = qkv[first, :H], qkv[:, H:]
+        query, kv = query.view(len(first), 1, self.N, -1), kv.reshape(len(x), 2, self.N, -1)
+        cos, sin = rotation
+        kv = torch.cat([rotate(kv[:, :1], cos, sin), kv[:, 1:]], 1)  # (P, 2, N, D)
+        return kv.flatten(1), rotate(query, cos[first], sin[first]).flatten(1)
 
 
 class GatedMLP(nn.Module):
-    """One half of what `Wi` gives, activated, times the other half."""
+    """Wo(activation(a) * b), where a and b are the halves of Wi(x)."""
 
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
@@ -218,7 +212,7 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModernBertConfig, number: int) -> None:
         super().__init__()
-        # The first layer's input comes straight from a norm.
+        # The first layer's input has just been normalised.
         self.attn_norm = norm(config) if number else nn.Identity()
         self.attn = Attention(config)
         self.mlp_norm = norm(config)
@@ -228,13 +222,13 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         unpadding: Unpadding,
-        turn: tuple[Tensor, Tensor],
+        rotation: tuple[Tensor, Tensor],
         biases: Sequence[Tensor | None],
         first_only: bool,
     ) -> Tensor:
         """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
-        before = x[unpadding.first] if first_only else x
-        x = before + self.attn(self.attn_norm(x), unpadding, turn, biases, first_only)
+        residual = x[unpadding.first_token_index] if first_only else x
+        x = residual + self.attn(self.attn_norm(x), unpadding, rotation, biases, first_only)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -261,7 +255,7 @@ class Embeddings(nn.Module):
 class ModernBertModel(PretrainedModel):
     """Token ids to hidden states."""
 
-    base_model_prefix = "model."
+    base_model_prefix = "model"
     config: ModernBertConfig
 
     def __init__(self, config: ModernBertConfig) -> None:
@@ -277,7 +271,7 @@ class ModernBertModel(PretrainedModel):
         token_type_ids: Tensor | None = None,
         unpadding: Unpadding | None = None,
     ) -> EncoderOutput:
-        """`token_type_ids` may be there, as for other families; this one looks at none."""
+        """Token types are accepted, as by other families, and ignored."""
         x, unpadding = self.encode(input_ids, attention_mask, token_type_ids, unpadding)
         return EncoderOutput(unpadding.pad(x))
 
@@ -289,23 +283,26 @@ class ModernBertModel(PretrainedModel):
         unpadding: Unpadding | None,
         first_only: bool = False,
     ) -> tuple[Tensor, Unpadding]:
-        """Hidden states (P, H) of the real tokens, or (B, H) of each row's first position."""
+        """Return the hidden states (P, H) of the real tokens, or (B, H) of the first positions."""
         config = self.config
         attention_mask = check_inputs(config, input_ids, attention_mask, None, unpadding)
         if unpadding is None:
-            unpadding = Unpadding.of(attention_mask)
-        positions = unpadding.filled(unpadding.index % unpadding.shape[1])  # (P,), below P + fill
-        D = config.hidden_size // config.num_attention_heads
-        ropes = config.rope_parameters
-        turns = {kind: angles(positions, ropes[kind]["rope_theta"], D) for kind in (LOCAL, GLOBAL)}
+            unpadding = Unpadding.from_mask(attention_mask)
+        x = unpadding.append_extra(self.embeddings(input_ids, unpadding))  # (P, H), as in encoder
+        positions = unpadding.append_extra(unpadding.indices % unpadding.shape[1])  # (P,)
+        D, ropes = config.hidden_size // config.num_attention_heads, config.rope_parameters
+        rotations = {
+            layer_type: angles(positions, ropes[layer_type]["rope_theta"], D)
+            for layer_type in (LOCAL, GLOBAL)
+        }
         local = window_biases(unpadding, positions, config.local_attention // 2)
-        biases = {LOCAL: local, GLOBAL: unpadding.biases()}
-        x = unpadding.filled(self.embeddings(input_ids, unpadding))  # (P, H)
-        for i, (layer, kind) in enumerate(zip(self.layers, config.layer_types, strict=True)):
+        biases = {LOCAL: local, GLOBAL: attention_biases(unpadding)}
+        for i, (layer, layer_type) in enumerate(zip(self.layers, config.layer_types, strict=True)):
             last = first_only and i == len(self.layers) - 1
-            x = layer(x, unpadding, turns[kind], biases[kind], last)
+            x = layer(x, unpadding, rotations[layer_type], biases[layer_type], last)
         x = self.final_norm(x)
-        return (x[unpadding.back] if first_only else x[: len(unpadding.index)]), unpadding
+        num_tokens = len(unpadding.indices)
+        return (x[unpadding.original_order] if first_only else x[:num_tokens]), unpadding
 
 
 # --------------------------------------------------------------------------------- the classifier
@@ -327,7 +324,7 @@ class Head(nn.Module):
 class ModernBertForSequenceClassification(SequenceClassifier):
     """The first position, or the mean of all, through a hidden layer to the classes."""
 
-    base_model_prefix = "model."
+    base_model_prefix = "model"
     head_prefixes = ("head.", "classifier.")
     encoder = ModernBertModel
     config: ModernBertConfig
@@ -338,7 +335,7 @@ class ModernBertForSequenceClassification(SequenceClassifier):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
     def summarize(self, *batch: Any) -> Tensor:
-        """A batch to one state a row, (B, H)."""
+        """Encode a batch to one state for each row, (B, H)."""
         if self.config.classifier_pooling == "cls":
             return super().summarize(*batch)
         encoder: Any = self.model
@@ -349,7 +346,7 @@ class ModernBertForSequenceClassification(SequenceClassifier):
         return self.classifier(dropout(self.head(summary), self.p, self.training))
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
-        """Truncated normals, narrower the deeper the model; norms begin as ones."""
+        """Initialise: truncated normals, narrower the deeper the model; norms with ones."""
         config = self.config
         if "norm" in name and name.endswith("weight"):
             tensor.fill_(1.0)
@@ -365,6 +362,6 @@ def mean(x: Tensor, unpadding: Unpadding, attention_mask: Tensor | None) -> Tens
     """The mean of each row's real tokens: (P, H) to (B, H)."""
     B, T = unpadding.shape
     weight = x.new_ones(len(x)) if attention_mask is None else unpadding.unpad(attention_mask).to(x)
-    row = unpadding.index // T  # (P,)
+    row = unpadding.indices // T  # (P,)
     total = x.new_zeros(B, x.shape[1]).index_add(0, row, x * weight[:, None])
     return total / x.new_zeros(B).index_add(0, row, weight)[:, None]

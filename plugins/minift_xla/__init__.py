@@ -1,16 +1,16 @@
 """TPUs, and XLA's emulation of one on the processor, through torch_xla.
 
-XLA runs nothing at once: operations pile up into a graph until somebody wants a value, then the
-graph is compiled, for these very shapes, and run. Compiling takes seconds to minutes, so that a
-training run must look the same in every step (https://docs.pytorch.org/xla, "Recompilation"):
+XLA is lazy: operations are collected in a graph until a value is needed, then the graph is compiled
+for exactly these shapes, and run. Compiling takes seconds to minutes, so all steps of a run should
+have the same graph (https://docs.pytorch.org/xla, "Recompilation"):
 
-- batches have few shapes: their length is a power of two, and short batches are filled up with rows
-  of weight zero;
-- a step ends with one `sync`, which is where its graph is cut off;
+- batches have few shapes: their length is a power of two, and short batches are extended by rows of
+  weight 0;
+- each step ends with one `sync`, where its graph ends;
 - no number is read from the device between log points.
 
 With several devices (the cores of a TPU, or CPU_NUM_DEVICES virtual ones) one program runs on all
-of them: each batch is divided into rows among them, and the compiler adds what they must exchange
+of them: the rows of each batch are divided among them, and the compiler inserts the communication
 (GSPMD, Xu et al. 2021, arXiv 2105.04663). For the loop it is one device with one large batch.
 
 torch_xla 2.9 is its last release and fits torch 2.9 alone. For a TPU and a newer torch there is
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHORTEST = 32  # the smallest length; each larger one is twice the one before
-MOST_SHAPES = 16  # of batches, in one run
+MAX_SHAPES = 16  # of batches, in one run
 
 
 class XlaDevice(Device):
@@ -57,7 +57,7 @@ class XlaDevice(Device):
             xr.use_spmd()
             self.mesh = xs.Mesh(np.arange(devices), (devices,), ("data",))
         self.devices = devices
-        self.pad_id, self.longest = 0, sys.maxsize
+        self.pad_id, self.max_seq_length = 0, sys.maxsize  # of the model, set by `prepare`
         self.shapes: set[tuple[Any, ...]] = set()
 
     @classmethod
@@ -105,17 +105,19 @@ class XlaDevice(Device):
     def prepare(self, model: "torch.nn.Module") -> "torch.nn.Module":
         config = getattr(model, "config", None)
         self.pad_id = getattr(config, "pad_token_id", None) or 0
-        self.longest = getattr(config, "max_seq_length", sys.maxsize)
+        self.max_seq_length = getattr(config, "max_seq_length", sys.maxsize)
         return super().prepare(model)
 
-    def batches(self, loader: Iterable[dict[str, Any]], rows: int = 0) -> Iterator[dict[str, Any]]:
-        for batch in super().batches(self.filled(batch, rows) for batch in loader):
+    def batches(
+        self, loader: Iterable[dict[str, Any]], batch_size: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        for batch in super().batches(self.extended(batch, batch_size) for batch in loader):
             if self.mesh is not None:
-                self.divide(batch)
+                self.shard(batch)
             yield batch
 
-    def filled(self, batch: dict[str, Any], rows: int) -> dict[str, Any]:
-        """The batch in one of few shapes, still in host memory."""
+    def extended(self, batch: dict[str, Any], batch_size: int) -> dict[str, Any]:
+        """Extend a batch, in host memory, to one of few shapes."""
         import torch
 
         from minift.collate import pad_to_shape
@@ -126,35 +128,35 @@ class XlaDevice(Device):
             return batch
         B = len(next(iter(tensors.values())))
         T = batch["input_ids"].shape[1] if "input_ids" in batch else 0
-        rows = -(-rows // self.devices) * self.devices  # as many for each device
-        batch = pad_to_shape(batch, max(B, rows), self.length(T), self.pad_id)
-        if rows:
-            batch["example_mask"] = (torch.arange(max(B, rows)) < B).float()
+        size = max(B, -(-batch_size // self.devices) * self.devices)  # as many for each device
+        batch = pad_to_shape(batch, size, self.length(T), self.pad_id)
+        if batch_size:
+            batch["example_mask"] = (torch.arange(size) < B).float()
         self.note_shape({name: tuple(batch[name].shape) for name in tensors})
         return batch
 
     def length(self, T: int) -> int:
-        """The smallest of few lengths that T tokens fit into."""
+        """Return the smallest of few lengths that T tokens fit into."""
         length = SHORTEST
         while length < T:
             length *= 2
-        return max(T, min(length, self.longest))
+        return max(T, min(length, self.max_seq_length))
 
     def note_shape(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Each new shape is compiled anew; many of them are a mistake, and a run that crawls."""
+        """Refuse to go on if there are many shapes: each is compiled, and the run would crawl."""
         self.shapes.add(tuple(sorted(shapes.items())))
-        if len(self.shapes) > MOST_SHAPES:
-            said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        if len(self.shapes) > MAX_SHAPES:
+            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise DeviceError(
-                f"the batches have more than {MOST_SHAPES} shapes, and each of them is compiled",
-                got=f"a new one: {said}",
+                f"the batches have more than {MAX_SHAPES} shapes, and each of them is compiled",
+                got=f"a new one: {listed}",
                 expected="few shapes: lengths that are powers of two, and full batches",
                 do="have the collator pad to one size (padding='max_length', max_length=128), and "
                 "give other tensors the same size in every batch",
             )
 
-    def divide(self, batch: dict[str, Any]) -> None:
-        """Each device takes some rows; with too few for all, each takes the whole batch."""
+    def shard(self, batch: dict[str, Any]) -> None:
+        """Divide the rows among the devices, if that is even; else each gets all rows."""
         import torch_xla.distributed.spmd as xs
 
         for value in batch.values():
@@ -162,9 +164,9 @@ class XlaDevice(Device):
                 xs.mark_sharding(value, self.mesh, ("data", *[None] * (value.ndim - 1)))
 
     def step(self, optimizer: "torch.optim.Optimizer", skip: "Tensor | None" = None) -> bool:
-        taken = super().step(optimizer, skip)
+        stepped = super().step(optimizer, skip)
         self.sync()
-        return taken
+        return stepped
 
     # -- leaving the device -----------------------------------------------------------------------
 
@@ -174,14 +176,14 @@ class XlaDevice(Device):
         torch_xla.sync()
 
     def fetch(self, scalars: "dict[str, Tensor]") -> dict[str, float]:
-        """All in one transfer, without a graph that puts them together first."""
+        """One transfer of all, without a graph that would stack them first."""
         import torch_xla
 
         values = torch_xla._XLAC._xla_get_cpu_tensors([x.detach() for x in scalars.values()])
         return {name: float(value) for name, value in zip(scalars, values, strict=True)}
 
     def to_host(self, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
-        self.sync()  # else each tensor would be computed by a graph of its own
+        self.sync()  # else a graph would be compiled for each tensor
         return super().to_host(state)
 
     def counters(self) -> dict[str, int]:

@@ -154,8 +154,8 @@ def batch(B: int, T: int) -> dict:
 
 def test_batches_have_few_lengths_and_one_number_of_rows(device):
     given = [batch(4, T) for T in (3, 32, 33, 100)] + [batch(1, 5)]
-    given[0]["unpadding"] = Unpadding.of(given[0]["attention_mask"])
-    made = list(device.batches(given, rows=4))
+    given[0]["unpadding"] = Unpadding.from_mask(given[0]["attention_mask"])
+    made = list(device.batches(given, batch_size=4))
     assert [tuple(one["input_ids"].shape) for one in made] == [
         (4, 32), (4, 32), (4, 64), (4, 128), (4, 32)
     ]  # fmt: skip
