@@ -9,17 +9,15 @@ from minift.tokenizer import Tokenizer
 
 @dataclass
 class DataCollatorWithPadding:
-    """A list of rows to a dict of tensors, padded to the longest row of the batch.
-
-    It takes rows of a dataset (padded straight from the memory map), a list of dicts, or a dict of
-    lists. `label` and `label_ids` become `labels`; a column of text is an error that names it.
+    """Collate rows into a dict of tensors, padded to the longest row of the batch.
 
     Attributes:
-        tokenizer: says the padding token, its side and the model's inputs.
-        padding: True or "longest"; "max_length" pads to `max_length`, for compiled shapes; False
-            takes only rows that are equally long.
-        max_length: in tokens; the model's limit by default.
-        pad_to_multiple_of: round the length up, for hardware that likes multiples of 8.
+        tokenizer: gives the padding token, its side, and the model's input names.
+        padding: True or "longest"; "max_length" pads to `max_length`, for devices that compile
+            each shape anew; False takes only rows of equal length.
+        max_length: in tokens; by default the model's limit.
+        pad_to_multiple_of: round the length up, for hardware that prefers multiples of 8.
+        return_tensors: "pt" for torch tensors, "np" for arrays.
     """
 
     tokenizer: Tokenizer
@@ -30,16 +28,21 @@ class DataCollatorWithPadding:
 
     def __call__(self, features: Any) -> dict[str, Any]:
         """
+        Args:
+            features: rows of a dataset, which are padded straight from the memory map; or a list
+                of dicts, or a dict of lists. `label` and `label_ids` become `labels`.
+
         Returns:
             `input_ids`, `attention_mask`, `token_type_ids`: int64 of shape (B, T); `labels`:
             int64 or float32 of shape (B,) or (B, num_labels).
+
+        Raises:
+            DataError: a column holds text, which no tensor can.
         """
         rows = features.columns() if isinstance(features, RowBatch) else features
         kind = "np" if self.return_tensors == "np" else "pt"
-        padded = self.tokenizer.pad(
-            rows, self.padding, self.max_length, self.pad_to_multiple_of, kind
-        )
-        return padded.data
+        options = (self.padding, self.max_length, self.pad_to_multiple_of, kind)
+        return self.tokenizer.pad(rows, *options).data
 
 
 def pad_to_shape(

@@ -167,9 +167,7 @@ def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
     return metric
 
 
-f1 = per_class_metric("f1")
-precision = per_class_metric("precision")
-recall = per_class_metric("recall")
+precision, recall, f1 = map(per_class_metric, ("precision", "recall", "f1"))
 
 
 def matthews_correlation(predictions: Any, references: Any) -> dict[str, float]:

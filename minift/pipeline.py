@@ -1,7 +1,7 @@
-"""`pipeline("text-classification", model=path)`: texts to labels by name, after training.
+"""`pipeline("text-classification", model=path)`: the labels of texts, by name, after training.
 
-Probabilities as the peer's: softmax over the classes, a sigmoid for each where a row can have
-several, the bare number for regression. Computed in fp32.
+Scores are those of transformers: softmax over the classes, a sigmoid for each class where a text
+can have several, and the bare number for regression. They are computed in fp32.
 """
 
 from collections.abc import Sequence
@@ -18,70 +18,71 @@ from minift.plugins import default_manager
 from minift.tokenizer import AutoTokenizer, Tokenizer
 from minift.training.batches import split_into_batches
 
+TopK = int | Literal["best", "same"] | None
+
 
 class TextClassificationPipeline:
-    """Call it with a text, a pair, or a list of these."""
+    """A classifier of texts; call it with a text, a pair, or a list of these."""
 
     def __init__(
-        self, model: Any, tokenizer: Tokenizer, device: Device, batch_size: int,
-        top_k: int | Literal["best"] | None = "best",
-    ) -> None:  # fmt: skip
+        self, model: Any, tokenizer: Tokenizer, device: Device, batch_size: int, top_k: TopK
+    ) -> None:
         self.config = model.config
         self.model = device.prepare(model).eval()
         self.tokenizer, self.device, self.batch_size = tokenizer, device, batch_size
         self.top_k = top_k
 
     def __call__(
-        self, inputs: Any, top_k: int | Literal["best", "same"] | None = "same",
-        batch_size: int | None = None, truncation: bool = True, max_length: int | None = None,
+        self, inputs: Any, top_k: TopK = "same", batch_size: int | None = None,
+        truncation: bool = True, max_length: int | None = None,
     ) -> Any:  # fmt: skip
         """
         Args:
             inputs: a string; {"text": ..., "text_pair": ...}; or a list of either.
-            top_k: how many labels for each text, best first; None for all. By default what
-                `pipeline` was given, and if nothing, the best label and no list around it.
-            batch_size: instead of the pipeline's; it changes no score.
-            truncation: texts are cut to what the model takes, or to max_length tokens.
+            top_k: how many labels to return for each text, best first; None for all; "best" for
+                the best one without a list around it; "same" as `pipeline` was told.
+            batch_size: instead of the pipeline's. It changes no score.
+            truncation: cut texts to `max_length` tokens, by default to what the model takes.
 
         Returns:
-            For one text or pair a dict {"label", "score"}, or with top_k a list of those; for many
-            a list of such answers, in their order. As the peer's, one string without top_k in this
-            call is in a list of its own: [{"label", "score"}].
+            For one text or pair a dict {"label", "score"}, or with top_k a list of these. For a
+            list of inputs, a list of such results in their order. As in transformers, a single
+            string gives [{"label", "score"}] if this call has no top_k.
         """
-        single = isinstance(inputs, str | dict)
-        texts, pairs = unpaired([inputs] if single else list(inputs))
-        k = self.top_k if top_k == "same" else top_k
+        is_single = isinstance(inputs, str | dict)
+        texts, pairs = split_pairs([inputs] if is_single else list(inputs))
         scores = self.scores(texts, pairs, batch_size, truncation, max_length)
-        answers = [self._ranked(row, 1 if k == "best" else k) for row in scores]
-        found: list[Any] = [answer[0] for answer in answers] if k == "best" else answers
-        return found[0] if single and not (isinstance(inputs, str) and top_k == "same") else found
+        k = self.top_k if top_k == "same" else top_k
+        results: list[Any] = []
+        for row in scores:
+            order = np.argsort(-row, kind="stable")[: 1 if k == "best" else k]
+            labels = [
+                {"label": self.config.id2label[int(i)], "score": float(row[i])} for i in order
+            ]
+            results.append(labels[0] if k == "best" else labels)
+        in_list = isinstance(inputs, str) and top_k == "same"
+        return results[0] if is_single and not in_list else results
 
     def scores(
         self, texts: Sequence[str], pairs: Sequence[str] | None, batch_size: int | None = None,
         truncation: bool = True, max_length: int | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """Probabilities (or the bare number, for regression), float32 of shape (texts, labels)."""
-        seconds = None if pairs is None else list(pairs)
-        encoded = self.tokenizer(list(texts), seconds, truncation=truncation, max_length=max_length)
+        """Return the scores of all labels, float32 of shape (texts, num_labels)."""
+        encoded = self.tokenizer(texts, pairs, truncation=truncation, max_length=max_length)
         order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
-        found = np.zeros((len(texts), self.config.num_labels), np.float32)
-        with torch.no_grad():  # not every backend has tensors of inference_mode
+        scores = np.zeros((len(texts), self.config.num_labels), np.float32)
+        with torch.no_grad():  # not inference_mode, whose tensors not every backend has
             for rows in split_into_batches(order, batch_size or self.batch_size):
                 columns = {name: [values[i] for i in rows] for name, values in encoded.items()}
-                batch = dict(self.tokenizer.pad(columns, return_tensors="pt"))
+                batch = self.tokenizer.pad(columns, return_tensors="pt").data
                 (batch,) = self.device.batches([batch])
-                logits = self.model(**batch).logits.float().cpu()
-                found[rows] = probabilities(logits, self.config).numpy()
-        return found
-
-    def _ranked(self, scores: np.ndarray, top_k: int | None) -> list[dict[str, Any]]:
-        order = np.argsort(-scores, kind="stable")[:top_k]
-        names = self.config.id2label
-        return [{"label": names[int(i)], "score": float(scores[i])} for i in order]
+                logits = self.model(**batch).logits.float().cpu()  # (B, num_labels)
+                scores[rows] = logits_to_scores(logits, self.config).numpy()
+        return scores
 
 
-def probabilities(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """(B, num_labels) logits to scores, by the kind of problem."""
+def logits_to_scores(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """Return scores from logits, both of shape (B, num_labels), by the problem type."""
     if config.problem_type == "regression":
         return logits
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:
@@ -89,39 +90,42 @@ def probabilities(logits: torch.Tensor, config: Any) -> torch.Tensor:
     return logits.softmax(-1)
 
 
-def unpaired(items: Sequence[Any]) -> tuple[list[str], list[str] | None]:
-    """Texts and second texts from strings or {"text", "text_pair"} dicts, all of one form."""
-    rows = [item if isinstance(item, dict) else {"text": item} for item in items]
+def split_pairs(inputs: Sequence[Any]) -> tuple[list[str], list[str] | None]:
+    """Return the texts of strings or {"text", "text_pair"} dicts, and the second texts or None."""
+    rows = [one if isinstance(one, dict) else {"text": one} for one in inputs]
     for i, row in enumerate(rows):
-        second = row.get("text_pair")
-        strings = isinstance(row.get("text"), str) and isinstance(second, str | None)
+        strings = isinstance(row.get("text"), str) and isinstance(row.get("text_pair"), str | None)
         if not strings or set(row) - {"text", "text_pair"}:
             raise ArgumentError(
                 f"input {i} is no text and no pair of texts",
-                got=f"{items[i]!r:.80}",
+                got=f"{inputs[i]!r:.80}",
                 expected="a string, or {'text': .., 'text_pair': ..}",
             )
     texts: list[str] = [row["text"] for row in rows]
-    seconds: list[Any] = [row.get("text_pair") for row in rows]
-    if all(second is None for second in seconds):
+    pairs: list[Any] = [row.get("text_pair") for row in rows]
+    if all(pair is None for pair in pairs):
         return texts, None
-    if None in seconds:
+    if None in pairs:
         raise ArgumentError("some inputs are pairs and some are not", do="pass one kind at a time")
-    return texts, seconds
+    return texts, pairs
 
 
 def pipeline(
-    task: str,
-    model: Any,
-    tokenizer: Tokenizer | None = None,
-    device: str = "auto",
-    batch_size: int = 32,
-    top_k: int | Literal["best"] | None = "best",
-) -> TextClassificationPipeline:
-    """A pipeline for a model, or for the folder or name of one.
+    task: str, model: Any, tokenizer: Tokenizer | None = None, device: str = "auto",
+    batch_size: int = 32, top_k: TopK = "best",
+) -> TextClassificationPipeline:  # fmt: skip
+    """Return a pipeline for a model, or for the folder or name of one.
+
+    Args:
+        task: "text-classification".
+        model: a model object, or a folder, or the name of a model.
+        tokenizer: needed with a model object.
+        device: "auto", or as in `TrainingArguments`.
+        batch_size: texts in a batch.
+        top_k: how many labels for each text; see `TextClassificationPipeline.__call__`.
 
     Raises:
-        ConfigError: minift has only "text-classification".
+        ConfigError: there is no such pipeline.
     """
     if task not in ("text-classification", "sentiment-analysis"):
         raise ConfigError(f"no pipeline for {task!r}", expected="text-classification")

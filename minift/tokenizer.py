@@ -25,15 +25,9 @@ from minift.plugins import find_checkpoint
 LABEL_NAMES = ("labels", "label", "label_ids")
 # The token columns, and their values at padded positions; input_ids get the padding token.
 PAD_VALUES = {"input_ids": 0, "token_type_ids": 0, "attention_mask": 0, "special_tokens_mask": 1}
-# The values of two options, and the strategies that they stand for.
-TRUNCATION = {
-    True: "longest_first", "longest_first": "longest_first", "only_first": "only_first",
-    "only_second": "only_second", False: None, "do_not_truncate": None,
-}  # fmt: skip
-PADDING = {
-    True: "longest", "longest": "longest", "max_length": "max_length", False: None,
-    "do_not_pad": None,
-}  # fmt: skip
+# The strategies of two options: True stands for the first of them, False for the last.
+TRUNCATION = ("longest_first", "only_first", "only_second", "do_not_truncate")
+PADDING = ("longest", "max_length", "do_not_pad")
 SETTINGS = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
 
 
@@ -146,7 +140,7 @@ class Tokenizer:
         is_single = isinstance(text, str)
         pad_strategy = strategy_of(PADDING, padding, "padding")
         if truncation is None:
-            truncation = max_length is not None and pad_strategy is None
+            truncation = max_length is not None and pad_strategy == "do_not_pad"
         special = self._backend.num_special_tokens_to_add(text_pair is not None)
         self._set_truncation(truncation, max_length, special if add_special_tokens else 0)
         inputs: list[Any] = as_strings(text, "text")
@@ -168,7 +162,7 @@ class Tokenizer:
         if "token_type_ids" in self.model_input_names:
             columns["token_type_ids"] = type_ids_column([bytes(row.type_ids) for row in rows])
         columns["attention_mask"] = mask
-        if pad_strategy or return_tensors:
+        if pad_strategy != "do_not_pad" or return_tensors:
             columns = self.pad(columns, padding, max_length, pad_to_multiple_of, return_tensors)
         if is_single and not return_tensors:
             return BatchEncoding({name: values[0] for name, values in columns.items()})
@@ -177,7 +171,7 @@ class Tokenizer:
     def _set_truncation(self, truncation: bool | str, max_length: int | None, special: int) -> None:
         """Set the backend's truncation; `special` tokens are added to each text or pair."""
         strategy = strategy_of(TRUNCATION, truncation, "truncation")
-        if strategy is None:
+        if strategy == "do_not_truncate":
             self._backend.no_truncation()
             return
         limit = self.model_max_length if max_length is None else max_length
@@ -212,7 +206,7 @@ class Tokenizer:
         """
         columns = as_columns(encoded.data if isinstance(encoded, BatchEncoding) else encoded)
         strategy = strategy_of(PADDING, padding, "padding")
-        if strategy is None and not return_tensors:
+        if strategy == "do_not_pad" and not return_tensors:
             return BatchEncoding(columns)
         ids = as_ragged("input_ids", columns.get("input_ids", ()))
         columns["input_ids"] = ids
@@ -234,13 +228,13 @@ class Tokenizer:
     def _padded_length(
         self,
         lengths: np.ndarray,
-        strategy: str | None,
+        strategy: str,
         max_length: int | None,
         multiple: int | None,
     ) -> int:
         """Return T, the length of all rows after padding."""
         length = int(lengths.max(initial=0))
-        if strategy is None:
+        if strategy == "do_not_pad":
             if np.any(lengths != length):
                 what = "rows of different lengths do not make a tensor"
                 raise DataError(what, got=lengths.tolist(), do="padding=True")
@@ -313,11 +307,13 @@ class AutoTokenizer:
 # -- arguments ------------------------------------------------------------------------------------
 
 
-def strategy_of(strategies: Mapping[Any, str | None], value: Any, option: str) -> str | None:
-    """Return the strategy that an option's value stands for."""
+def strategy_of(strategies: Sequence[str], value: bool | str, option: str) -> str:
+    """Return the strategy that an option's value names."""
+    if isinstance(value, bool):
+        return strategies[0 if value else -1]
     if value not in strategies:
-        raise ConfigError(f"unknown {option}", got=value, expected=list(strategies))
-    return strategies[value]
+        raise ConfigError(f"unknown {option}", got=value, expected=f"True, False, {strategies}")
+    return value
 
 
 def as_strings(texts: Any, name: str) -> list[str]:
