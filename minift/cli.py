@@ -1,7 +1,7 @@
-"""The program `minift`: it chooses the plugins, and runs a command that one of them gives.
+"""The program `minift`: it loads the chosen plugins and runs a command that one of them registers.
 
-Errors that a user can cause are printed in three lines and end with exit code 2; `--debug` shows
-the traceback. Nothing here imports torch before a command needs it.
+Errors that a user can cause are printed without a traceback and end with exit code 2; `--debug`
+shows the traceback. Nothing here imports torch before a command needs it.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from minift.errors import MiniftError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
@@ -24,30 +24,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("minift: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has seen enough: `minift plugins | head`
+    except BrokenPipeError:  # the reader closed our output: `minift plugins | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (MiniftError, OSError) as error:
         if debug:
             raise
         print(f"minift: {error}", file=sys.stderr)
-        sys.last_value = error  # as if nobody had caught it: distributed.leave asks
+        sys.last_value = error  # as if not caught: see destroy_process_group
         return 2
 
 
 def choose_plugins(words: list[str]) -> list[str]:
-    """Load the plugins that -p and --plugin choose, wherever they stand; the other words."""
+    """Load the plugins that -p and --plugin choose, and return all other words."""
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     common.add_argument("-p", dest="select", action="append", default=None)
     common.add_argument("--plugin", action="append", default=[])
-    chosen, rest = common.parse_known_args(words)
+    chosen, others = common.parse_known_args(words)
     select = chosen.select if chosen.select is not None else plugins.words_from_environment()
     plugins.set_default_manager(plugins.build_manager(select, chosen.plugin))
-    return rest
+    return others
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser: the commands of the chosen plugins."""
+    """Return the parser with the commands of the loaded plugins."""
     manager = plugins.default_manager()
     text = "Fine-tune pretrained encoders."
     for name, error in manager.failures.items():  # its commands are missing below
@@ -58,8 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--plugin", action="append", metavar="FILE", help="load a plugin's file")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, found in plugins.registry(manager, "minift_register_commands").items():
-        sub = commands.add_parser(name, help=found.value.help, description=found.value.help)
-        found.value.configure(sub)
-        sub.set_defaults(run=found.value.run)
+    for name, registered in plugins.registry(manager, "minift_register_commands").items():
+        sub = commands.add_parser(
+            name, help=registered.value.help, description=registered.value.help
+        )
+        registered.value.configure(sub)
+        sub.set_defaults(run=registered.value.run)
     return parser

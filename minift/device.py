@@ -14,7 +14,7 @@ pass in `autocast` and a `backward`, then `clip_grad_norm` and `step`.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -108,8 +108,8 @@ class Device:
             Device.initialized = self.description
         model = model.to(self.torch_device)
         if self.world_size > 1:
-            distributed.join()
-            distributed.share([tensor.detach() for tensor in model.state_dict().values()])
+            distributed.init_process_group()
+            distributed.broadcast([tensor.detach() for tensor in model.state_dict().values()])
         return model
 
     def setup_precision(self, precision: str) -> None:
@@ -192,7 +192,9 @@ class Device:
 
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in parameters if p.grad is not None]
-        nonzero = distributed.add_up(grads, self.all_reduce_flat) if self.world_size > 1 else grads
+        nonzero: Sequence[Tensor] = grads
+        if self.world_size > 1:
+            nonzero = distributed.all_reduce_gradients(grads, self.all_reduce_flat)
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
             nonzero = grads
@@ -287,7 +289,7 @@ class Device:
 
     def gather(self, value: "Tensor") -> "Tensor":
         """Concatenate the rows of all ranks in rank order; each may have another number of them."""
-        return distributed.gather(value) if self.world_size > 1 else value
+        return distributed.all_gather(value) if self.world_size > 1 else value
 
     def barrier(self) -> None:
         """Wait for all ranks."""

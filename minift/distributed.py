@@ -1,13 +1,12 @@
-"""Several processes that train together: which of them this one is, and how they add up numbers.
+"""Data-parallel training: the rank of this process, and the collectives that training needs.
 
-torchrun (or `notebook_launcher`) starts them, on one machine or several, and tells each in its
-environment who it is. They meet when a model is prepared. Each computes its own rows of an update;
-the sums of their losses, counts and gradients then go around once, so that all of them take the
-same step. Nothing else is exchanged, and only tensors are: torch's collectives for objects would
-open pickles.
+torchrun (or `notebook_launcher`) starts the processes, on one machine or several, and tells each
+its rank in the environment. They connect when a model is prepared. Each computes its own rows of an
+update; the sums of their losses, counts and gradients are then reduced once, so that all of them
+take the same step. Only tensors are exchanged: torch's collectives for objects would open pickles.
 
-A process that dies breaks the connections to the others, whose next exchange fails. That ends them
-too, with a message; torchrun reports the first failure, and may start all of them again.
+A process that dies breaks the connections to the others, so that their next collective fails. That
+ends them too, with a message; torchrun reports the first failure, and may start all of them again.
 """
 
 import atexit
@@ -25,73 +24,73 @@ from minift.errors import DeviceError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    SumOf = Callable[[list[Tensor]], Tensor]
+    ReduceFlat = Callable[[list[Tensor]], Tensor]
 
-TABLE = 8192  # rows that make a tensor a table of embeddings: no other layer has as many
+EMBEDDING_ROWS = 8192  # more rows than any layer but an embedding has
 
 
 def rank() -> int:
-    """The number of this process, of all."""
+    """Return the number of this process among all of them."""
     return int(os.environ.get("RANK", 0))
 
 
 def local_rank() -> int:
-    """Its number of those on this machine, which says which accelerator it takes."""
+    """Return its number among those of this machine, which decides which accelerator it takes."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def restarted() -> bool:
-    """Whether torchrun started this process in the place of one that failed."""
+    """Tell whether torchrun started this process in the place of one that failed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
-def join() -> None:
-    """Meet the others, if there are any. Called again, it does nothing."""
+def init_process_group() -> None:
+    """Connect to the other processes, if there are any. Called again, it does nothing."""
     import torch.distributed as dist
 
     if world_size() > 1 and not dist.is_initialized():
-        with failures_explained():
+        with explain_failures():
             store, *_ = next(dist.rendezvous("env://"))
-            # Each kind of memory has its own way to others, torch's default for it.
-            dist.init_process_group(store=agreed(store), rank=rank(), world_size=world_size())
-        atexit.register(leave)
+            # No backend is named: torch takes its default one for each type of memory.
+            dist.init_process_group(store=new_store(store), rank=rank(), world_size=world_size())
+        atexit.register(destroy_process_group)
 
 
-def agreed(store: Any) -> Any:
-    """A part of torchrun's store that belongs to these processes alone.
+def new_store(store: Any) -> Any:
+    """Return a part of torchrun's store that only the processes of this start use.
 
-    It lives on when processes are started again, with the addresses of those that are gone. So
-    process 0 makes up a name, and the others go by a name only if somebody answers under it.
+    The store survives a restart, with the addresses of processes that are gone. So rank 0 makes up
+    a prefix, and the others accept a prefix only if rank 0 answers under it.
     """
     import torch.distributed as dist
 
-    own = uuid.uuid4().hex
+    token = uuid.uuid4().hex
     if rank() == 0:
-        store.set("minift", own)
+        store.set("minift", token)
         for other in range(1, world_size()):
-            store.set(f"{own}/answer/{other}", store.get(f"{own}/ask/{other}"))
-        return dist.PrefixStore(own, store)
+            store.set(f"{token}/answer/{other}", store.get(f"{token}/ask/{other}"))
+        return dist.PrefixStore(token, store)
     while True:
-        name = store.get("minift").decode()
-        store.set(f"{name}/ask/{rank()}", own)
-        with contextlib.suppress(RuntimeError):  # nobody answers: it was an earlier one's name
-            store.wait([f"{name}/answer/{rank()}"], timedelta(seconds=1))
-            if store.get(f"{name}/answer/{rank()}").decode() == own:
-                return dist.PrefixStore(name, store)
+        prefix = store.get("minift").decode()
+        store.set(f"{prefix}/ask/{rank()}", token)
+        with contextlib.suppress(RuntimeError):  # no answer: the prefix is from an earlier start
+            store.wait([f"{prefix}/answer/{rank()}"], timedelta(seconds=1))
+            if store.get(f"{prefix}/answer/{rank()}").decode() == token:
+                return dist.PrefixStore(prefix, store)
         time.sleep(0.05)
 
 
-def leave() -> None:
-    """Part from the others when Python ends, as long as it is whole.
+def destroy_process_group() -> None:
+    """Disconnect when Python ends, while the interpreter still works.
 
-    A thread of torch's may still hold the last tensor that went around. Once Python has gone it
-    cannot let go of it, and aborts a process that had done all its work (pytorch#179291). After an
-    error the others may wait for this process in an exchange, so that parting would wait for them.
+    A thread of torch's may still hold the last tensor that was exchanged. After the interpreter has
+    ended it cannot free that, and aborts a process that had done all its work (pytorch#179291).
+    After an error it is left out: the others may be in a collective, and would be waited for.
     """
     import torch.distributed as dist
 
@@ -100,75 +99,77 @@ def leave() -> None:
 
 
 def all_reduce(value: "Tensor") -> "Tensor":
-    """The sum over all processes, in the memory of `value`."""
+    """Sum a tensor over all ranks, in place, and return it."""
     import torch.distributed as dist
 
-    with failures_explained():
+    with explain_failures():
         dist.all_reduce(value)
     return value
 
 
-def add_up(tensors: "Sequence[Tensor]", all_reduce_flat: "SumOf") -> "Sequence[Tensor]":
-    """Make of each tensor its sum over all processes.
+def all_reduce_gradients(
+    gradients: "Sequence[Tensor]", all_reduce_flat: "ReduceFlat"
+) -> "Sequence[Tensor]":
+    """Sum each tensor over all ranks, in place.
 
-    They travel as one: to line them up takes less time than a hundred exchanges wait for one
-    another. What comes back is not copied once more: the tensors take over its memory.
+    All are sent as one flat tensor: copying them together takes less time than the latencies of a
+    hundred collectives. The result is not copied back: the tensors become views of it.
 
     Args:
-        tensors: of the same shapes in all processes.
-        all_reduce_flat: a Device's, which adds up.
+        gradients: of the same shapes on all ranks.
+        all_reduce_flat: the Device's method, which concatenates and sums.
 
     Returns:
-        what there is in the sums beside zeros: of a table of embeddings only some rows.
+        the sums, of an embedding's gradient only the rows that are not zero.
     """
     import torch
 
-    rows = [touched(tensor, all_reduce_flat) if is_table(tensor) else ... for tensor in tensors]
-    parts = [tensor[some] for tensor, some in zip(tensors, rows, strict=True)]
-    flat = all_reduce_flat([part.flatten() for part in parts])
-    sums = torch._utils._unflatten_dense_tensors(flat, parts)
-    for tensor, some, total in zip(tensors, rows, sums, strict=True):
-        if some is ...:
-            tensor.data = total.to(tensor.dtype)
+    rows = [nonzero_rows(g, all_reduce_flat) if is_embedding(g) else ... for g in gradients]
+    selected = [g[index] for g, index in zip(gradients, rows, strict=True)]
+    flat = all_reduce_flat([part.flatten() for part in selected])
+    sums = torch._utils._unflatten_dense_tensors(flat, selected)
+    for gradient, index, total in zip(gradients, rows, sums, strict=True):
+        if index is ...:
+            gradient.data = total.to(gradient.dtype)
         else:
-            tensor[some] = total
+            gradient[index] = total
     return sums
 
 
-def is_table(tensor: "Tensor") -> bool:
-    """Whether it may be the gradient of a table of embeddings in host memory."""
-    return tensor.is_cpu and tensor.dim() == 2 and len(tensor) > TABLE
+def is_embedding(gradient: "Tensor") -> bool:
+    """Tell whether it is the gradient of an embedding, in host memory, judging by its shape."""
+    return gradient.is_cpu and gradient.dim() == 2 and len(gradient) > EMBEDDING_ROWS
 
 
-def touched(table: "Tensor", all_reduce_flat: "SumOf") -> "Tensor":
-    """Which of its rows are not zero in some process; of most, all are zero in all.
+def nonzero_rows(gradient: "Tensor", all_reduce_flat: "ReduceFlat") -> "Tensor":
+    """Return the indices of the rows that are not zero on some rank, int64 of shape (rows,).
 
-    A batch has some hundred tokens of a vocabulary of thirty thousand, and the table is half of a
-    small model: the zeros would take as long as everything else.
+    A batch has some hundred tokens of a vocabulary of thirty thousand, and the embedding is half of
+    a small model: sending its zeros would take as long as everything else.
     """
     import torch
 
-    here = table.contiguous().view(torch.uint8).amax(1) > 0  # byte by byte is fastest
-    return all_reduce_flat([here.int()]).nonzero()[:, 0]
+    nonzero = gradient.contiguous().view(torch.uint8).amax(1) > 0  # byte by byte is fastest
+    return all_reduce_flat([nonzero.int()]).nonzero()[:, 0]
 
 
-def share(tensors: "Sequence[Tensor]") -> None:
-    """Make of each tensor, in place, what it is in process 0."""
+def broadcast(tensors: "Sequence[Tensor]") -> None:
+    """Overwrite each tensor with the one of rank 0."""
     import torch.distributed as dist
 
-    with failures_explained():
+    with explain_failures():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
-def gather(value: "Tensor") -> "Tensor":
-    """The rows of all processes, in the order of their numbers; each may have another number."""
+def all_gather(value: "Tensor") -> "Tensor":
+    """Concatenate the tensors of all ranks along dimension 0, where their sizes may differ."""
     import torch
     import torch.distributed as dist
 
     value = value if value.dim() else value[None]
     lengths = [torch.zeros(1, dtype=torch.int64, device=value.device) for _ in range(world_size())]
-    with failures_explained():
+    with explain_failures():
         dist.all_gather(lengths, lengths[0].new_tensor([len(value)]))
         padded = value.new_zeros(max(map(int, lengths)), *value.shape[1:])
         padded[: len(value)] = value
@@ -178,16 +179,16 @@ def gather(value: "Tensor") -> "Tensor":
 
 
 def barrier() -> None:
-    """Wait for the others."""
+    """Wait until all ranks are here."""
     import torch.distributed as dist
 
-    with failures_explained():
+    with explain_failures():
         dist.barrier()
 
 
 @contextlib.contextmanager
-def failures_explained() -> Iterator[None]:
-    """The others' end is seen as a broken connection."""
+def explain_failures() -> Iterator[None]:
+    """Turn the broken connection that another rank's end leaves into a DeviceError."""
     try:
         yield
     except RuntimeError as error:

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 
 class MiniftError(Exception):
-    """One problem, told in three lines.
+    """A problem, what was got, what was expected and what to do, one line each.
 
     Args:
-        what: one sentence, the problem.
-        got: what was found.
-        expected: what would have been right.
+        what: the problem, in one sentence.
+        got: the value that caused it.
+        expected: a value that would have been right.
         do: what to type or change.
     """
 
@@ -42,7 +42,7 @@ class DataError(MiniftError, ValueError):
 
 
 class MissingFileError(MiniftError, FileNotFoundError):
-    """A path leads nowhere."""
+    """A file, folder or data set does not exist."""
 
 
 class ColumnError(DataError, KeyError):
@@ -66,7 +66,7 @@ class PluginError(MiniftError):
 
 
 class DeviceError(MiniftError, RuntimeError):
-    """The device that was asked for is not there."""
+    """A device is not available, or a process that trains along was lost."""
 
 
 class TrainingError(MiniftError, RuntimeError):
@@ -74,7 +74,7 @@ class TrainingError(MiniftError, RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint "did you mean ...?", or the list of what is known."""
+    """Return the known name nearest to a mistyped one, or the list of all if none is near."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, purpose: str, *position: int) -> int:
-    """The seed of a stream: 63 bits, equal on every machine and in every Python.
+    """Return the seed of a stream: 63 bits, equal on every machine and in every Python.
 
     Args:
         seed: the run's seed.
@@ -36,12 +36,12 @@ def derive(seed: int, purpose: str, *position: int) -> int:
 
 
 def permutation(n: int, seed: int, purpose: str, *position: int) -> np.ndarray:
-    """A random order of `range(n)`, int64 of shape (n,)."""
+    """Return a random order of `range(n)`, int64 of shape (n,)."""
     return np.random.default_rng(derive(seed, purpose, *position)).permutation(n)
 
 
 def torch_generator(seed: int, purpose: str, *position: int) -> "torch.Generator":
-    """A host generator of its own: drawing from it moves nobody else's stream."""
+    """Return a generator of a stream on the host; drawing from it affects no other stream."""
     import torch
 
     return torch.Generator().manual_seed(derive(seed, purpose, *position))
@@ -63,7 +63,7 @@ def set_seed(seed: int) -> None:
 
 @contextlib.contextmanager
 def streams(seed: int, purpose: str, *position: int) -> Iterator[None]:
-    """Let code that draws from the global generators draw from a stream, and put them back."""
+    """Seed the global generators with a stream for the block, and restore their states after it."""
     import random
 
     import torch
@@ -78,20 +78,20 @@ def streams(seed: int, purpose: str, *position: int) -> Iterator[None]:
         torch.default_generator.set_state(before[2])
 
 
-# ------------------------------------------------------------------- the peer's orders, bit by bit
+# ------------------------------------------------------------- the orders of `datasets`, bit by bit
 
 
 def random_order(
     n: int, seed: int | None = None, generator: np.random.Generator | None = None
 ) -> np.ndarray:
-    """A permutation of n rows."""
+    """Return the order that `datasets` shuffles n rows into, int64 of shape (n,)."""
     return random_generator(seed, generator).permutation(n)
 
 
 def random_generator(
     seed: int | None = None, generator: np.random.Generator | None = None
 ) -> np.random.Generator:
-    """numpy's generator for a seed. Without one, numpy's global state gives and counts one."""
+    """Return a numpy generator, without a seed from numpy's global state, as `datasets` does."""
     if generator is not None and seed is not None:
         raise ConfigError("both a seed and a generator were given", expected="one of them")
     if generator is None and seed is None:

@@ -35,7 +35,7 @@ def is_possible() -> bool:
 def exchange_size(model: "nn.Module") -> int:
     """Count the numbers exchanged at once: gradients, and of tables the rows of a large batch."""
     return sum(
-        distributed.TABLE * p.shape[1] if distributed.is_table(p) else p.numel()
+        distributed.EMBEDDING_ROWS * p.shape[1] if distributed.is_embedding(p) else p.numel()
         for p in model.parameters()
     )
 
@@ -57,7 +57,7 @@ class Board:
         memory, pipes = os.memfd_create("minift"), [os.pipe() for _ in range(count)]
         os.ftruncate(memory, 4 * count * size)  # allocated only when it is written to
         offered = [memory, *(write_end for _, write_end in pipes)]
-        offers = distributed.gather(torch.tensor([[os.getpid(), *offered]])).tolist()
+        offers = distributed.all_gather(torch.tensor([[os.getpid(), *offered]])).tolist()
         self.size, failed = size, 0
         self.readers = [os.fdopen(read_end, "rb", 0) for read_end, _ in pipes]
         try:
@@ -96,7 +96,7 @@ class Board:
 
     def wait(self) -> None:
         """Wait until all processes have called this."""
-        with distributed.failures_explained():
+        with distributed.explain_failures():
             try:
                 for writer in self.writers:
                     writer.write(b".")
