@@ -14,7 +14,7 @@ _HOME = {
     "load_dataset": "minift.data.loading",
     "load_from_disk": "minift.data.loading",
     "Dataset": "minift.data.dataset",
-    "DatasetDict": "minift.data.dataset_dict",
+    "DatasetDict": "minift.data.dataset",
     "concatenate_datasets": "minift.data.combining",
     "Features": "minift.data.features",
     "Value": "minift.data.features",
@@ -62,8 +62,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see
     from minift.accelerate.accelerator import Accelerator
     from minift.collate import DataCollatorWithPadding
     from minift.data.combining import concatenate_datasets
-    from minift.data.dataset import Dataset
-    from minift.data.dataset_dict import DatasetDict
+    from minift.data.dataset import Dataset, DatasetDict
     from minift.data.features import ClassLabel, Features, List, Value
     from minift.data.loading import load_dataset, load_from_disk
     from minift.device import Device

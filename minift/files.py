@@ -1,52 +1,237 @@
 """Files and folders that are there whole or not at all, whatever ends the process meanwhile.
 
-Each is written beside its place under another name, brought to the disk, and then renamed.
+Each is written beside its place under a hidden name, `.NAME.tmp-ID`, brought to the disk, and
+renamed. The manifest of a folder is written last and holds the length and the SHA-256 of each file:
+
+    manifest.json    {"format": 2, "files": {NAME: {"bytes": ..., "sha256": ...}}, "meta": {...}}
+
+For a reader a folder without a manifest does not exist. Cached results (data/storage.py),
+checkpoints and saved states are such folders; model files are written one by one in the same way.
 """
 
+import contextlib
+import errno
+import glob
+import hashlib
 import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from minift.errors import ModelError
+from minift.errors import DataError, ModelError
+
+MANIFEST = "manifest.json"
+FORMAT = 2  # of a manifest; a folder that has another one is refused, never misread
+
+# ------------------------------------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; it becomes `path` when the block ends without an error.
+
+    A file that has the name already is replaced then, and stays as it is after an error.
+    """
+    scratch = scratch_path(path)
+    try:
+        yield scratch
+        sync(scratch)
+        os.replace(scratch, path)
+    finally:  # a full disk is not filled by what failed
+        scratch.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it is there whole or not at all, and still there after a crash."""
-    scratch = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:12]}")
+    with new_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def scratch_path(path: Path, owner: str = "") -> Path:
+    """Return the hidden name beside `path` under which it is written, or removed."""
+    return path.with_name(f".{path.name}.tmp-{owner}{uuid.uuid4().hex[:12]}")
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk so that they survive a power cut."""
+    if os.name != "posix" and path.is_dir():  # neither possible nor needed on Windows
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:  # a full disk is not filled by what failed
-        scratch.unlink(missing_ok=True)
-        raise
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def replace_folder(scratch: Path, folder: Path) -> None:
-    """Give a whole folder its name; one that has it gives way, and comes back if that fails."""
+def check_space(folder: Path, size: int) -> None:
+    """Raise the error of a full disk, an OSError, if `size` bytes are not free in a folder."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        text = f"no space for {size:,} bytes: {free:,} are free"
+        raise OSError(errno.ENOSPC, text, str(folder))
+
+
+# ----------------------------------------------------------------------------------------- folders
+
+
+@contextlib.contextmanager
+def new_folder(
+    folder: Path, meta: Mapping[str, Any] | None = None, owner: str = ""
+) -> Iterator[Path]:
+    """Yield a folder to write to; it becomes `folder` when the block ends without an error.
+
+    A folder that has the name already gives way at the very end, and comes back if that fails.
+
+    Args:
+        folder: its final name.
+        meta: JSON that the manifest holds beside the files; None for a folder without manifest.
+        owner: who writes; `recover` finds by it what a kill left.
+    """
+    scratch = scratch_path(folder, owner)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if meta is not None:
+            names = sorted(path.name for path in scratch.iterdir())
+            write_manifest(scratch, {name: file_entry(scratch / name) for name in names}, meta)
+        put_in_place(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def put_in_place(scratch: Path, folder: Path, replace: bool = True) -> None:
+    """Bring a written folder to the disk and give it its name.
+
+    Args:
+        scratch: the folder, beside its final place.
+        folder: its final name.
+        replace: put it in the place of a complete folder that has the name; if False, that one
+            stays, because it has the same content and others may be reading it.
+    """
+    for path in [*scratch.rglob("*"), scratch]:
+        sync(path)
     old = scratch.with_name(f"{scratch.name}-old")
     try:
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(scratch, folder)
+        for attempt in range(3):  # another process may be doing the same
+            try:
+                os.replace(scratch, folder)
+                break
+            except OSError:
+                if not replace and (folder / MANIFEST).is_file():
+                    break
+                if attempt == 2 or not folder.is_dir():
+                    raise
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder, old)
     finally:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         shutil.rmtree(old, ignore_errors=True)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut (not possible, nor needed, on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+def recover(parent: Path, name: str = "*", owner: str = "") -> None:
+    """Put right what killed writers left in a folder; none of them may still be writing.
+
+    A folder that was about to be replaced gets its name back; the rest is removed.
+
+    Args:
+        parent: the folder that they wrote to.
+        name: of the folder that they wrote, by default of any.
+        owner: which writer's, by default any.
+    """
+    pattern = name if name == "*" else glob.escape(name)
+    for left in parent.glob(f".{pattern}.tmp-{owner}*"):
+        folder = parent / left.name[1:].rpartition(".tmp-")[0]
+        if left.name.endswith("-old") and not folder.exists():  # killed between the two renames
+            os.replace(left, folder)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_folder(folder: Path, owner: str = "") -> None:
+    """Remove a folder in one step: after a kill no part of it is left under its own name."""
+    scratch = scratch_path(folder, owner)
+    os.replace(folder, scratch)
+    shutil.rmtree(scratch)
+
+
+# --------------------------------------------------------------------------------------- manifests
+
+
+class Manifest(NamedTuple):
+    """The files of a folder, {name: {"bytes": length, "sha256": digest}}, and what else it says."""
+
+    files: dict[str, dict[str, Any]]
+    meta: dict[str, Any]
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Return a file's length and digest, as a manifest holds them."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def write_manifest(
+    folder: Path, files: Mapping[str, Mapping[str, Any]], meta: Mapping[str, Any]
+) -> None:
+    """Write the manifest of a folder whose files are all there."""
+    manifest = {"format": FORMAT, "files": files, "meta": meta}
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return a folder's manifest; the files themselves are not looked at.
+
+    Raises:
+        DataError: there is none, it is damaged, or another version of minift wrote it.
+    """
+    keys = ("bytes", "sha256")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if (version := manifest.get("format")) == FORMAT:
+            files = {n: {key: e[key] for key in keys} for n, e in manifest["files"].items()}
+            meta = dict(manifest["meta"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder} is not complete: no readable manifest ({error!r})") from None
+    if version != FORMAT:
+        what = f"{folder} was written by another version of minift"
+        raise DataError(what, got=f"manifest format {version}", expected=FORMAT)
+    if any(Path(name).name != name for name in files):
+        raise DataError(f"{folder} is damaged: its manifest names files elsewhere")
+    return Manifest(files, meta)
+
+
+def check_file(path: Path, entry: Mapping[str, Any], digest: bool = False) -> None:
+    """Compare a file with its entry in a manifest: its length, and if asked for its digest.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is damaged: it is missing")
+    if (size := path.stat().st_size) != entry.get("bytes", size):
+        raise DataError(f"{path} is damaged: its length differs", got=size, expected=entry["bytes"])
+    if digest and "sha256" in entry and file_entry(path)["sha256"] != entry["sha256"]:
+        raise DataError(f"{path} is damaged: its checksum differs")
+
+
+def verify_folder(folder: Path) -> Manifest:
+    """Return the manifest of a folder in which every byte is as it was written.
+
+    Raises:
+        DataError: there is no manifest, or a file is missing, shorter, or changed; names it.
+    """
+    manifest = read_manifest(folder)
+    for name, entry in manifest.files.items():
+        check_file(folder / name, entry, digest=True)
+    return manifest
+
+
+# ------------------------------------------------------------------------------------------ models
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -74,16 +74,8 @@ def minift_register_tasks():
     """Data sets whose columns, label names and metric are known.
 
     Returns:
-        {name: dict with "columns" (one or two text columns), "label", "names" (of the classes;
-        None: a number is to be predicted) and "metric" (one name or several)}, and what else is
-        known:
-        "dataset", "config": for `load_dataset`, where the command names no data.
-        "splits": {"train", "validation", "test": name there, or "configuration:name"}.
-        "held_out": the share of the training rows for validation, where there are no others.
-        "prepare": function(Dataset) -> Dataset with the columns, for rows that have other ones.
-        "answers": function(EvalPrediction) -> the metric's (predictions, references), for rows that
-            are scored by groups; the prediction's `rows` have all columns.
-        "reference": [{"model", "score", "source"}], "note": a text; `minift tasks NAME` shows them.
+        {name: `minift.tasks.Task`}: columns, label names and metrics; also where the data is, how
+        its rows become texts, and how they are scored if not one by one.
     """
 
 
@@ -103,7 +95,7 @@ def minift_register_file_formats():
     """How files are read and written, and folders of `save_to_disk` ("disk").
 
     Returns:
-        {name: `minift.data.loading.FileFormat`, or `FolderFormat`}.
+        {name: `minift.data.file_formats.FileFormat`, or `FolderFormat`}.
     """
 
 
@@ -124,7 +116,7 @@ def minift_find_dataset(path, name, revision, data_files):
     """Turn the path or name in `load_dataset(path, name)` into files on this machine.
 
     Returns:
-        A `minift.data.loading.DatasetFiles`, or None if this plugin does not know the name.
+        A `minift.data.file_formats.DatasetFiles`, or None if this plugin does not know the name.
     """
 
 

@@ -1,7 +1,8 @@
-"""Learning-rate schedules: pure functions of the step, `factor(step) * learning_rate`.
+"""Learning-rate schedules: the rate at each step is `learning_rate * factor(name, step, ...)`.
 
-With w warm-up steps of N in all: during warm-up every schedule rises as step / w. Step counts
-optimizer updates from 0; update k uses factor(k).
+A step is an optimizer update, counted from 0. During warm-up every schedule but "constant" rises
+from 0 as step / warmup; the functions below say how the factor goes on from 1. They depend on their
+arguments alone, so that a resumed run goes on as it was.
 """
 
 import inspect
@@ -16,21 +17,13 @@ def constant(step: int, warmup: int, total: int) -> float:
     return 1.0
 
 
-def constant_with_warmup(step: int, warmup: int, total: int) -> float:
-    return step / max(1, warmup) if step < warmup else 1.0
-
-
 def linear(step: int, warmup: int, total: int) -> float:
-    """Up to 1, then straight down to 0 at the last step."""
-    if step < warmup:
-        return step / max(1, warmup)
+    """Fall in a straight line to 0 at the last step."""
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
 def cosine(step: int, warmup: int, total: int) -> float:
-    """Up to 1, then half a cosine down to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
-    if step < warmup:
-        return step / max(1, warmup)
+    """Fall to 0 as half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     progress = (step - warmup) / max(1, total - warmup)
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
@@ -38,33 +31,36 @@ def cosine(step: int, warmup: int, total: int) -> float:
 def polynomial(
     step: int, warmup: int, total: int, power: float = 1.0, lr_end: float = 1e-7, lr: float = 1.0
 ) -> float:
-    """Up to 1, then down to lr_end as a power of what is left; lr is the rate that 1 stands for."""
-    if step < warmup:
-        return step / max(1, warmup)
+    """Fall from `lr`, the learning rate, to `lr_end` as a power of the remaining share of steps."""
     if step > total:
         return lr_end / lr
-    left = 1 - (step - warmup) / max(1, total - warmup)
-    return ((lr - lr_end) * left**power + lr_end) / lr
+    remaining = 1 - (step - warmup) / max(1, total - warmup)
+    return ((lr - lr_end) * remaining**power + lr_end) / lr
 
 
 def inverse_sqrt(step: int, warmup: int, total: int, timescale: int | None = None) -> float:
-    """Up to 1, then down as 1 / sqrt(step / warmup) (Vaswani et al. 2017, arXiv 1706.03762)."""
-    if step < warmup:
-        return step / max(1, warmup)
-    scale = timescale or warmup or 10_000
-    return 1 / math.sqrt((step + scale - warmup) / scale)
+    """Fall as 1 / sqrt(step / warmup) (Vaswani et al. 2017, arXiv 1706.03762)."""
+    timescale = timescale or warmup or 10_000
+    return 1 / math.sqrt((step + timescale - warmup) / timescale)
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {
     "linear": linear,
     "constant": constant,
-    "constant_with_warmup": constant_with_warmup,
+    "constant_with_warmup": constant,
     "cosine": cosine,
     "polynomial": polynomial,
     "inverse_sqrt": inverse_sqrt,
 }
 
-ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")  # they do not ask how long it takes
+ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")  # need no num_training_steps
+
+
+def factor(name: str, step: int, warmup: int, total: int, **settings: Any) -> float:
+    """Return the learning rate of a step as a share of its peak, 0 to 1."""
+    if step < warmup and name != "constant":
+        return step / warmup
+    return SCHEDULES[name](step, warmup, total, **settings)
 
 
 def get_scheduler(
@@ -74,46 +70,44 @@ def get_scheduler(
     num_training_steps: int | None = None,
     scheduler_specific_kwargs: dict[str, Any] | None = None,
 ) -> Any:
-    """A torch scheduler: call `.step()` after each `optimizer.step()`.
+    """Return a torch scheduler: call `.step()` after each `optimizer.step()`.
 
     Args:
         name: one of SCHEDULES.
-        optimizer: whose learning rates are the peaks.
-        num_warmup_steps: optimizer updates of rising rate.
+        optimizer: its learning rates are the peaks.
+        num_warmup_steps: optimizer updates during which the rate rises.
         num_training_steps: optimizer updates in all.
-        scheduler_specific_kwargs: what this schedule alone has: `power` and `lr_end` of
-            polynomial, `timescale` of inverse_sqrt.
+        scheduler_specific_kwargs: `power` and `lr_end` of polynomial, `timescale` of inverse_sqrt.
 
     Raises:
-        ConfigError: no schedule has that name, it needs a number that was not given, or has no
-            such setting.
+        ConfigError: there is no such schedule or setting, or the schedule needs a number of steps.
     """
     from torch.optim.lr_scheduler import LambdaLR
 
     if name not in SCHEDULES:
         raise ConfigError(f"no schedule is called {name!r}", expected=nearest(name, SCHEDULES))
-    needed = {"num_warmup_steps": num_warmup_steps, "num_training_steps": num_training_steps}
-    for argument, unneeded in zip(needed, (("constant",), ENDLESS), strict=True):
-        if needed[argument] is None and name not in unneeded:
-            raise ConfigError(f"the schedule {name!r} needs {argument}")
-    factor, warmup, total = SCHEDULES[name], num_warmup_steps or 0, num_training_steps or 0
-    known = [*inspect.signature(factor).parameters][3:]
+    if num_warmup_steps is None and name != "constant":
+        raise ConfigError(f"the schedule {name!r} needs num_warmup_steps")
+    if num_training_steps is None and name not in ENDLESS:
+        raise ConfigError(f"the schedule {name!r} needs num_training_steps")
+    warmup, total = num_warmup_steps or 0, num_training_steps or 0
     settings = dict(scheduler_specific_kwargs or {})
+    known = [*inspect.signature(SCHEDULES[name]).parameters][3:]
     for setting in settings:
         if setting not in known or setting == "lr":
+            expected = ", ".join(n for n in known if n != "lr") or "none"
             raise ConfigError(
-                f"the schedule {name!r} has no setting {setting!r}",
-                expected=", ".join(n for n in known if n != "lr") or "none",
+                f"the schedule {name!r} has no setting {setting!r}", expected=expected
             )
     if "lr" in known:
         settings["lr"] = optimizer.defaults["lr"]
         if not 0 <= settings.get("lr_end", 1e-7) < settings["lr"]:
             raise ConfigError("lr_end must be below the learning rate", got=settings["lr"])
-    return LambdaLR(optimizer, lambda k: factor(k, warmup, total, **settings))
+    return LambdaLR(optimizer, lambda step: factor(name, step, warmup, total, **settings))
 
 
 def get_linear_schedule_with_warmup(
     optimizer: Any, num_warmup_steps: int, num_training_steps: int
 ) -> Any:
-    """`get_scheduler("linear", ...)`, under the name that older scripts use."""
+    """Return `get_scheduler("linear", ...)`, under the name that older scripts use."""
     return get_scheduler("linear", optimizer, num_warmup_steps, num_training_steps)

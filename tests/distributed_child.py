@@ -34,7 +34,7 @@ from minift import (
 from minift.device import choose_device
 from minift.optim import parameter_groups
 from minift.plugins import default_manager
-from minift.training import loop
+from minift.training import batches as training_batches
 
 SETTINGS = {
     "max_steps": 20,
@@ -70,7 +70,7 @@ def digest(model) -> str:
 
 def train(model: Path, folder: Path, rows: int = ROWS, **settings) -> dict:
     """A Trainer's run: which rows each update had, what was logged, what it predicts."""
-    seen, own = [], loop.own_batches
+    seen, own = [], training_batches.share_of_rank
     network = load(model, seed=MODEL_SEED)
     if os.environ.get("RANK") == "1":
         torch.nn.init.ones_(network.classifier.weight)  # process 0's weights count
@@ -80,7 +80,7 @@ def train(model: Path, folder: Path, rows: int = ROWS, **settings) -> dict:
         seen.append(np.concatenate(parts).tolist() if weight else [])
         return parts, weight
 
-    loop.own_batches = recorded
+    training_batches.share_of_rank = recorded
     trainer = Trainer(
         network,
         TrainingArguments(str(folder / "run"), **{**SETTINGS, **settings}),
@@ -90,7 +90,7 @@ def train(model: Path, folder: Path, rows: int = ROWS, **settings) -> dict:
         compute_metrics="accuracy",
     )
     trainer.train()
-    loop.own_batches = own
+    training_batches.share_of_rank = own
     records = [r for r in trainer.state.log_history if "grad_norm" in r]
     predicted = trainer.predict(trainer.run.eval_dataset)
     return {

@@ -21,11 +21,12 @@ from minift import (
     EarlyStoppingCallback,
     Trainer,
     TrainingArguments,
+    files,
     hookimpl,
     load_dataset,
 )
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
-from minift.training import checkpoint
+from minift.training import checkpoint, serialization
 
 SETTINGS = {
     "learning_rate": 1e-3,
@@ -91,7 +92,7 @@ def assert_same(a, b):
 
 
 def checkpoints(out):
-    return [p.name for p in checkpoint.listed(out)]
+    return [p.name for p in checkpoint.list_checkpoints(out)]
 
 
 # ------------------------------------------------------------------------------------ exact resume
@@ -305,7 +306,7 @@ def test_frozen_parameters_stay_and_have_no_moments(folder, tmp_path):
     whole.train()
     after = dict(whole.model.named_parameters())
     assert before and all(torch.equal(p, after[name]) for name, p in before.items())
-    saved = checkpoint.read_tensors(tmp_path / "a" / "checkpoint-3" / "optimizer.safetensors")
+    saved = serialization.read_tensors(tmp_path / "a" / "checkpoint-3" / "optimizer.safetensors")
     assert not any(key.startswith("bert.embeddings") for key in saved)
     resumed = trainer(folder, tmp_path / "b", model=frozen())
     resumed.train(resume_from_checkpoint=tmp_path / "a" / "checkpoint-3")
@@ -339,7 +340,7 @@ def test_a_checkpoint_is_a_model_folder_without_pickle(folder, tmp_path):
     model = AutoModelForSequenceClassification.from_pretrained(saved)
     assert all(map(torch.equal, model.state_dict().values(), trained.model.state_dict().values()))
     assert AutoTokenizer.from_pretrained(saved)("a")["input_ids"]
-    assert checkpoint.verify(saved)["run"] == trained.run.id
+    assert files.verify_folder(saved).meta["run"] == trained.run.id
 
 
 @pytest.mark.parametrize(
@@ -443,7 +444,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(folder, tmp_path, damage
     assert len(skipped) == 1 and "checkpoint-12" in skipped[0]
     assert f"going on from {tmp_path / 'run' / 'checkpoint-8'}" in said
     assert_same(outcome(whole), outcome(resumed))
-    checkpoint.verify(tmp_path / "run" / "checkpoint-12")  # written again
+    files.verify_folder(tmp_path / "run" / "checkpoint-12")  # written again
 
 
 def test_no_valid_checkpoint_is_an_error_and_deletes_nothing(folder, tmp_path):
@@ -453,7 +454,7 @@ def test_no_valid_checkpoint_is_an_error_and_deletes_nothing(folder, tmp_path):
     with pytest.raises(MissingFileError, match="no valid checkpoint"):
         trainer(folder, tmp_path / "run").train(resume_from_checkpoint=True)
     assert len(checkpoints(tmp_path / "run")) == 3
-    with pytest.raises(DataError, match="content of model"):
+    with pytest.raises(DataError, match=r"model\.safetensors is damaged"):
         damaged = tmp_path / "run" / "checkpoint-8"
         trainer(folder, tmp_path / "run").train(resume_from_checkpoint=damaged)
     with pytest.raises(MissingFileError, match="no valid checkpoint"):
@@ -467,7 +468,22 @@ def test_a_manifest_cannot_name_files_elsewhere(folder, tmp_path):
     said["files"]["../run.json"] = said["files"]["state.json"]
     path.write_text(json.dumps(said))
     with pytest.raises(DataError, match="damaged"):
-        checkpoint.verify(path.parent)
+        files.verify_folder(path.parent)
+
+
+def test_a_checkpoint_of_another_version_is_skipped_by_that_name(folder, tmp_path):
+    """Its manifest had no format then, and state.json other keys."""
+    trained = run_of_three(folder, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint-12" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    older = {"run": trained.run.id, "step": 12, "files": manifest["files"]}
+    path.write_text(json.dumps(older))
+    said = []
+    found = checkpoint.newest_valid(tmp_path / "run", trained.run.id, said.append)
+    assert found.name == "checkpoint-8"
+    assert len(said) == 1 and "checkpoint-12 was written by another version of minift" in said[0]
+    with pytest.raises(DataError, match="another version of minift"):
+        trainer(folder, tmp_path / "run").train(resume_from_checkpoint=path.parent)
 
 
 @pytest.mark.parametrize(
@@ -654,7 +670,7 @@ def test_a_kill_between_the_two_renames_is_put_right(folder, tmp_path):
     resumed.train(resume_from_checkpoint=True)
     assert_same(outcome(trained), outcome(resumed))
     assert not list((tmp_path / "run").glob(".*"))
-    checkpoint.verify(saved)
+    files.verify_folder(saved)
 
 
 def test_metrics_of_numpys_and_torchs_types(folder, tmp_path):
@@ -679,7 +695,7 @@ def test_no_space_is_said_before_anything_is_written(folder, tmp_path, monkeypat
     with pytest.raises(TrainingError, match="no space"):
         trained.train()
     assert [p.name for p in (tmp_path / "run").iterdir() if p.is_dir()] == ["checkpoint-4"]
-    checkpoint.verify(tmp_path / "run" / "checkpoint-4")
+    files.verify_folder(tmp_path / "run" / "checkpoint-4")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     monkeypatch.undo()
     resumed = trainer(folder, tmp_path / "run", save_steps=4)
@@ -695,7 +711,7 @@ def test_observers_are_told_of_complete_checkpoints(folder, tmp_path):
     class Watch:
         @hookimpl
         def minift_on_save(self, run, path):
-            told.append((run.state.global_step, checkpoint.verify(path)["step"]))
+            told.append((run.state.global_step, files.verify_folder(path).meta["step"]))
 
     trainer(folder, tmp_path / "run", save_steps=5, callbacks=[Watch()]).train()
     assert told == [(5, 5), (10, 10), (12, 12)]

@@ -122,7 +122,7 @@ FINDERS = """
 import pickle
 from pathlib import Path
 from minift import hookimpl
-from minift.data.loading import DatasetFiles
+from minift.data.file_formats import DatasetFiles
 
 FOLDER = Path(__file__).parent
 

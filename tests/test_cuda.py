@@ -72,9 +72,9 @@ def test_auto_is_bf16_from_compute_capability_8_on(gpu):
 
 
 def test_tf32_as_an_argument():
-    assert TrainingArguments("x", tf32=True).wanted_precision() == "tf32"
-    assert TrainingArguments("x", precision="tf32").wanted_precision() == "tf32"
-    assert TrainingArguments("x").wanted_precision() == "auto"
+    assert TrainingArguments("x", tf32=True).requested_precision() == "tf32"
+    assert TrainingArguments("x", precision="tf32").requested_precision() == "tf32"
+    assert TrainingArguments("x").requested_precision() == "auto"
     for other in ({"bf16": True}, {"fp16": True}, {"precision": "fp32"}):
         with pytest.raises(ConfigError, match="tf32"):
             TrainingArguments("x", tf32=True, **other)

@@ -302,7 +302,7 @@ def test_selections_compose(data):
         ds, rows = ds.select(wanted), [rows[i] for i in wanted]
         assert ds["i"].tolist() == rows and ds[:]["i"] == rows and ds.num_rows == len(rows)
         assert ds.with_format("numpy")[:]["i"].tolist() == rows
-        assert RowBatch(ds, np.arange(len(rows))).table_rows.tolist() == rows
+        assert RowBatch(ds, np.arange(len(rows))).data_indices.tolist() == rows
 
 
 def test_adjacent_rows_stay_a_slice(ten):
@@ -622,6 +622,13 @@ def test_different_content_has_different_fingerprints(ten):
     assert len({ds.fingerprint for ds in datasets}) == len(datasets)
 
 
+def test_rows_written_in_another_order_have_another_fingerprint(ten):
+    """A new column writes the others in their order; `map` must not find the old order's result."""
+    assert ten.fingerprint  # from here on, its columns' digests are known
+    shuffled = ten.shuffle(seed=0).add_column("n", [0] * 10)
+    assert shuffled.fingerprint != ten.add_column("n", [0] * 10).fingerprint
+
+
 def test_a_known_source_is_not_read_again(monkeypatch):
     abc, abd = ({"x": f"{source} x", "y": f"{source} y"} for source in ("abc", "abd"))
     ds = Dataset(pa.table({"x": [1], "y": [2]}), digests=abc)
@@ -638,7 +645,7 @@ def test_a_row_batch_is_a_list_of_dicts(ten):
     assert isinstance(batch, collections.abc.Sequence) and len(batch) == 3
     assert list(batch) == [{"i": i, "s": "abcdefghij"[i]} for i in (5, 6, 8)]
     assert batch[0] == {"i": 5, "s": "f"} and batch[-1]["i"] == 8 and len(batch[:2]) == 2
-    assert batch.table_rows.tolist() == [5, 6, 8]
+    assert batch.data_indices.tolist() == [5, 6, 8]
     assert [sorted(row) for row in batch] == [["i", "s"]] * 3
     assert list(ten.__getitems__([])) == []
     with pytest.raises(IndexError):

@@ -21,6 +21,7 @@ from minift_demo import headlines
 from minift_demo.headlines import CLASS_NAMES, CORPUS, SPLITS, Article
 
 from minift.errors import MiniftError
+from minift.files import MANIFEST
 
 ROOT = Path(__file__).parents[1]
 
@@ -324,7 +325,7 @@ def test_same_bytes_for_every_hash_seed(corpus, tmp_path, request):
     first = prepare_in_a_new_process(tmp_path / "one", "1", site)
     second = prepare_in_a_new_process(tmp_path / "two", "2", site)
     assert first == second
-    assert sorted(first) == sorted([headlines.STAMP, *(f"{name}.parquet" for name in SPLITS)])
+    assert sorted(first) == sorted([MANIFEST, *(f"{name}.parquet" for name in SPLITS)])
 
 
 def test_parquet_keeps_the_class_names(made_up, tmp_path):
@@ -351,7 +352,7 @@ def test_prepared_files_are_reused_while_they_are_whole(made_up, tmp_path, monke
 
     (folder / "test.parquet").write_bytes(b"half a fi")
     assert digests(headlines.prepare(folder)) == whole
-    (folder / headlines.STAMP).write_text("{")
+    (folder / MANIFEST).write_text("{")
     assert digests(headlines.prepare(folder)) == whole
     assert built == [0, 0]
 

@@ -36,7 +36,7 @@ from minift import (
     plugins,
 )
 from minift.data import loading
-from minift.data.loading import DatasetFiles
+from minift.data.file_formats import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, ModelError
 from minift.plugins import find_checkpoint, locate_checkpoint
 

@@ -21,7 +21,7 @@ from minift import (
 )
 from minift.errors import MiniftError, MissingFileError, PluginError
 from minift.plugins import build_manager, default_manager, set_default_manager
-from minift.training.run import without_token
+from minift.training.recorder import without_token
 
 PUSHED = {
     "README.md",
@@ -132,7 +132,7 @@ def test_the_scores_are_of_the_runs_own_rows_and_of_the_model_that_is_pushed(run
     run.push_to_hub(repo_id="tester/mine")
     text = pushed(hub, "tester/mine")["README.md"].decode()
     assert "Scores on 24 rows" in text and f"| accuracy | {scores['eval_accuracy']:.4f} |" in text
-    run.run.scores = {}
+    run.recorder.scores = {}
     run.push_to_hub(repo_id="tester/mine")  # evaluates by itself
     assert pushed(hub, "tester/mine")["README.md"].decode() == text
 

@@ -23,7 +23,7 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_by_names_alone(task, hub, repositories, model, tmp_path, monkeypatch, capsys):
     """The second run makes no request and ends with the same scores of the same weights."""
-    name = TASKS[task]["dataset"]
+    name = TASKS[task].dataset
     name = f"{OWNERS[name]}/{name}"
     commit = hub.add(name, repositories[name]["main"], "dataset")
     hub.add("google-bert/bert-base-uncased", model)

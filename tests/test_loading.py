@@ -18,7 +18,7 @@ from minift_files.formats import FORMATS
 from minift import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset, plugins
 from minift.data import cache, loading, storage
 from minift.data.features import Json
-from minift.data.loading import DatasetFiles
+from minift.data.file_formats import DatasetFiles
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError
 
 
@@ -856,7 +856,7 @@ def test_only_the_files_of_the_split_are_read_and_once(numbers, monkeypatch):
 def large(monkeypatch):
     """Every file is a large one; which of them were parsed."""
     parsed = []
-    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    monkeypatch.setattr(loading, "CACHED_BYTES", 0)
     for kind, form in list(FORMATS.items()):
 
         def counted(path, options, features, read=form.read):
@@ -966,7 +966,7 @@ def test_a_full_disk_does_not_parse_twice(write, large, monkeypatch):
 
 def test_arrow_and_small_files_are_not_copied(write, tmp_path, monkeypatch):
     load_dataset(write("x.csv", "a\n1\n"))
-    monkeypatch.setattr(loading, "KEPT_BYTES", 0)
+    monkeypatch.setattr(loading, "CACHED_BYTES", 0)
     Dataset.from_dict({"a": [1]}).save_to_disk(tmp_path / "saved")
     (file,) = (tmp_path / "saved").glob("*.arrow")
     assert load_dataset("arrow", data_files=str(file), split="train")["a"] == [1]

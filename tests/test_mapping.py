@@ -1,5 +1,6 @@
 """map: the same rows as `{**input, **returned}`, computed once, and nothing lost on the way."""
 
+import json
 import os
 import random
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 from tiny import count, make_model
 
-from minift import AutoTokenizer, ClassLabel, Dataset, DatasetDict, Features, List, Value
+from minift import AutoTokenizer, ClassLabel, Dataset, DatasetDict, Features, List, Value, files
 from minift.data import cache, mapping, storage
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 
@@ -325,11 +326,8 @@ def test_returned_tables_and_formatted_rows(ds):
 
 def test_transformed_rows(ds):
     ds.set_transform(lambda batch: {"a": [i * 10 for i in batch["a"]]})
-    assert ds.map(lambda row: {"c": row["a"]}, load_from_cache_file=False)._plain()["c"] == [
-        0,
-        10,
-        20,
-    ]
+    mapped = ds.map(lambda row: {"c": row["a"]}, load_from_cache_file=False)
+    assert mapped.with_format(None)["c"] == [0, 10, 20]
 
 
 # --- types ---------------------------------------------------------------------------------------
@@ -636,7 +634,7 @@ def plus_one_quietly(row):
     return {"c": row["a"] + 1}
 
 
-@pytest.mark.parametrize("damage", ["cut", "removed", "no rows", "manifest"])
+@pytest.mark.parametrize("damage", ["cut", "removed", "no rows", "manifest", "older version"])
 def test_a_damaged_result_is_computed_again(ds, calls, own_cache, damage):
     ds = Dataset.from_dict({"a": range(2000)})
     good = ds.map(plus_one)[:]
@@ -649,8 +647,12 @@ def test_a_damaged_result_is_computed_again(ds, calls, own_cache, damage):
     if damage == "no rows":
         path.write_bytes(b"")
     if damage == "manifest":
-        (folder / storage.MANIFEST).write_text("{")
-    with pytest.warns(UserWarning, match="a cached result is damaged and computed again") as caught:
+        (folder / files.MANIFEST).write_text("{")
+    if damage == "older version":
+        file = {"name": path.name, "rows": 2000, "bytes": path.stat().st_size, "crc32": 1}
+        manifest = {"rows": 2000, "files": [file], "meta": files.read_manifest(folder).meta}
+        (folder / files.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match="a cached result is computed again") as caught:
         again = ds.map(plus_one)
     assert [warning.filename for warning in caught] == [__file__]
     assert again[:] == good and calls() == 4000
@@ -663,7 +665,7 @@ def test_a_damaged_result_is_computed_again(ds, calls, own_cache, damage):
 def test_a_result_that_was_never_committed_is_not_there(ds, calls, own_cache):
     ds.map(plus_one)
     (folder,) = own_cache.glob("map/*")
-    (folder / storage.MANIFEST).unlink()
+    (folder / files.MANIFEST).unlink()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ds.map(plus_one)
@@ -955,7 +957,7 @@ def test_names_of_results(ds, calls, own_cache, tmp_path):
         with pytest.raises(ConfigError, match="new_fingerprint"):
             ds.map(plus_one, new_fingerprint=bad)
     placed = ds.map(plus_one, cache_file_name=tmp_path / "here")
-    assert (tmp_path / "here" / storage.MANIFEST).is_file() and calls() == 6
+    assert (tmp_path / "here" / files.MANIFEST).is_file() and calls() == 6
     assert ds.map(plus_one, cache_file_name=tmp_path / "here")[:] == placed[:] and calls() == 6
     with pytest.raises(ConfigError, match="result of another map"):
         ds.select([0]).map(plus_one, cache_file_name=tmp_path / "here")

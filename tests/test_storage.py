@@ -12,6 +12,7 @@ import threading
 import pyarrow as pa
 import pytest
 
+from minift import files
 from minift.data import cache, storage
 from minift.errors import DataError
 
@@ -52,7 +53,7 @@ def batch_ends(path) -> list[int]:
 def test_what_was_written_is_read(folder):
     found, meta = storage.open_folder(folder, verify=True)
     assert found.equals(table())
-    assert meta == {"function": "f"}
+    assert meta == {"function": "f", "rows": ROWS}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["entry"]
     assert sorted(path.name for path in folder.iterdir()) == ["data-00000.arrow", "manifest.json"]
 
@@ -141,13 +142,13 @@ def test_a_flipped_byte_is_found_when_asked(folder):
 
 
 def test_missing_manifest(folder):
-    (folder / storage.MANIFEST).unlink()
-    with pytest.raises(DataError, match="no complete result"):
+    (folder / files.MANIFEST).unlink()
+    with pytest.raises(DataError, match="is not complete"):
         storage.open_folder(folder)
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(DataError, match="no complete result"):
+    with pytest.raises(DataError, match="is not complete"):
         storage.open_folder(tmp_path / "nothing")
 
 
@@ -158,7 +159,7 @@ def test_missing_data_file(folder):
 
 
 def test_a_manifest_that_is_cut_or_flipped_never_opens_as_something_else(folder):
-    path = folder / storage.MANIFEST
+    path = folder / files.MANIFEST
     raw = path.read_bytes()
     for end in range(0, len(raw) - 1, 7):
         path.write_bytes(raw[:end])
@@ -173,19 +174,39 @@ def test_a_manifest_that_is_cut_or_flipped_never_opens_as_something_else(folder)
         assert found.equals(table()), position
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"files": [{}], "meta": {}}', "\xff"])
+BAD_MANIFESTS = ["", "{}", "[]", "null", '{"format": 2, "files": [{}], "meta": {}}', "\xff"]
+
+
+@pytest.mark.parametrize("text", BAD_MANIFESTS)
 def test_a_manifest_of_another_shape(folder, text):
-    (folder / storage.MANIFEST).write_text(text, encoding="latin-1")
-    with pytest.raises(DataError, match="no complete result"):
+    (folder / files.MANIFEST).write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=r"is not complete|another version"):
         storage.open_folder(folder)
+
+
+OLDER = {
+    "rows": ROWS,
+    "files": [{"name": "data-00000.arrow", "rows": ROWS, "bytes": 1, "crc32": 1, "batches": [0]}],
+    "meta": {"function": "f"},
+}
+
+
+def test_a_result_of_another_version_is_refused_by_that_name(folder):
+    """As the first versions wrote it, and as a later one may."""
+    newer = {**json.loads((folder / files.MANIFEST).read_text()), "format": files.FORMAT + 1}
+    for manifest in (OLDER, newer):
+        (folder / files.MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(DataError, match="written by another version of minift"):
+            storage.open_folder(folder)
 
 
 def test_fewer_rows_than_the_manifest_says(folder):
     """A whole file, but another one."""
     other = storage.write_stream(folder / "data-00000.arrow", [table(0, 10)], SCHEMA)
-    manifest = json.loads((folder / storage.MANIFEST).read_text())
-    manifest["files"][0] |= {"bytes": other["bytes"], "crc32": other["crc32"]}
-    (folder / storage.MANIFEST).write_text(json.dumps(manifest))
+    manifest = json.loads((folder / files.MANIFEST).read_text())
+    entry = {"bytes": other["bytes"], "sha256": other["sha256"]}
+    manifest["files"]["data-00000.arrow"] = entry
+    (folder / files.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="damaged"):
         storage.open_folder(folder, verify=True)
 
@@ -213,13 +234,14 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     import pyarrow as pa
+    from minift import files
     from minift.data import storage
 
     storage.BATCH_BYTES = 1000
     folder, moment = Path(sys.argv[1]), sys.argv[2]
     schema = pa.schema([("i", pa.int64())])
 
-    def die(*_):
+    def die(*_, **options):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def tables():
@@ -229,9 +251,9 @@ KILLED = """
             yield pa.table({"i": range(1000)}, schema=schema)
 
     if moment == "manifest":
-        storage.write_text = die
+        files.write_text = die
     if moment == "rename":
-        storage.rename = die
+        files.put_in_place = die
     storage.write(folder, tables(), schema, {})
 """
 
@@ -242,8 +264,8 @@ def test_kill_leaves_nothing_that_is_trusted(tmp_path, moment):
     folder = tmp_path / "entry"
     run = [sys.executable, "-c", textwrap.dedent(KILLED), str(folder), moment]
     assert subprocess.run(run, check=False).returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob("entry.tmp-*"))) == 1
-    with pytest.raises(DataError, match="no complete result"):
+    assert len(list(tmp_path.glob(".entry.tmp-*"))) == 1
+    with pytest.raises(DataError, match="is not complete"):
         storage.open_folder(folder)
     storage.write(folder, [table()], SCHEMA, {})
     assert storage.open_folder(folder, verify=True)[0].equals(table())
@@ -260,16 +282,16 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
 
 
 def test_a_damaged_entry_makes_way(folder):
-    (folder / storage.MANIFEST).unlink()
+    (folder / files.MANIFEST).unlink()
     storage.write(folder, [table(5, 5)], SCHEMA, {})
     assert storage.open_folder(folder)[0].equals(table(5, 5))
 
 
 def test_what_somebody_else_committed_stays(folder):
     opened, _ = storage.open_folder(folder)
-    inode = (folder / storage.MANIFEST).stat().st_ino
+    inode = (folder / files.MANIFEST).stat().st_ino
     storage.write(folder, [table()], SCHEMA, {})
-    assert (folder / storage.MANIFEST).stat().st_ino == inode
+    assert (folder / files.MANIFEST).stat().st_ino == inode
     assert opened.equals(table())
 
 
@@ -287,13 +309,13 @@ def test_concurrent_writers_all_succeed(tmp_path, monkeypatch, remains):
     if remains:  # of a damaged entry
         folder.mkdir()
         (folder / "data-00000.arrow").write_bytes(b"")
-    rename = storage.rename
+    put_in_place = files.put_in_place
 
-    def wait(scratch, target):
+    def wait(scratch, target, replace):
         together.wait()
-        rename(scratch, target)
+        put_in_place(scratch, target, replace)
 
-    monkeypatch.setattr(storage, "rename", wait)
+    monkeypatch.setattr(files, "put_in_place", wait)
     results = []
 
     def write():
@@ -314,10 +336,10 @@ def test_concurrent_writers_all_succeed(tmp_path, monkeypatch, remains):
 
 def test_small_files_are_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "state.json"
-    storage.write_text(path, "before")
+    files.write_text(path, "before")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        storage.write_text(path, "after")
+        files.write_text(path, "after")
     assert path.read_text() == "before"
 
 

@@ -4,11 +4,11 @@ And what tasks must not do: train on rows that hide their label or score them, m
 group, score other rows than those that were held out.
 """
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,9 @@ from hub_repositories import (
     in_metadata,
     write_model,
 )
-from minift_commands.inputs import Inputs
+from minift_commands.build import Inputs
+from minift_commands.options import DataOptions
+from minift_commands.tasks import find_task
 from minift_compare.intervals import wilson
 from minift_glue import pairs
 from minift_glue.tasks import REFERENCES, TASKS
@@ -35,14 +37,14 @@ from minift import (
     EvalPrediction,
     cli,
     hookimpl,
-    hookspecs,
     load_dataset,
     plugins,
 )
 from minift.data.features import Features
-from minift.data.loading import DatasetFiles
-from minift.errors import DataError
+from minift.data.file_formats import DatasetFiles
+from minift.errors import ConfigError, DataError, PluginError
 from minift.evaluate import find_metric
+from minift.tasks import Task
 from minift.training.evaluation import named_metrics
 
 REPOSITORIES = {
@@ -106,7 +108,7 @@ def printed_json(capsys):
 
 
 def inputs_of(task, **options):
-    return Inputs.from_args(Namespace(task=task, **options))
+    return Inputs.prepare(DataOptions(task=task, **options))
 
 
 # ---------------------------------------------------------------------------- each row of the table
@@ -135,11 +137,11 @@ def test_a_task_trains_and_is_scored(task, model, tmp_path, capsys):
     run = json.loads((out / "run.json").read_text())
     said = TASKS[task]
     assert run["status"] == "finished" and run["inputs"]["source"] == {"task": task}
-    repository = REPOSITORIES[said["dataset"]][0]
+    repository = REPOSITORIES[said.dataset][0]
     assert {part["source"] for part in run["data"].values()} == {repository}
-    assert run["inputs"]["columns"] == said["columns"] and run["inputs"]["names"] == said["names"]
+    assert run["inputs"]["columns"] == said.columns and run["inputs"]["names"] == said.label_names
     classes = json.loads((out / "config.json").read_text())["id2label"]
-    assert list(classes.values()) == (said["names"] or ["LABEL_0"])
+    assert list(classes.values()) == (said.label_names or ["LABEL_0"])
 
     assert cli.main(["eval", str(out)]) == 0  # the same rows, the same scores
     again = printed_json(capsys)
@@ -193,7 +195,7 @@ def test_whole_numbers_to_predict_are_no_classes(tmp_path):
     file = tmp_path / "train.csv"
     file.write_text("sentence1,sentence2,label\na,b,5\nc,d,0\n")
     inputs = inputs_of("stsb", train_file=str(file))
-    assert inputs.names == [] and list(inputs.data["train"]["labels"]) == [5.0, 0.0]
+    assert inputs.label_names == [] and list(inputs.data["train"]["labels"]) == [5.0, 0.0]
     assert inputs.data["train"].features["labels"].dtype == "float32"
 
 
@@ -243,21 +245,21 @@ def classifiers(model, tmp_path_factory):
     ],
 )
 def test_a_task_with_other_classes_is_not_scored(of, task, classifiers, capsys):
-    folder = classifiers(*TASKS[of]["names"] or ())
+    folder = classifiers(*TASKS[of].label_names or ())
     words = ["--task", task, "--device", "cpu"]
     for command in (["eval", folder], ["compare", folder, folder]):
         assert cli.main([*command, *words]) == 2
         said = capsys.readouterr().err
         assert "the rows have other classes than the model" in said
         for name in (of, task):
-            assert ", ".join(TASKS[name]["names"] or ["a number"]) in said
+            assert ", ".join(TASKS[name].label_names or ["a number"]) in said
 
 
 @pytest.mark.parametrize(
     ("names", "task"),
     [
-        (TASKS["mnli"]["names"], "mnli-mm"),
-        (TASKS["super_glue/rte"]["names"], "axb"),
+        (TASKS["mnli"].label_names, "mnli-mm"),
+        (TASKS["super_glue/rte"].label_names, "axb"),
         (["NEGATIVE", "POSITIVE"], "sst2"),
         (["LABEL_0", "LABEL_1", "LABEL_2"], "cb"),
         ([], "stsb"),
@@ -319,7 +321,7 @@ def as_glue_names_it(folder, to):
         for i, row in enumerate(load_dataset(str(file), split="train")):
             lines.append(f'{i}\tfiction\t{row["premise"]}\t"{row["hypothesis"]}')
             if labels:
-                lines[-1] += f"\tneutral\t{TASKS['mnli']['names'][row['label']]}"
+                lines[-1] += f"\tneutral\t{TASKS['mnli'].label_names[row['label']]}"
         (to / f"{name}.tsv").write_text("\n".join(lines) + "\n")
     return to
 
@@ -605,7 +607,7 @@ def test_the_entity_with_the_largest_margin_is_the_answer():
 
 @pytest.mark.parametrize("task", ["copa", "multirc", "record"])
 def test_models_are_compared_by_groups(task, classifiers, capsys):
-    folder = classifiers(*TASKS[task]["names"])
+    folder = classifiers(*TASKS[task].label_names)
     words = ["--task", task, "--device", "cpu", "--json"]
     assert cli.main(["compare", folder, folder, *words]) == 0
     scores = printed_json(capsys)["scores"]
@@ -619,13 +621,57 @@ def test_models_are_compared_by_groups(task, classifiers, capsys):
 
 
 def test_what_a_task_may_say_is_written_down():
-    """In the hook's text, and on the page for authors of plugins."""
+    """In its docstring, and on the page for authors of plugins."""
     page = (Path(__file__).parent.parent / "plugins" / "README.md").read_text(encoding="utf-8")
     (row,) = [line for line in page.splitlines() if line.startswith("| `minift_register_tasks()`")]
-    for key in {key for task in TASKS.values() for key in task} | {"reference"}:
-        assert f'"{key}"' in row and f'"{key}"' in (
-            hookspecs.minift_register_tasks.__doc__ or ""
-        ), key
+    for field in dataclasses.fields(Task):
+        assert f"`{field.name}`" in row and f"{field.name}" in (Task.__doc__ or ""), field.name
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("columns", "sentence"),  # a name alone is a list of letters
+        ("columns", ["a", "b", "c"]),
+        ("columns", []),
+        ("label_names", ["yes"]),
+        ("label_names", ["yes", "yes"]),
+        ("label_names", "yes"),
+        ("metrics", "accuracy"),
+        ("metrics", []),
+        ("splits", {"dev": "dev"}),
+        ("validation_fraction", 1.5),
+    ],
+)
+def test_a_wrong_task_is_an_error_where_it_is_made(field, value):
+    right = {"columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"]}
+    with pytest.raises(ConfigError, match=f"{field} of a Task") as error:
+        Task(**{**right, field: value})
+    assert repr(value) in str(error.value) and "expected" in str(error.value)
+    with pytest.raises(ConfigError, match="validation_fraction"):
+        Task(**{**right, "label_names": None, "validation_fraction": 0.1})
+
+
+def test_a_plugin_whose_task_is_a_dict_is_named():
+    class Older:
+        @hookimpl
+        def minift_register_tasks(self):
+            return {"mine": {"columns": ["text"]}}
+
+    plugins.set_default_manager(plugins.build_manager(None, (), [Older()]))
+    with pytest.raises(PluginError, match=r"gives a task 'mine' that is no minift\.tasks\.Task"):
+        find_task("mine")
+
+
+def test_a_run_records_what_chose_its_columns_and_names(repositories, model, tmp_path):
+    out = tmp_path / "out"
+    names = ",".join(SARCASM["default"].columns["sentiment"])
+    words = ["--label-column", "sentiment", "--label-names", names]
+    assert train(model, out, "ar_sarcasm", *words) == 0
+    run = json.loads((out / "run.json").read_text())
+    assert run["inputs"]["chosen_by"] == {
+        "columns": "task", "label": "option", "names": "option", "max_length": "option",
+    }  # fmt: skip
 
 
 def test_the_table_names_every_task_without_torch():
@@ -642,20 +688,20 @@ def test_the_table_names_every_task_without_torch():
 def test_all_that_is_known_of_a_task(task, capsys):
     assert cli.main(["tasks", task]) == 0
     said = capsys.readouterr().out
-    assert all(column in said for column in TASKS[task]["columns"])
+    assert all(column in said for column in TASKS[task].columns)
     assert "is better" in said and ("others" in said or task == "ax")
-    if "prepare" in TASKS[task]:
+    if TASKS[task].prepare:
         assert "pairs" in said
 
 
 def test_the_columns_of_the_table_are_those_of_the_schemas():
     for name, task in TASKS.items():
-        configs = REPOSITORIES[task["dataset"]][1]
-        config = configs[task["config"] or next(iter(configs))]
-        label = config.columns.get(task["label"], ())
-        if "prepare" not in task or task["prepare"] is pairs.mnli_columns:
-            assert set(task["columns"]) <= set(config.columns), name
-            assert (task["names"] or "float32") == (
+        configs = REPOSITORIES[task.dataset][1]
+        config = configs[task.config or next(iter(configs))]
+        label = config.columns.get(task.label, ())
+        if task.prepare is None or task.prepare is pairs.mnli_columns:
+            assert set(task.columns) <= set(config.columns), name
+            assert (task.label_names or "float32") == (
                 list(label) if isinstance(label, tuple) else label
             ), name
 
@@ -665,7 +711,7 @@ def test_two_reference_scores_are_in_the_order_of_the_metrics_keys():
     named = {"multirc": "exact / F1a", "axg": "accuracy / parity"}
     for _, source, scores in REFERENCES:
         for name in [name for name, score in scores.items() if " / " in score]:
-            two = len(find_metric(TASKS[name]["metric"]).score_info) == 2
+            two = len(find_metric(TASKS[name].metrics[0]).score_info) == 2
             assert named[name] in source if name in named else two, name
     large = next(scores for model, _, scores in REFERENCES if model == "bert-large-cased")
     assert large["cb"] == "83.6 / 75.7"  # accuracy and F1: the paper has them the other way round
@@ -674,5 +720,5 @@ def test_two_reference_scores_are_in_the_order_of_the_metrics_keys():
 
 def test_reference_scores_have_a_source():
     for name, found in plugins.registry(plugins.default_manager(), "minift_register_tasks").items():
-        for one in found.value.get("reference", []):
-            assert one["source"] and one["score"] and one["model"], name
+        for one in found.value.references:
+            assert one.source and one.score and one.model, name

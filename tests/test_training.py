@@ -23,7 +23,7 @@ from minift import (
 )
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError, TrainingError
 from minift.models.unpadding import Unpadding
-from minift.training import loop
+from minift.training.batches import epoch_plan, steps_per_epoch
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -184,7 +184,7 @@ def test_a_model_that_is_frozen_whole(quiet_folder, tmp_path):
 def test_fp16_leaves_out_steps_whose_gradients_overflow(folder, tmp_path):
     """The schedule leaves them out too, the loss scale halves, and the run goes on."""
     plain = trainer(folder, tmp_path, max_steps=12, logging_steps=1)
-    plain.args.resolved("fp16")
+    plain.args.set_precision("fp16")
     plain.run.precision = "fp16"
     scales = []
 
@@ -208,7 +208,7 @@ def test_fp16_leaves_out_steps_whose_gradients_overflow(folder, tmp_path):
 
 def test_gradients_that_overflow_at_any_scale_end_the_run(folder, tmp_path):
     broken = trainer(folder, tmp_path, max_steps=60, logging_steps=60)
-    broken.args.resolved("fp16")
+    broken.args.set_precision("fp16")
     broken.run.precision = "fp16"
     broken.run.model.classifier.weight.register_hook(lambda grad: grad * float("inf"))
     with pytest.raises(TrainingError, match="overflow in fp16"):
@@ -257,7 +257,7 @@ def test_the_order_has_a_seed_of_its_own_if_asked_for(quiet_folder, tmp_path):
 
 def test_rows_in_their_own_order(quiet_folder, tmp_path):
     ordered = trainer(quiet_folder, tmp_path, max_steps=4, train_sampling_strategy="sequential")
-    first = loop.epoch_plan(ordered.run, 3)[0]
+    first = epoch_plan(ordered.run, 3)[0]
     assert [list(rows) for rows in first] == [[*range(8)]]
 
 
@@ -451,8 +451,6 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_the_model(folder, tmp
 
 
 def made_rows(made, step):
-    from minift.training.loop import epoch_plan, steps_per_epoch
-
     epoch, index = divmod(step, steps_per_epoch(made.run))
     return epoch_plan(made.run, epoch)[index]
 
@@ -763,7 +761,7 @@ def test_an_unknown_argument_is_a_type_error_that_helps(name, hint):
     ],
 )
 def test_precision_from_its_spellings(given, wanted):
-    assert TrainingArguments("x", **given).wanted_precision() == wanted
+    assert TrainingArguments("x", **given).requested_precision() == wanted
 
 
 @pytest.mark.parametrize(

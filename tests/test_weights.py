@@ -277,7 +277,7 @@ def test_a_killed_save_leaves_the_old_file(tmp_path):
     save_weights({"w": torch.ones(3)}, path)
     script = (
         "import os, sys, signal, torch, pathlib; from minift.models import weights;"
-        "weights.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL);"
+        "os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL);"
         "weights.save_weights({'w': torch.zeros(3)}, pathlib.Path(sys.argv[1]))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)

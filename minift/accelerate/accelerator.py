@@ -32,15 +32,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from minift import distributed, rng
+from minift import distributed, files, rng
 from minift.accelerate.prepared import PreparedLoader, PreparedOptimizer, PreparedScheduler, Rest
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
-from minift.files import write_text
 from minift.models.unpadding import add_unpadding
 from minift.models.weights import save_weights
 from minift.plugins import default_manager
-from minift.training import checkpoint
+from minift.training import checkpoint, serialization
 
 
 class Accelerator:
@@ -295,7 +294,7 @@ class Accelerator:
     def save_model(self, model: nn.Module, save_directory: str | Path) -> None:
         """The weights (of a model of minift's, all that `from_pretrained` reads) in a folder."""
         if self.is_main_process:
-            checkpoint.save_model(self.unwrap_model(model), Path(save_directory), self._device)
+            serialization.save_model(self.unwrap_model(model), Path(save_directory), self._device)
         self._device.barrier()
 
     def save_state(self, output_dir: str | Path) -> None:
@@ -315,12 +314,13 @@ class Accelerator:
     def _write_state(self, folder: Path) -> None:
         self._refuse_to_save(folder)
         model = self._together()
-        with checkpoint.new_folder(folder, {"run": self._id}, checkpoint.size_of(model)) as scratch:
-            checkpoint.save_model(model, scratch, self._device)
+        size = serialization.checkpoint_bytes(model)
+        with checkpoint.new_folder(folder, {"run": self._id}, size) as scratch:
+            serialization.save_model(model, scratch, self._device)
             optimizers = []
             for i, optimizer in enumerate(self._optimizers):
                 inner = optimizer.optimizer
-                tensors, said = checkpoint.optimizer_state(inner, model, self._device)
+                tensors, said = serialization.optimizer_state(inner, model, self._device)
                 save_weights(tensors, scratch / f"optimizer_{i}.safetensors")
                 done = {"updates": optimizer.updates, "taken": optimizer.taken}
                 optimizers.append({"state": said, **done})
@@ -332,7 +332,10 @@ class Accelerator:
                 "seed": self._seed,
                 "optimizers": optimizers,
                 "schedulers": [
-                    [s.seen, checkpoint.to_json(s.scheduler.state_dict(), "the scheduler's state")]
+                    [
+                        s.seen,
+                        serialization.to_json(s.scheduler.state_dict(), "the scheduler's state"),
+                    ]
                     for s in self._schedulers
                 ],
                 "loaders": [[loader.epoch, loader.seed] for loader in self._loaders],
@@ -341,7 +344,7 @@ class Accelerator:
                 "numpy": np.random.get_state(legacy=False),
             }
             text = json.dumps(record, default=np.ndarray.tolist)
-            write_text(scratch / "accelerator.json", text)
+            files.write_text(scratch / "accelerator.json", text)
 
     def load_state(self, input_dir: str | Path) -> None:
         """Put what was prepared, built as in the saved run, where that one stood.
@@ -354,25 +357,25 @@ class Accelerator:
             ConfigError: something else was prepared than in the saved run.
         """
         folder = Path(input_dir)
-        checkpoint.recover(folder)
-        if "accelerator.json" not in checkpoint.verify(folder)["files"]:
+        files.recover(folder.parent, folder.name)
+        if "accelerator.json" not in files.verify_folder(folder).files:
             raise DataError(f"{folder} was not written by save_state")
         said = json.loads((folder / "accelerator.json").read_text(encoding="utf-8"))
         if said["built"] != self._built():
             what = f"{folder} was saved with other things prepared"
             raise ConfigError(what, got=self._built(), expected=said["built"])
         model = self._together()
-        checkpoint.load_model(model, folder)
+        serialization.load_model(model, folder)
         self._seed, self._micro, self.sync_gradients = said["seed"], 0, True
         for i, optimizer in enumerate(self._optimizers):
-            tensors = checkpoint.read_tensors(folder / f"optimizer_{i}.safetensors")
+            tensors = serialization.read_tensors(folder / f"optimizer_{i}.safetensors")
             saved = said["optimizers"][i]
-            checkpoint.restore_optimizer(optimizer.optimizer, model, tensors, saved["state"])
+            serialization.load_optimizer_state(optimizer.optimizer, model, tensors, saved["state"])
             optimizer.updates, optimizer.taken = saved["updates"], saved["taken"]
             optimizer.forget()
         for scheduler, (seen, state) in zip(self._schedulers, said["schedulers"], strict=True):
             scheduler.seen = seen
-            scheduler.scheduler.load_state_dict(checkpoint.from_json(state))
+            scheduler.scheduler.load_state_dict(serialization.from_json(state))
         for loader, (epoch, seed) in zip(self._loaders, said["loaders"], strict=True):
             loader.epoch, loader.begun, loader.seed = epoch, False, seed
         if self._device.scaler is not None:
@@ -380,7 +383,7 @@ class Accelerator:
         version, words, gauss = said["python"]
         random.setstate((version, tuple(words), gauss))
         np.random.set_state(said["numpy"])
-        generators = checkpoint.read_tensors(folder / "generators.safetensors")
+        generators = serialization.read_tensors(folder / "generators.safetensors")
         torch.set_rng_state(generators["torch"])
         self._device.set_rng_state(generators["device"])
 
@@ -410,10 +413,11 @@ class Accelerator:
             if marked and optimizer not in prepared:
                 what = "an LR scheduler is not prepared, so its state would be lost"
                 raise ConfigError(what, do="pass it to accelerator.prepare")
-        manifest = folder / checkpoint.MANIFEST
-        own = json.loads(manifest.read_text())["files"] if manifest.is_file() else {}
+        saved: set[str] = set()
+        with contextlib.suppress(DataError):
+            saved = {files.MANIFEST, *files.read_manifest(folder).files}
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        if names and ("accelerator.json" not in own or names - {manifest.name, *own}):
+        if names and ("accelerator.json" not in saved or names - saved):
             what = f"{folder} holds something else than a saved state, which would be lost"
             raise ConfigError(what, do="choose a new folder")
 

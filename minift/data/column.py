@@ -1,44 +1,42 @@
-"""Columns without rows: `Column`, what `ds["text"]` gives, and what a collator reads.
-
-Token columns are lists of integers. In Arrow these are one flat array of values and one of
-offsets, so a row is a slice of memory (`FlatColumn`) and the lengths of a million rows are one
-subtraction; Python lists never need to exist between the file and the padded batch.
-"""
+"""`Column`: what `ds["text"]` gives, a column that is read when somebody looks at it."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-if TYPE_CHECKING:
-    from minift.data.dataset import Dataset
+from minift.data.table import Table
 
 
 class Column(Sequence[Any]):
-    """One column of a dataset, read when it is looked at.
+    """One column of a table as a sequence of values.
 
-    It is a sequence: `len`, indexing, slicing, iteration, `in`, equality with a list. `[:]` or
-    `tolist()` gives a list, `numpy.asarray` an array.
+    `len`, indexing, slicing, iteration, `in` and equality with a list work. `[:]` or `tolist()`
+    gives a list, `numpy.asarray` an array.
     """
 
-    def __init__(self, dataset: "Dataset", name: str) -> None:
-        self.dataset, self.name = dataset, name
+    def __init__(self, table: Table, name: str) -> None:
+        table.check_columns([name])
+        self.table, self.name = table, name
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.table)
 
     def __getitem__(self, key: Any) -> Any:
-        return self.dataset.read(key, [self.name])[self.name]
+        return self.table.read(key, [self.name])[self.name]
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.dataset.read_batches([self.name]):
+        for batch in self.table.read_batches([self.name]):
             yield from batch[self.name]
 
     def tolist(self) -> list[Any]:
         return list(self)
 
     def unique(self) -> list[Any]:
-        return self.dataset.unique(self.name)
+        """Return the different values, in order of first appearance."""
+        values = self.table.to_arrow(columns=[self.name]).column(self.name)
+        return pc.unique(values).to_pylist()
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self.tolist(), dtype=dtype)

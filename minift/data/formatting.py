@@ -14,7 +14,7 @@ from minift.data.features import objects
 from minift.data.ragged import is_flat
 from minift.errors import ConfigError, DataError
 
-KINDS = ("numpy", "torch", "pandas", "arrow", "transform")
+TYPES = ("numpy", "torch", "pandas", "arrow", "transform")
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,25 @@ class Format:
     """How a dataset shows its rows.
 
     Attributes:
-        kind: None (or "python"), "numpy", "torch", "pandas", "arrow", or "transform".
+        type: None (or "python"), "numpy", "torch", "pandas", "arrow", or "transform".
         columns: the columns shown, or None for all.
         output_all_columns: show the other columns too, as Python objects.
         options: for torch: `dtype`, `device`.
         transform: for "transform": a function of a batch (a dict of lists).
     """
 
-    kind: str | None = None
+    type: str | None = None
     columns: tuple[str, ...] | None = None
     output_all_columns: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind == "python":
-            object.__setattr__(self, "kind", None)
-        if self.kind is not None and self.kind not in KINDS:
-            raise ConfigError(f"no format is called {self.kind!r}", expected=KINDS)
-        if self.kind == "pandas" and importlib.util.find_spec("pandas") is None:
+        if self.type == "python":
+            object.__setattr__(self, "type", None)
+        if self.type is not None and self.type not in TYPES:
+            raise ConfigError(f"no format is called {self.type!r}", expected=TYPES)
+        if self.type == "pandas" and importlib.util.find_spec("pandas") is None:
             raise ConfigError("the format 'pandas' needs pandas", do="pip install pandas")
 
 
@@ -79,15 +79,15 @@ def to_list(column: pa.ChunkedArray) -> list[Any]:
 def format_batch(table: pa.Table, form: Format) -> Any:
     """The rows of a table, as the format says; a dict by column except for arrow and pandas."""
     shown = [n for n in table.column_names if form.columns is None or n in form.columns]
-    if form.kind in (None, "arrow", "pandas"):
+    if form.type in (None, "arrow", "pandas"):
         table = table if form.output_all_columns else table.select(shown)
-        if form.kind == "arrow":
+        if form.type == "arrow":
             return table
-        return to_lists(table) if form.kind is None else to_frame(table)
+        return to_lists(table) if form.type is None else to_frame(table)
     if form.transform is not None:
         batch = dict(form.transform(to_lists(table.select(shown))))
     else:
-        convert = to_numpy if form.kind == "numpy" else to_torch
+        convert = to_numpy if form.type == "numpy" else to_torch
         batch = {name: convert(name, table.column(name), form.options) for name in shown}
     if form.output_all_columns:
         rest = [name for name in table.column_names if name not in shown]

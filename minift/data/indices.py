@@ -1,11 +1,12 @@
-"""Row numbers: from anything that indexes, and from one choice of rows to the next.
+"""Row indices: from anything that indexes, and from one choice of rows to the next.
 
-A dataset's rows are a range while they are adjacent in its table, so that reading them is a slice,
-and else an array of int64. There is one form for each choice, so that equal choices are equal.
+The indices of a table are a range while its rows are adjacent in the data, so that reading them is
+a slice, and else an array of int64. There is one form for each choice, so that equal choices are
+equal.
 """
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,10 +16,10 @@ Indices: TypeAlias = range | np.ndarray
 
 
 def resolve_key(key: Any, n: int) -> int | Indices:
-    """Row numbers 0 <= i < n from anything that indexes a list or an array.
+    """Return indices 0 <= i < n from anything that indexes a list or an array.
 
     Raises:
-        IndexError: out of bounds. TypeError: not a kind of index (a bool or float is not).
+        IndexError: out of bounds. TypeError: not an index (a bool or float is not).
     """
     if isinstance(key, slice):
         return range(*key.indices(n))
@@ -41,47 +42,55 @@ def resolve_key(key: Any, n: int) -> int | Indices:
         raise TypeError(f"row numbers must be integers, not {indices.dtype}")
     if indices.min() >= 0 and indices.max() < n:
         return indices.astype(np.int64, copy=False)
-    bad = indices[(indices < -n) | (indices >= n)]
-    if bad.size:
-        raise IndexError(f"Index {bad[0]} out of range for dataset of size {n}.")
+    outside = indices[(indices < -n) | (indices >= n)]
+    if outside.size:
+        raise IndexError(f"Index {outside[0]} out of range for dataset of size {n}.")
     return np.where(indices < 0, indices + n, indices).astype(np.int64)
 
 
-def compose(rows: Indices, wanted: int | Indices) -> Indices:
-    """`rows[wanted]`; adjacent rows become a range, so that they can be sliced."""
-    if isinstance(wanted, int):
-        wanted = range(wanted, wanted + 1)
-    if isinstance(wanted, range) and wanted.step == 1:
-        picked = rows[wanted.start : wanted.stop]
-    elif isinstance(rows, range):
-        picked = rows.start + to_array(wanted)
+def compose(indices: Indices, chosen: int | Indices) -> Indices:
+    """Return `indices[chosen]`; adjacent rows become a range, so that they can be sliced."""
+    if isinstance(chosen, int):
+        chosen = range(chosen, chosen + 1)
+    if isinstance(chosen, range) and chosen.step == 1:
+        composed = indices[chosen.start : chosen.stop]
+    elif isinstance(indices, range):
+        composed = indices.start + to_array(chosen)
     else:
-        picked = rows[to_array(wanted)]
-    if len(picked) == 0:
+        composed = indices[to_array(chosen)]
+    if len(composed) == 0:
         return range(0)
-    if isinstance(picked, np.ndarray) and picked[-1] - picked[0] == len(picked) - 1:
-        adjacent = np.all(np.diff(picked) == 1)
-        return range(int(picked[0]), int(picked[-1]) + 1) if adjacent else picked
-    return picked
+    if isinstance(composed, np.ndarray) and composed[-1] - composed[0] == len(composed) - 1:
+        adjacent = np.all(np.diff(composed) == 1)
+        return range(int(composed[0]), int(composed[-1]) + 1) if adjacent else composed
+    return composed
 
 
-def take_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Indices of a table in any order.
+def to_array(indices: Indices) -> np.ndarray:
+    """Return indices as an array; numpy would walk a range in Python."""
+    if isinstance(indices, range):
+        return np.arange(indices.start, indices.stop, indices.step)
+    return indices
 
-    By batches: pyarrow would join all chunks of a column first, however few rows are wanted.
+
+def split_range(indices: range, size: int) -> Iterator[range]:
+    """Cut a range into ranges of `size`, the last one shorter where they do not fit."""
+    for start in range(indices.start, indices.stop, size):
+        yield range(start, min(start + size, indices.stop))
+
+
+def take_rows(data: pa.Table, indices: np.ndarray) -> pa.Table:
+    """Return rows of Arrow data in any order.
+
+    By batches: pyarrow would join all chunks of a column first, however few rows it takes.
     """
-    batches = table.to_batches()
+    batches = data.to_batches()
     starts = np.cumsum([0, *map(len, batches)])
-    batch_of = np.searchsorted(starts, rows, side="right") - 1
-    met = np.unique(batch_of).tolist()
-    parts = [batches[k].take(pa.array(rows[batch_of == k] - starts[k])) for k in met]
-    found = pa.Table.from_batches(parts, table.schema)
-    back = np.argsort(np.argsort(batch_of, kind="stable"))
-    return found.take(pa.array(back)) if len(parts) > 1 else found
-
-
-def to_array(rows: Indices) -> np.ndarray:
-    """Row numbers as an array; numpy would walk a range in Python."""
-    if isinstance(rows, range):
-        return np.arange(rows.start, rows.stop, rows.step)
-    return rows
+    batch_of = np.searchsorted(starts, indices, side="right") - 1
+    used = np.unique(batch_of).tolist()
+    parts = [batches[k].take(pa.array(indices[batch_of == k] - starts[k])) for k in used]
+    by_batch = pa.Table.from_batches(parts, data.schema)
+    if len(parts) < 2:
+        return by_batch
+    position = np.argsort(np.argsort(batch_of, kind="stable"))  # of each index in `by_batch`
+    return by_batch.take(pa.array(position))

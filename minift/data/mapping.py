@@ -160,10 +160,10 @@ def find_or_compute(
             if use:
                 return open_result(plan, folder, key)
         except DataError as error:
-            damage = error if (folder / storage.MANIFEST).exists() else None
+            damage = error if (folder / files.MANIFEST).exists() else None
         if damage is not None:
-            warnings.warn(f"a cached result is damaged and computed again: {damage}", stacklevel=4)
-            (folder / storage.MANIFEST).unlink()
+            warnings.warn(f"a cached result is computed again: {damage}", stacklevel=4)
+            (folder / files.MANIFEST).unlink()
         if not use:
             shutil.rmtree(work_folder(folder, key), ignore_errors=True)
         say_what_changed(plan, notes)
@@ -176,10 +176,13 @@ def find_or_compute(
 def say_what_changed(plan: Plan, notes: dict[str, str]) -> None:
     """If the cache holds a result of that function for that input, one line says what is new."""
     same = {"function": plan.name, "input": plan.dataset.fingerprint}
-    with contextlib.suppress(OSError, DataError):  # removed meanwhile, or damaged
-        folders = [path.parent for path in cache.cache_root().glob(f"map/*/{storage.MANIFEST}")]
+    with contextlib.suppress(OSError):  # removed meanwhile
+        folders = [path.parent for path in cache.cache_root().glob(f"map/*/{files.MANIFEST}")]
         for folder in sorted(folders, key=os.path.getmtime, reverse=True)[:MOST_COMPARED]:
-            meta = storage.read_manifest(folder)[1]
+            try:
+                meta = files.read_manifest(folder).meta
+            except DataError:  # damaged, or of another version of minift
+                continue
             if same.items() <= meta.items():
                 said = changes(meta["notes"], notes)
                 # Two lambdas are two functions, and not one that was edited.
@@ -309,7 +312,7 @@ def write_shard(work: Path, i: int, part: Part) -> Part:
         file = storage.write_stream(path, [part.table], part.table.schema)
     part = replace(part, file=file)
     said = {"rows": [part.rows.start, part.rows.stop], "popped": sorted(part.popped)}
-    text = json.dumps({**said, "runs": sorted(part.runs), "file": file})
+    text = json.dumps({**said, "runs": sorted(part.runs), "entry": file})
     files.write_text(work / f"{i:05d}.json", text)
     return part
 
@@ -318,7 +321,7 @@ def read_shard(work: Path, i: int, rows: range) -> Part | None:
     """A shard that is whole, and of these rows."""
     try:
         said = json.loads((work / f"{i:05d}.json").read_text())
-        file, table = said["file"], pa.table({})
+        file, table = said["entry"], pa.table({})
         if file:
             table = storage.open_file(work / "entry" / file["name"], file)
         same = said["rows"] == [rows.start, rows.stop]
@@ -339,7 +342,7 @@ def commit(
         return plan.dataset.select(range(plan.rows)).select_columns(list(features))
     stored = {n: arrow_type(f) for n, f in features.items() if n in whole.names}
     stored |= {name: whole.table.schema.field(name).type for name in whole.runs}
-    schema, files, start = pa.schema(list(stored.items())), [], 0
+    schema, entries, start = pa.schema(list(stored.items())), [], 0
     for i, part in enumerate(parts):
         assert part.table is not None
         count = part.table.num_rows if part.names else len(part.rows)
@@ -347,7 +350,7 @@ def commit(
             table = whole.table.slice(start, count).select(schema.names).cast(schema)
             part = write_shard(work, i, replace(part, table=table, runs=whole.runs))
         start += count
-        files.append(part.file or {})
+        entries.append(part.file or {})
     meta = {
         "function": plan.name,
         "features": features.to_dict(),
@@ -355,8 +358,8 @@ def commit(
     } | meta
     sweep(work)
     if meta["run"]:  # the result that it replaces stays until here
-        (folder / storage.MANIFEST).unlink(missing_ok=True)
-    storage.commit(work / "entry", folder, files, meta)
+        (folder / files.MANIFEST).unlink(missing_ok=True)
+    storage.commit(work / "entry", folder, entries, meta)
     shutil.rmtree(work, ignore_errors=True)
     return open_result(plan, folder, meta["key"])
 

@@ -10,7 +10,7 @@ a `Dataset`, and nothing here knows that class or the method names that users ca
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow as pa
 from minift.data.features import Features
 from minift.data.fingerprint import column_digest, fingerprint
 from minift.data.formatting import Format, format_batch, rows_of
-from minift.data.indices import Indices, compose, resolve_key, take_rows
+from minift.data.indices import Indices, compose, resolve_key, split_range, take_rows
 from minift.data.ragged import FlatColumn, Runs, is_flat
 from minift.data.transfer import by_file
 from minift.errors import ColumnError, DataError, nearest
@@ -136,7 +136,7 @@ class Table:
         index = resolve_key(key, len(self))
         rows = range(index, index + 1) if isinstance(index, int) else index
         row_format = self.row_format
-        if row_format.kind == "transform":  # it may need any column
+        if row_format.type == "transform":  # it may need any column
             columns = None
         elif columns is not None:
             row_format = replace(row_format, output_all_columns=True)
@@ -147,8 +147,8 @@ class Table:
         self, columns: Sequence[str] | None = None, size: int = READ_ROWS
     ) -> Iterator[Any]:
         """Read all rows in order, `size` at a time, as `read` does."""
-        for start in range(0, len(self), size):
-            yield self.read(range(start, min(start + size, len(self))), columns)
+        for indices in split_range(range(len(self)), size):
+            yield self.read(indices, columns)
 
     def to_arrow(
         self, indices: Indices | None = None, columns: Sequence[str] | None = None
@@ -202,3 +202,6 @@ class Table:
             lengths = view.lengths(self.indices)
         lengths.setflags(write=False)  # a view of what all readers share
         return lengths
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)

@@ -5,9 +5,7 @@ with the model's before any of its memory is allocated. The report lists each na
 loaded or unused, and each parameter of the model as loaded or newly initialised.
 """
 
-import os
 import re
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minift.errors import MissingFileError, ModelError
-from minift.files import read_json
+from minift.files import new_file, read_json
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 # In files, but not parameters of an encoder: a buffer of 0..511, and heads of other tasks.
@@ -154,15 +152,9 @@ def tensor_names(paths: Iterable[Path]) -> Iterator[tuple[safe_open, str]]:
 
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file that is there complete or not at all."""
-    scratch = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:12]}")
-    try:
+    """Write a safetensors file so that it is there complete or not at all."""
+    with new_file(path) as scratch:
         save_file(dict(tensors), scratch, metadata={"format": "pt"})
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------- names

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from minift import AutoModel, AutoTokenizer, DatasetDict, load_dataset
-from minift.data.loading import DatasetFiles
+from minift.data.file_formats import DatasetFiles
 
 PICKLES = (".pkl", ".pickle", ".joblib")
 

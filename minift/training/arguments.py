@@ -169,8 +169,8 @@ class TrainingArguments:
         if wrong:
             raise ConfigError("; ".join(wrong), do="correct the training arguments")
 
-    def wanted_precision(self) -> str:
-        """precision=, or what bf16=, fp16= and tf32= say."""
+    def requested_precision(self) -> str:
+        """Return precision=, or the one that bf16=, fp16= and tf32= ask for."""
         if self.precision != "auto":
             return self.precision
         for kind in ("bf16", "fp16", "tf32"):
@@ -178,7 +178,7 @@ class TrainingArguments:
                 return kind
         return "auto" if self.bf16 is None and self.fp16 is None else "fp32"
 
-    def resolved(self, precision: str) -> None:
+    def set_precision(self, precision: str) -> None:
         """From here on `args.bf16` and its like read as what is really computed."""
         self.precision = precision
         self.bf16, self.fp16 = precision == "bf16", precision == "fp16"

@@ -1,11 +1,19 @@
-"""Rows of a dataset to batches: their order in an epoch, cutting it up, collating in processes.
+"""Rows of a dataset to batches: their order in an epoch, cutting it up, collating, the device.
 
 An epoch's order is a function of (seed, epoch) alone, so it is the same on every device and any
 number of machines, and step k of epoch e is found by arithmetic: resuming skips nothing.
+
+    epoch_plan        row numbers of all processes: epoch -> optimizer steps -> micro-batches
+    share_of_rank     of a step, the batches of this process
+    load_batches      row numbers -> collated batches in host memory, by this or other processes
+    device_batches    the same on the device, with the positions of the real tokens
+    epoch_updates     all of them together: what the loop iterates over
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,8 +21,10 @@ import numpy as np
 from minift import rng
 from minift.collate import DataCollatorWithPadding
 from minift.data.dataset import Dataset
-from minift.errors import ConfigError
+from minift.errors import ConfigError, TrainingError
+from minift.models.unpadding import add_unpadding
 from minift.signals import accept_sigterm_from_parent_only, block_sigterm
+from minift.training.run import Run
 
 
 def row_order(
@@ -88,8 +98,8 @@ def load_batches(
         collate_fn=unchanged,  # type: ignore[arg-type]
     )
     with block_sigterm():  # until the worker accepts it from its parent only
-        stream = iter(workers)
-    yield from stream
+        batches = iter(workers)
+    yield from batches
 
 
 def unchanged(batch: dict[str, Any]) -> dict[str, Any]:
@@ -111,3 +121,124 @@ class CollatedBatches:
             return self.collate(self.dataset.__getitems__(rows))
         with rng.streams(self.seed, "collate", number):
             return self.collate(self.dataset.__getitems__(rows))
+
+
+def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
+    """Return the rows of an epoch, by optimizer step and micro-batch, those of all ranks."""
+    args, dataset = run.args, run.train_dataset
+    assert dataset is not None
+    size, group = run.micro_batch_size, args.gradient_accumulation_steps
+    seed = args.seed if args.data_seed is None else args.data_seed
+    grouped = args.train_sampling_strategy == "group_by_length"
+    lengths = dataset.lengths("input_ids") if grouped else None
+    order = row_order(len(dataset), seed, epoch, lengths, size * group)
+    if args.train_sampling_strategy == "sequential":
+        order = np.arange(len(dataset))
+    micro_batches = split_into_batches(order, size, args.dataloader_drop_last)
+    return [micro_batches[i : i + group] for i in range(0, len(micro_batches), group)]
+
+
+def steps_per_epoch(run: Run) -> int:
+    """Return the number of optimizer steps in an epoch, at least 1."""
+    assert run.train_dataset is not None
+    n, size = len(run.train_dataset), run.micro_batch_size
+    micro_batches = n // size if run.args.dataloader_drop_last else math.ceil(n / size)
+    return max(1, math.ceil(micro_batches / run.args.gradient_accumulation_steps))
+
+
+def share_of_rank(run: Run, micro_batches: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
+    """Return the rows of each batch that this rank computes of an update, and their weight, 1.
+
+    At the end of an epoch there may be fewer rows than ranks. A rank without rows computes one of
+    another's, so that it has gradients of the same shapes to add up, with the weight 0.
+    """
+    ranks, rank = run.device.world_size, run.device.rank
+    shares = [np.array_split(rows, ranks)[rank] for rows in micro_batches]
+    parts = [part for rows in shares for part in np.array_split(rows, run.batch_splits)]
+    parts = [part for part in parts if len(part)]
+    return (parts, 1) if parts else ([micro_batches[0][:1]], 0)
+
+
+@dataclass
+class Update:
+    """The batches of one optimizer step in this process. Iterate over it once.
+
+    Attributes:
+        rows: the row numbers of each batch.
+        weight: 1; or 0 if the rows are another process's and do not count.
+        epoch_batches: the epoch's batches on the device, from which it takes its own.
+    """
+
+    rows: list[np.ndarray]
+    weight: int
+    epoch_batches: Iterator[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return islice(self.epoch_batches, len(self))
+
+
+def epoch_updates(run: Run) -> Iterator[Update]:
+    """Give the updates of the current epoch that are still to be done, from global_step on."""
+    assert run.train_dataset is not None
+    step, args = run.state.global_step, run.args
+    epoch, done = divmod(step, steps_per_epoch(run))  # O(1) seek: an epoch's plan is a function
+    shares = [share_of_rank(run, micro_batches) for micro_batches in epoch_plan(run, epoch)[done:]]
+    plan = [rows for batches, _ in shares for rows in batches]
+    first = step * args.gradient_accumulation_steps  # the number of the plan's first batch
+    size = args.per_device_train_batch_size
+    batches = device_batches(run, run.train_dataset, plan, size, first)
+    return (Update(rows, weight, batches) for rows, weight in shares)
+
+
+def split_batches_further(run: Run, update: Update, error: Exception) -> None:
+    """Compute each batch in twice as many parts from here on: same rows, same sums.
+
+    Raises:
+        TrainingError: not even a single row fits into the device's memory.
+    """
+    if max(map(len, update.rows)) == 1:
+        raise TrainingError(
+            "a batch of one row does not fit into the memory of the device",
+            got=str(error).partition("\n")[0],
+            do="tokenize with a smaller max_length, or take a smaller model",
+        ) from error
+    run.batch_splits *= 2
+    run.log_message(
+        f"out of memory: each batch is computed in {run.batch_splits} parts from here on"
+    )
+
+
+def device_batches(
+    run: Run, dataset: Dataset, plan: Sequence[np.ndarray], size: int, first: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Give collated batches of planned rows, on the device.
+
+    Where the real tokens are is worked out here, while the mask is still in host memory.
+
+    Args:
+        run: the device, the collator and the model's arguments.
+        dataset: holds the rows.
+        plan: the row numbers of each batch of this process.
+        size: rows of a full batch.
+        first: the number of the plan's first batch; those of all processes come in turn.
+    """
+    ranks, workers = run.device.world_size, run.args.dataloader_num_workers
+    numbers = range(first * ranks + run.device.rank, (first + len(plan)) * ranks, ranks)
+    collated = load_batches(dataset, plan, run.collate, workers, run.args.seed, numbers)
+    forward_args = run.forward_args or ()
+    # The device may add rows that do not count only if the loss can leave them out.
+    may_add_rows = run.loss is None and "example_mask" in forward_args
+    rows = math.ceil(size / run.batch_splits) if may_add_rows else 0
+    if "unpadding" in forward_args:
+        collated = (with_unpadding(run, batch) for batch in collated)
+    return run.device.batches(collated, rows)
+
+
+def with_unpadding(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
+    """Add to a batch the positions of its real tokens."""
+    if "attention_mask" not in batch:
+        return batch
+    return add_unpadding(batch, run.device, run.precision)

@@ -1,6 +1,6 @@
-"""Labels that the model cannot learn from, said before the first step rather than in the middle.
+"""Checks of a dataset before the first step: its columns, and labels that cannot be learned from.
 
-Elsewhere they are a failed assertion on a GPU, a crash in the backward pass, or nothing at all.
+Unchecked, a wrong label is a failed assertion on a GPU, a crash in the backward pass, or unnoticed.
 """
 
 import inspect
@@ -12,25 +12,84 @@ import pyarrow.compute as pc
 from minift.data.dataset import Dataset
 from minift.data.features import ClassLabel
 from minift.data.formatting import leaves
-from minift.errors import ConfigError, DataError
+from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
+from minift.models.pretrained import PretrainedModel
+from minift.tokenizer import LABEL_NAMES
 
 
-def inputs_of(model: Any) -> tuple[set[str], bool]:
-    """The names that `model.forward` takes, and whether it takes any name at all."""
+def forward_arguments(model: Any, loss: Any = None) -> set[str] | None:
+    """Return the argument names of `model.forward`; None if it takes any name (**kwargs).
+
+    With a loss of the caller's, minift's models get no labels, so that they compute no other loss.
+    """
     parameters = inspect.signature(model.forward).parameters
-    names = {n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
-    return names, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    without = {"labels"} if loss is not None and isinstance(model, PretrainedModel) else set()
+    return set(parameters) - without
+
+
+def select_model_columns(
+    dataset: Dataset | None, name: str, model: Any, own_loss: bool, must_have_labels: bool = False
+) -> Dataset | None:
+    """Check a dataset, and select the columns that the model's forward takes.
+
+    Args:
+        dataset: tokenized rows, or None.
+        name: of the argument that it was passed as, for messages.
+        model: its forward's argument names, and its configuration's number of labels.
+        own_loss: the caller brings the loss, which may make other uses of the labels.
+        must_have_labels: for training.
+
+    Raises:
+        ArgumentError: it is no Dataset.
+        ColumnError: no column of it feeds the model, or there are no labels.
+        DataError, ConfigError: the model cannot learn from its labels.
+    """
+    if dataset is None:
+        return None
+    if not isinstance(dataset, Dataset):
+        raise ArgumentError(
+            f"{name} must be a minift Dataset",
+            got=type(dataset).__name__,
+            do="use Dataset.from_dict or Dataset.from_list",
+        )
+    names = forward_arguments(model)
+    label = next((n for n in LABEL_NAMES if n in dataset.features), None)
+    if must_have_labels and label is None:
+        raise ColumnError(
+            f"{name} has no label column",
+            got=f"columns {', '.join(dataset.column_names)}",
+            expected=f"one of {', '.join(LABEL_NAMES)}",
+            do="rename_column(your_label_column, 'labels')",
+        )
+    columns = [n for n in dataset.features if names is None or n in names]
+    columns = [n for n in columns if n not in LABEL_NAMES]
+    if not columns:
+        raise ColumnError(
+            f"{name} has no column that the model takes",
+            got=f"columns {', '.join(dataset.column_names)}",
+            expected=f"some of {', '.join(sorted(names or ()))}",
+            do="tokenize it first: dataset.map(tokenize, batched=True)",
+        )
+    if label is not None and check_labels(dataset, label, model, name, must_have_labels, own_loss):
+        columns.append(label)
+        if isinstance(model, PretrainedModel) and not own_loss:
+            choose_problem_type(dataset, label, model.config, name)
+    return dataset.select_columns(columns)
 
 
 def check_labels(
-    dataset: Dataset, label: str, model: Any, name: str, training: bool, judged: bool
+    dataset: Dataset, label: str, model: Any, name: str, training: bool, own_loss: bool
 ) -> bool:
-    """Whether the dataset is labelled; labels that the model cannot learn from are an error.
-
-    With a loss of the caller's, numbers are not `judged` by what the model's own could learn from.
+    """Return whether the dataset is labelled; refuse labels that the model cannot learn from.
 
     A test set whose labels are all -1, as GLUE's are, counts as unlabelled; anywhere else -1 is an
-    error. -100 marks a row that has no part in the loss.
+    error. -100 marks a row that the loss leaves out. With a loss of the caller's, class numbers may
+    be any.
+
+    Raises:
+        DataError, ConfigError: a label is missing or fits no output of the model.
     """
     num_labels = getattr(getattr(model, "config", None), "num_labels", None)
     column = dataset.to_arrow(columns=[label]).column(label)
@@ -49,7 +108,7 @@ def check_labels(
     if pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py():
         row = pc.index(pc.is_nan(column), True).as_py()
         raise DataError(f"a label in {name} is NaN", got=f"row {row}", do="filter such rows out")
-    if not pa.types.is_integer(kind) or not judged:
+    if not pa.types.is_integer(kind) or own_loss:
         return not pa.types.is_integer(kind) or training or pc.unique(column).to_pylist() != [-1]
     if num_labels == 1:
         raise ConfigError(
@@ -78,11 +137,14 @@ def check_labels(
     return True
 
 
-def decide_problem(dataset: Dataset, label: str, config: Any, name: str) -> None:
-    """What kind of problem the labels pose, from their type: decided once, before training.
+def choose_problem_type(dataset: Dataset, label: str, config: Any, name: str) -> None:
+    """Set `config.problem_type` by the type of the labels, if it is not set.
 
-    Lists are several labels a row, other numbers with a fraction are to be predicted, integers are
-    classes. A configuration that says otherwise is an error.
+    Lists are several labels a row, floats are numbers to predict, integers are classes.
+
+    Raises:
+        DataError: the labels are no numbers, or do not fit the number of outputs.
+        ConfigError: the configuration says another type.
     """
     column = dataset.to_arrow(columns=[label]).column(label)
     lists, numbers = leaves(column)[1] > 0, pa.types.is_floating(column.type)

@@ -4,30 +4,31 @@ Whatever is wrong with the data, the labels or the settings is said here, before
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from minift import distributed
+from minift import distributed, files
 from minift.collate import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
-from minift.errors import ArgumentError, ColumnError, ConfigError, PluginError
-from minift.models.pretrained import PretrainedModel
+from minift.errors import ArgumentError, ConfigError, PluginError
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, run_manager
 from minift.schedule import get_scheduler
 from minift.signals import on_sigterm
-from minift.tokenizer import LABEL_NAMES
-from minift.training import checkpoint, loop
+from minift.training import checkpoint, loop, serialization
 from minift.training.arguments import TrainingArguments
-from minift.training.checks import check_labels, decide_problem, inputs_of
-from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics, scores_of
-from minift.training.run import Run
+from minift.training.batches import steps_per_epoch
+from minift.training.checks import forward_arguments, select_model_columns
+from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics
+from minift.training.losses import LossTracker, choose_loss
+from minift.training.recorder import Recorder
+from minift.training.run import Run, TrainerState
 
 
 class TrainOutput(NamedTuple):
@@ -69,53 +70,50 @@ class Trainer:
         loss: Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None = None,
         tokenizer: Any = None,
     ) -> None:
-        self.args = args or TrainingArguments()
-        self.model = model
-        self._loss = loss
+        self.model, self.args = model, args or TrainingArguments()
         self.processing_class = processing_class or tokenizer
-        if data_collator is None:
-            if self.processing_class is None:
-                raise ArgumentError(
-                    "Trainer needs a data_collator or a tokenizer to make batches with",
-                    do="pass processing_class=tokenizer",
-                )
-            data_collator = DataCollatorWithPadding(self.processing_class)
-        if isinstance(compute_metrics, str):
-            compute_metrics = [compute_metrics]
+        if data_collator is None and self.processing_class is None:
+            raise ArgumentError(
+                "Trainer needs a data_collator or a tokenizer to make batches with",
+                do="pass processing_class=tokenizer",
+            )
         if compute_metrics is not None and not callable(compute_metrics):
             compute_metrics = named_metrics(compute_metrics)
-        names, open_ended = inputs_of(model)
-        if self.args.label_smoothing_factor:
-            if loss is not None:
-                raise ConfigError("label_smoothing_factor is for the model's own loss, not loss=")
-            loss = smoothed_loss(self.args.label_smoothing_factor)
-        if loss is not None and isinstance(model, PretrainedModel):
-            names -= {"labels"}  # it gives the logits, and does not judge labels of other losses
+        self._own_loss = loss is not None
+        loss = choose_loss(loss, self.args.label_smoothing_factor)
         manager = default_manager()
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
-        self._wanted = self.args.wanted_precision()
-        precision, reason = choose_precision(self._wanted, device)
-        self.args.resolved(precision)
+        self._requested_precision = self.args.requested_precision()
+        precision, reason = choose_precision(self._requested_precision, device)
+        self.args.set_precision(precision)
+        optimizer, scheduler = optimizers or (None, None)
         self.run = Run(
             args=self.args,
             model=device.prepare(model),
             device=device,
             precision=precision,
             precision_reason=reason,
-            collate=data_collator,
+            collate=data_collator or DataCollatorWithPadding(self.processing_class),
             manager=run_manager(manager, callbacks or ()),
-            train_dataset=self._prepared(train_dataset, "train_dataset", must_have_labels=True),
-            eval_dataset=self._prepared(eval_dataset, "eval_dataset", must_have_labels=False),
+            train_dataset=self._select_columns(train_dataset, "train_dataset", True),
+            eval_dataset=self._select_columns(eval_dataset, "eval_dataset"),
             compute_metrics=compute_metrics,
-            forward_args=None if open_ended else names,
+            forward_args=forward_arguments(model, loss),
             loss=loss,
-            optimizer=(optimizers or (None, None))[0],
-            scheduler=(optimizers or (None, None))[1],
+            optimizer=optimizer,
+            scheduler=scheduler,
             processing_class=self.processing_class,
         )
+        self.recorder = Recorder(self.run)
+        self._all_columns = train_dataset.column_names if train_dataset is not None else []
+
+    def _select_columns(
+        self, dataset: Dataset | None, name: str, must_have_labels: bool = False
+    ) -> Dataset | None:
+        return select_model_columns(dataset, name, self.model, self._own_loss, must_have_labels)
 
     @property
-    def state(self) -> Any:
+    def state(self) -> TrainerState:
         return self.run.state
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
@@ -130,105 +128,108 @@ class Trainer:
             TrainingError: the loss is not finite, or there is no space for a checkpoint.
             SystemExit: the process was told to end (SIGTERM); a checkpoint was saved before.
         """
-        run, args = self.run, self.args
-        self._check_plan()
-        folder = self._checkpoint(resume_from_checkpoint)
+        run, args, recorder = self.run, self.args, self.recorder
+        self._check_before_training()
+        folder = self._checkpoint_to_resume(resume_from_checkpoint)
         if run.state.global_step and folder is None:
             raise ConfigError("this Trainer has trained already", do="make a new Trainer")
-        self._build()
+        self._build_optimizer()
         if folder is not None:
             checkpoint.restore(run, folder)
             run.log_message(f"going on from {folder}")
         self._announce()
         started, first_step = time.perf_counter(), run.state.global_step
-        run.start()
+        recorder.start()
         generator = run.device.rng_state()
 
         def terminate_after_the_step(signal_number: int) -> None:
-            run.terminated = signal_number
+            run.termination_signal = signal_number
 
         with on_sigterm(terminate_after_the_step):  # also while the reason is written down
             try:
                 if run.writes and args.save_strategy != "no":
-                    checkpoint.check_space(run.folder, checkpoint.size_of(run.model))
-                loop.train(run)
+                    checkpoint.check_space(run)
+                loop.train(run, recorder)
                 if args.load_best_model_at_end:
                     checkpoint.load_best(run)
             except BaseException as error:
-                run.end(error)
+                recorder.fail(error)
                 raise
             finally:
-                run.device.set_rng_state(generator)  # the streams are the run's own: leave no trace
+                run.device.set_rng_state(generator)  # as the caller left it
         seconds, steps = time.perf_counter() - started, run.state.global_step - first_step
-        rows = len(run.train_dataset or ()) * steps / loop.steps_per_epoch(run)
+        rows = len(run.train_dataset or ()) * steps / steps_per_epoch(run)
         metrics: dict[str, float] = {
             "train_runtime": round(seconds, 3),
             "train_samples_per_second": round(rows / seconds, 3),
             "train_steps_per_second": round(steps / seconds, 3),
-            "train_loss": run.window.mean(),
+            "train_loss": run.losses.mean(),
         }
-        run.log(metrics)
+        recorder.log(metrics)
         if run.state.stop_reason:
             run.log_message(f"stopped early: {run.state.stop_reason}")
-        run.end()
+        recorder.finish()
         return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
 
-    def _check_plan(self) -> None:
-        """Settings that do not fit the rows there are, before anything is built or written."""
+    def _check_before_training(self) -> None:
+        """Refuse settings that do not fit the rows, before anything is built or written."""
         run, args = self.run, self.args
         if run.train_dataset is None or len(run.train_dataset) == 0:
             raise ConfigError("there are no rows to train on", do="pass train_dataset=")
-        if args.dataloader_drop_last and len(run.train_dataset) < run.rows_at_once:
+        if args.dataloader_drop_last and len(run.train_dataset) < run.micro_batch_size:
             raise ConfigError(
                 "dataloader_drop_last leaves no batch",
                 got=f"{len(run.train_dataset)} rows",
-                expected=f"at least {run.rows_at_once}",
+                expected=f"at least {run.micro_batch_size}",
             )
         if args.eval_strategy != "no" and run.eval_dataset is None:
             raise ConfigError("eval_strategy needs eval_dataset", got=args.eval_strategy)
-        kind = getattr(getattr(run.model, "config", None), "problem_type", None)
-        if args.label_smoothing_factor and kind not in (None, "single_label_classification"):
+        problem = getattr(getattr(run.model, "config", None), "problem_type", None)
+        if args.label_smoothing_factor and problem not in (None, "single_label_classification"):
             raise ConfigError(
-                "label_smoothing_factor is for class labels", got=kind, do="set it to 0"
+                "label_smoothing_factor is for class labels", got=problem, do="set it to 0"
             )
         if not any(p.requires_grad for p in run.model.parameters()):
             raise ConfigError("every parameter of the model is frozen (requires_grad=False)")
-        total = int(np.ceil(args.num_train_epochs * loop.steps_per_epoch(run)))
+        total = math.ceil(args.num_train_epochs * steps_per_epoch(run))
         run.state.max_steps = args.max_steps if args.max_steps > 0 else total
 
-    def _checkpoint(self, wanted: bool | str | Path | None) -> Path | None:
-        """The checkpoint to go on from; its precision is kept where none was asked for."""
+    def _checkpoint_to_resume(self, resume: bool | str | Path | None) -> Path | None:
+        """Find the checkpoint to go on from; its precision is kept where none was asked for."""
         run, args = self.run, self.args
-        wanted = args.resume_from_checkpoint if wanted is None else wanted
-        word = str(wanted).lower()
-        before = checkpoint.run_of(run.folder, "run.json") if args.output_dir is not None else None
+        resume = args.resume_from_checkpoint if resume is None else resume
+        word = str(resume).lower()
+        before = checkpoint.last_run_id(run.folder) if args.output_dir is not None else None
         if before and run.writes:
-            checkpoint.remove_halves(run.folder, before)
-        run.device.barrier()  # from here on all processes find the same
-        if word in ("none", "false", "") and distributed.restarted() and before:
-            word = "true" if checkpoint.listed(run.folder) else word
+            files.recover(run.folder, owner=before)
+        run.device.barrier()  # from here on all processes see the same files
+        others = (
+            [p.name for p in checkpoint.list_checkpoints(run.folder)] if args.output_dir else []
+        )
         if word in ("none", "false", ""):
-            old = [p.name for p in checkpoint.listed(run.folder)] if run.writes else []
-            if old:
-                run.log_message(
-                    f"a new run begins in {run.folder}, which holds {', '.join(old)} of others"
-                )
-            return None
+            if not (distributed.restarted() and before and others):
+                if others and run.writes:
+                    run.log_message(
+                        f"a new run begins in {run.folder}, which holds {', '.join(others)} of "
+                        "others"
+                    )
+                return None
+            word = "true"
         if word != "true":
-            folder = checkpoint.named(Path(str(wanted)))
+            folder = checkpoint.verified(Path(str(resume)))
         elif args.output_dir is None:
             raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
         else:
-            folder = checkpoint.newest(run.folder, before, run.log_message)
-        if self._wanted == "auto":
+            folder = checkpoint.newest_valid(run.folder, before, run.log_message)
+        if self._requested_precision == "auto":
             saved = checkpoint.read_state(folder)["arguments"]["precision"]
             run.precision, _ = choose_precision(saved, run.device)
             run.precision_reason = "as in the checkpoint"
-            args.resolved(run.precision)
+            args.set_precision(run.precision)
         return folder
 
-    def _build(self) -> None:
-        """Optimizer, schedule and the loop's sums, as they are before the first step."""
+    def _build_optimizer(self) -> None:
+        """Build the optimizer, the schedule and the sums of losses, as before the first step."""
         run, args, total = self.run, self.args, self.run.state.max_steps
         run.device.setup_precision(run.precision)
         if args.full_determinism:
@@ -241,43 +242,38 @@ class Trainer:
                 eps=args.adam_epsilon,
             )
         if run.scheduler is None:
+            warmup, settings = args.warmup(total), args.lr_scheduler_kwargs
             run.scheduler = get_scheduler(
-                args.lr_scheduler_type,
-                run.optimizer,
-                args.warmup(total),
-                total,
-                args.lr_scheduler_kwargs,
+                args.lr_scheduler_type, run.optimizer, warmup, total, settings
             )
         if isinstance(run.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ConfigError("the schedule must depend on the step alone", got="ReduceLROnPlateau")
-        run.window = loop.Window(run.device)
+        run.losses = LossTracker(run.device)
         for name, dataset in (("train", run.train_dataset), ("eval", run.eval_dataset)):
             if dataset is not None and args.output_dir is not None:
-                run.digests[name] = checkpoint.content_of(dataset)
-        if run.writes and args.save_strategy != "no":  # what cannot be saved is said now
-            json.dumps(checkpoint.state_of(run))
-            checkpoint.optimizer_state(run.optimizer, run.model, run.device)
+                run.data_digests[name] = checkpoint.dataset_digest(dataset)
+        if run.writes and args.save_strategy != "no":  # refuse now what could not be saved later
+            json.dumps(checkpoint.training_state(run))
+            serialization.optimizer_state(run.optimizer, run.model, run.device)
 
     def evaluate(
         self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Loss and metrics, the keys beginning with the prefix."""
-        dataset = self._prepared(eval_dataset, "eval_dataset", False)
+        dataset = self._select_columns(eval_dataset, "eval_dataset")
         dataset = self.run.eval_dataset if dataset is None else dataset
         if dataset is None or not len(dataset):
             raise ConfigError("evaluate needs an eval_dataset with rows", do="pass eval_dataset=")
         result = evaluate(self.run, dataset, metric_key_prefix)
-        self.run.log(result.metrics)
+        self.recorder.log(result.metrics)
         self.run.call_observers("minift_on_evaluate", result=result)
         if dataset is self.run.eval_dataset:
-            self.run.scores = scores_of(self.run, result, metric_key_prefix)
-            if self.run.started:
-                self.run.write_status(self.run.status)
+            self.recorder.record_scores(result, metric_key_prefix)
         return {**result.metrics, "epoch": self.run.state.epoch}
 
     def predict(self, test_dataset: Dataset, metric_key_prefix: str = "test") -> EvalLoopOutput:
         """Logits for every row, in fp32 and in the dataset's order; metrics if it has labels."""
-        dataset = self._prepared(test_dataset, "test_dataset", must_have_labels=False)
+        dataset = self._select_columns(test_dataset, "test_dataset")
         assert dataset is not None
         return evaluate(self.run, dataset, metric_key_prefix, precision="fp32")
 
@@ -287,7 +283,7 @@ class Trainer:
             raise ArgumentError("save_model needs a folder", do="pass one: output_dir is None")
         folder = Path(output_dir or self.run.folder)
         if self.run.device.rank == 0:
-            checkpoint.save_model(self.model, folder, self.run.device, self.processing_class)
+            serialization.save_model(self.model, folder, self.run.device, self.processing_class)
         self.run.device.barrier()
 
     def push_to_hub(
@@ -314,8 +310,7 @@ class Trainer:
         """
         if self.args.output_dir is None:
             raise ArgumentError("push_to_hub needs a run folder", do="pass output_dir=")
-        scored = self.run.scores.get("step") == self.run.state.global_step
-        if self.run.eval_dataset is not None and not scored:
+        if self.run.eval_dataset is not None and not self.recorder.current_scores:
             self.evaluate()
         self.save_model()
         found = ""
@@ -333,69 +328,13 @@ class Trainer:
     def _announce(self) -> None:
         run, args, ranks = self.run, self.args, self.run.device.world_size
         assert run.train_dataset is not None
+        fed = run.train_dataset.column_names
+        unused = [name for name in self._all_columns if name not in fed]
         run.log_message(
             f"training on {run.device.description} in {run.precision} ({run.precision_reason}): "
             f"{len(run.train_dataset)} rows, {run.state.max_steps} steps of "
             f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows"
             f"{f' in each of {ranks} processes' if ranks > 1 else ''}\n"
-            f"columns that feed the model: {', '.join(run.train_dataset.column_names)}; "
-            f"riding along: {', '.join(self._riding) or 'none'}"
+            f"columns that feed the model: {', '.join(fed)}; "
+            f"riding along: {', '.join(unused) or 'none'}"
         )
-
-    # -- checks -----------------------------------------------------------------------------------
-
-    def _prepared(
-        self, dataset: Dataset | None, name: str, must_have_labels: bool
-    ) -> Dataset | None:
-        """The dataset with the columns that feed the model, after checking them."""
-        if dataset is None:
-            return None
-        if not isinstance(dataset, Dataset):
-            raise ArgumentError(
-                f"{name} must be a minift Dataset",
-                got=type(dataset).__name__,
-                do="use Dataset.from_dict or Dataset.from_list",
-            )
-        taken, open_ended = inputs_of(self.model)
-        label = next((n for n in LABEL_NAMES if n in dataset.features), None)
-        if must_have_labels and label is None:
-            raise ColumnError(
-                f"{name} has no label column",
-                got=f"columns {', '.join(dataset.column_names)}",
-                expected=f"one of {', '.join(LABEL_NAMES)}",
-                do="rename_column(your_label_column, 'labels')",
-            )
-        fed = [n for n in dataset.features if open_ended or n in taken]
-        if not [n for n in fed if n not in LABEL_NAMES]:
-            raise ColumnError(
-                f"{name} has no column that the model takes",
-                got=f"columns {', '.join(dataset.column_names)}",
-                expected=f"some of {', '.join(sorted(taken))}",
-                do="tokenize it first: dataset.map(tokenize, batched=True)",
-            )
-        if label is not None:
-            judged = self._loss is None
-            labelled = check_labels(dataset, label, self.model, name, must_have_labels, judged)
-            if labelled and judged and isinstance(self.model, PretrainedModel):
-                decide_problem(dataset, label, self.model.config, name)
-            fed = [n for n in fed if n not in LABEL_NAMES] + ([label] if labelled else [])
-        if must_have_labels:
-            self._riding = [n for n in dataset.features if n not in fed]
-        return dataset.select_columns(fed)
-
-
-def smoothed_loss(share: float) -> Callable[[Any, dict[str, Any]], tuple[Any, Any]]:
-    """Cross entropy with a share of the target spread evenly over all classes.
-
-    (1 - share) * -log p_label + share * the mean over the classes of -log p; rows labelled -100
-    have no part (Szegedy et al. 2016, arXiv 1512.00567).
-    """
-
-    def loss(outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
-        logits, labels = outputs.logits.float(), batch["labels"].view(-1)
-        total = torch.nn.functional.cross_entropy(
-            logits, labels, reduction="sum", label_smoothing=share
-        )
-        return total, (labels != -100).sum()
-
-    return loss

@@ -4,14 +4,13 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import sys
 import time
-import uuid
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
+from minift import files
 from minift.data import cache
 from minift.errors import ConfigError
 from minift.files import bytes_as_text
@@ -144,11 +143,8 @@ def remove(entry: Entry, dry_run: bool = False) -> str | None:
             return IN_USE
         if dry_run:
             return None
-        # One rename, so that no reader sees half of it; if we are killed, the next prune goes on.
-        doomed = entry.path.with_name(f"{entry.key}.tmp-{uuid.uuid4().hex[:12]}")
         try:
-            entry.path.rename(doomed)
-            shutil.rmtree(doomed)
+            files.remove_folder(entry.path)  # if that is killed, the next prune removes the rest
         except FileNotFoundError:  # somebody else removed or renamed it
             return None
         except OSError as error:

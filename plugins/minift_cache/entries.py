@@ -1,11 +1,12 @@
 """What is in the cache: its entries, and what killed runs left."""
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from minift import files
 from minift.data import cache
+from minift.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def all_entries() -> list[Entry]:
     """All that is there, the remains of killed runs included."""
     found = []
     kinds = [cache.cache_root() / kind for kind in ("map", "src")]
-    for path in sorted(path for kind in kinds for path in kind.glob("[!.]*")):
+    patterns = ("[!.]*", ".*.tmp-*")  # results and what is computed; what was being written
+    for path in sorted(p for kind in kinds for pattern in patterns for p in kind.glob(pattern)):
         with contextlib.suppress(OSError):  # removed meanwhile
             if path.is_dir() and not path.is_symlink():
                 found.append(describe(path))
@@ -46,12 +48,12 @@ def all_entries() -> list[Entry]:
 
 def describe(path: Path) -> Entry:
     """The entry in a folder."""
-    key, dot, _ = path.name.partition(".")  # .work, .tmp-*
+    key, dot, _ = path.name.lstrip(".").partition(".")  # KEY, KEY.work, .KEY.tmp-ID
     rows, function, complete = 0, "", False
-    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        function = str(manifest["meta"].get("function", ""))
-        rows, complete = int(manifest["rows"]), not dot
+    with contextlib.suppress(DataError, ValueError, KeyError, TypeError):
+        meta = files.read_manifest(path).meta
+        function = str(meta.get("function", ""))
+        rows, complete = int(meta["rows"]), not dot
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Entry(key, path.parent.name, path, rows, size, function, path.stat().st_mtime, complete)
 

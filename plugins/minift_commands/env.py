@@ -35,7 +35,7 @@ class Env:
 def survey(manager: plugins.Manager) -> dict[str, Any]:
     """What `--json` prints."""
     from minift.data.cache import cache_root
-    from minift.training.run import versions
+    from minift.training.recorder import versions
 
     devices = plugins.registry(manager, "minift_register_devices")
     listed = describe([(name, found.value) for name, found in devices.items()])

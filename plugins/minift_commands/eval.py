@@ -3,11 +3,11 @@
 import json
 from argparse import ArgumentParser, Namespace
 
-from minift_commands.options import add_data_options
+from minift_commands.options import DataOptions, add_options
 
 
 class Eval:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift eval`."""
 
     help = "loss and metrics of a trained model on labelled rows"
 
@@ -16,16 +16,16 @@ class Eval:
         parser.allow_abbrev = False
         text = "run folder, or any folder with a trained classifier"
         parser.add_argument("model", help=text)
-        add_data_options(parser)
+        add_options(parser, "data", DataOptions)
         parser.add_argument("--split", help="which rows (default: validation)")
         parser.add_argument("--device", default="auto")
         parser.add_argument("--batch-size", type=int, default=32)
 
     @staticmethod
     def run(args: Namespace) -> int:
-        from minift_commands.inputs import inputs_for, predicted
+        from minift_commands.build import inputs_for, predict_split
 
-        inputs = inputs_for(args.model, args)
-        _, output = predicted(args.model, inputs, args.split, args.device, args.batch_size)
+        inputs = inputs_for(args.model, DataOptions.from_args(args))
+        _, output = predict_split(args.model, inputs, args.split, args.device, args.batch_size)
         print(json.dumps(output.metrics, indent=2))
         return 0

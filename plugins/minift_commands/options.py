@@ -1,8 +1,8 @@
 """The flags of `train` and `eval`, and the TOML file that may hold those of `train`."""
 
 import argparse
-import dataclasses
 import tomllib
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,70 +10,84 @@ from minift.errors import ConfigError, MissingFileError, nearest
 from minift.training.arguments import TrainingArguments
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("data")
-    group.add_argument("--dataset", help="folder (or name) with train, validation and test files")
-    group.add_argument("--dataset-config", help="which one, of a data set that has several")
-    group.add_argument("--train-file", help="csv, tsv, json, jsonl or parquet")
-    group.add_argument("--validation-file", help="the same, for evaluation")
-    group.add_argument("--task", help="a known one: its data, columns, names and metric")
-    group.add_argument("--text-columns", help="one column of text, or two: a,b")
-    group.add_argument("--label-column", help="the column with the labels")
-    group.add_argument("--label-names", help="names of classes 0, 1, ...; string labels use them")
-    group.add_argument("--metric", help="metrics to compute (default: accuracy,f1 for 2 classes)")
-    group.add_argument("--max-length", type=int, help="truncate to this many tokens")
+def option(text: str) -> Any:
+    return field(default=None, metadata={"help": text})
 
 
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Every field of TrainingArguments is a flag; None means that it was not given."""
-    group = parser.add_argument_group("training arguments")
-    for field in dataclasses.fields(TrainingArguments):
-        flag = "--" + field.name.replace("_", "-")
-        text = field.metadata["help"].replace("%", "%%")
-        if field.default is not None:
-            text += f" (default: {field.default})"
-        group.add_argument(flag, type=parse_value(field), default=None, metavar="VALUE", help=text)
+@dataclass(frozen=True)
+class DataOptions:
+    """The data that a command is about; None where an option was not given."""
+
+    dataset: str | None = option("folder (or name) with train, validation and test files")
+    dataset_config: str | None = option("which one, of a data set that has several")
+    train_file: str | None = option("csv, tsv, json, jsonl or parquet")
+    validation_file: str | None = option("the same, for evaluation")
+    task: str | None = option("a known one: its data, columns, names and metric")
+    text_columns: str | None = option("one column of text, or two: a,b")
+    label_column: str | None = option("the column with the labels")
+    label_names: str | None = option("names of classes 0, 1, ...; string labels use them")
+    metric: str | None = option("metrics to compute (default: accuracy,f1 for 2 classes)")
+    max_length: int | None = option("truncate to this many tokens")
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> "DataOptions":
+        """Take them from a command's arguments, which may lack some and have others."""
+        return cls(**{f.name: getattr(args, f.name, None) for f in fields(cls)})
+
+
+def split_words(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+
+
+def add_options(parser: argparse.ArgumentParser, title: str, options: type) -> None:
+    """Make a flag of each field of a dataclass; None means that it was not given."""
+    group = parser.add_argument_group(title)
+    for each in fields(options):
+        flag = "--" + each.name.replace("_", "-")
+        text = each.metadata["help"].replace("%", "%%")
+        if each.default is not None:
+            text += f" (default: {each.default})"
+        group.add_argument(flag, type=parse_value(each), default=None, metavar="VALUE", help=text)
 
 
 def parse_value(field: Any) -> Any:
-    """A flag's text as the field's type."""
-    kind = getattr(field.type, "__name__", str(field.type))
+    """Return a function that reads a flag's text as the field's type."""
+    name = getattr(field.type, "__name__", str(field.type))
 
     def parse(text: str) -> Any:
         if field.name == "logging_steps":  # the one that takes a word or a number
             return text if text == "auto" else float(text)
         if field.name == "lr_scheduler_kwargs":
             pairs = (pair.split("=") for pair in text.split(","))
-            return {name.strip(): float(value) for name, value in pairs}
-        if "bool" in kind:
+            return {key.strip(): float(value) for key, value in pairs}
+        if "bool" in name:
             if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
                 raise argparse.ArgumentTypeError(f"true or false, not {text!r}")
             return text.lower() in ("true", "1", "yes")
-        if "int" in kind:
+        if "int" in name:
             return int(text)
-        if "float" in kind:
+        if "float" in name:
             return float(text)
         return text
 
-    parse.__name__ = kind
+    parse.__name__ = name
     return parse
 
 
 def apply_config(args: argparse.Namespace) -> None:
-    """Fill what the command line left open from the TOML file."""
+    """Take from the TOML file what the command line does not say."""
     if not args.config:
         return
     path = Path(args.config)
     if not path.is_file():
         raise MissingFileError(f"there is no config file {path}")
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    other = ("run", "command", "config", "p", "plugin", "debug")
-    known = [name for name in vars(args) if name not in other]
-    fields = {field.name: field for field in dataclasses.fields(TrainingArguments)}
-    for name, value in said.items():
+    options = (*fields(DataOptions), *fields(TrainingArguments))
+    known = {"model": str} | {each.name: parse_value(each) for each in options}
+    for name, value in settings.items():
         key = name.replace("-", "_")
         if key not in known:
             raise ConfigError(f"{path}: unknown option {name!r}", expected=nearest(key, known))
@@ -81,7 +95,6 @@ def apply_config(args: argparse.Namespace) -> None:
             continue
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
-            parsed = parse_value(fields[key])(text) if key in fields else text
-            setattr(args, key, int(text) if key == "max_length" else parsed)
+            setattr(args, key, known[key](text))
         except (ValueError, argparse.ArgumentTypeError) as error:
             raise ConfigError(f"{path}: {name} does not fit: {error}", got=value) from None

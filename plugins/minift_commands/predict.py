@@ -5,10 +5,11 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from minift.errors import ArgumentError
+from minift_commands.options import DataOptions, split_words
 
 
 class Predict:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift predict`."""
 
     help = "labels and probabilities for a text, a pair, or the rows of a file"
 
@@ -27,40 +28,54 @@ class Predict:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        from minift.data.loading import load_dataset
         from minift.pipeline import pipeline
-        from minift_commands.inputs import Inputs, guess_texts, run_record, split_words
+        from minift_commands.resolve import RunInputs
 
-        known = run_record(args.model)
+        run = RunInputs.read(args.model)
         if [bool(args.text), bool(args.file), bool(args.split)].count(True) != 1 or args.text[2:]:
             raise ArgumentError("give one text, two texts (a pair), --file FILE or --split NAME")
-        columns = split_words(args.text_columns) or known.get("columns")
-        rows: Any
-        if not args.text:
-            if args.split:
-                source = Namespace(**known.get("source", {}))
-                dataset = Inputs.from_args(source, known).rows(args.split)
-            else:
-                dataset = load_dataset(args.file, split="train")
-            columns = columns or guess_texts(dataset)
-            dataset.check_columns(columns)
-            values = dataset.select_columns(columns).to_dict()
-            keys = ("text", "text_pair")[: len(columns)]
-            rows = [dict(zip(keys, row, strict=True)) for row in zip(*values.values(), strict=True)]
+        columns = split_words(args.text_columns) or run.choices.columns
+        if args.text:
+            inputs = [from_texts(args.text, columns)]
         else:
-            if columns and len(columns) != len(args.text):
-                raise ArgumentError(
-                    "this model was trained on "
-                    + ("pairs" if len(columns) == 2 else "single texts"),
-                    got=f"{len(args.text)} text(s)",
-                    expected=", ".join(columns),
-                )
-            rows = [dict(zip(("text", "text_pair"), args.text, strict=False))]
+            inputs = from_rows(args, run, columns)
         classify: Any = pipeline("text-classification", args.model, device=args.device)
-        for labels in classify(rows, top_k=None):
-            scores = {found["label"]: round(found["score"], 4) for found in labels}
+        for labels in classify(inputs, top_k=None):
+            scores = {one["label"]: round(one["score"], 4) for one in labels}
             if not args.text:
                 print(json.dumps({"label": labels[0]["label"], "scores": scores}))
             else:
                 print("\n".join(f"{score:.4f}  {label}" for label, score in scores.items()))
         return 0
+
+
+def from_texts(texts: list[str], columns: list[str] | None) -> dict[str, str]:
+    """Make a pipeline's input of the texts that were typed.
+
+    Raises:
+        ArgumentError: the model was trained on pairs and got one text, or the other way round.
+    """
+    if columns and len(columns) != len(texts):
+        raise ArgumentError(
+            "this model was trained on " + ("pairs" if len(columns) == 2 else "single texts"),
+            got=f"{len(texts)} text(s)",
+            expected=", ".join(columns),
+        )
+    return dict(zip(("text", "text_pair"), texts, strict=False))
+
+
+def from_rows(args: Namespace, run: Any, columns: list[str] | None) -> list[dict[str, str]]:
+    """Make a pipeline's inputs of the rows of --file or --split."""
+    from minift.data.loading import load_dataset
+    from minift_commands.build import Inputs
+    from minift_commands.resolve import guess_columns
+
+    if args.split:
+        dataset = Inputs.prepare(DataOptions(**run.source), run).rows(args.split)
+    else:
+        dataset = load_dataset(args.file, split="train")
+    columns = columns or guess_columns(dataset)
+    dataset.check_columns(columns)
+    values = dataset.select_columns(columns).to_dict()
+    keys = ("text", "text_pair")[: len(columns)]
+    return [dict(zip(keys, row, strict=True)) for row in zip(*values.values(), strict=True)]

@@ -1,16 +1,17 @@
-"""`minift tasks`: the tasks that plugins know, or all that is known of one."""
+"""`minift tasks`: the tasks that plugins give, or all that is known of one."""
 
 import inspect
 import sys
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from collections.abc import Sequence
 
 from minift import plugins
-from minift.errors import ConfigError, nearest
+from minift.errors import ConfigError, PluginError, nearest
+from minift.tasks import Task
 
 
 class Tasks:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift tasks`."""
 
     help = "the tasks that --task knows, or what is known of one"
 
@@ -21,62 +22,68 @@ class Tasks:
     @staticmethod
     def run(args: Namespace) -> int:
         if args.name:
-            show("", details(find_task(args.name)))
-            return 0
-        tasks = plugins.registry(plugins.default_manager(), "minift_register_tasks")
-        rows = [summary(name, found.value) for name, found in tasks.items()]
-        show("task data texts classes metric", rows)
+            print_table("", details(find_task(args.name)))
+        else:
+            rows = [summary(name, task) for name, task in all_tasks().items()]
+            print_table("task data texts classes metric", rows)
         return 0
 
 
-def find_task(name: str) -> dict[str, Any]:
-    """A task by its name, or by that of its benchmark and its own: "glue/mrpc"."""
-    tasks = plugins.registry(plugins.default_manager(), "minift_register_tasks")
-    if name in tasks:
-        return tasks[name].value
-    for short, found in tasks.items():
-        if name == f"{found.value.get('dataset')}/{short}":
-            return found.value
+def all_tasks() -> dict[str, Task]:
+    """Return the tasks of all plugins by name.
+
+    Raises:
+        PluginError: a plugin gives something else.
+    """
+    tasks = {}
+    for name, entry in plugins.registry(plugins.default_manager(), "minift_register_tasks").items():
+        if not isinstance(entry.value, Task):
+            what = f"the plugin {entry.plugin} gives a task {name!r} that is no minift.tasks.Task"
+            raise PluginError(what, got=f"a {type(entry.value).__name__}")
+        tasks[name] = entry.value
+    return tasks
+
+
+def find_task(name: str) -> Task:
+    """Return a task by its name, or by that of its benchmark and its own: "glue/mrpc"."""
+    tasks = all_tasks()
+    for short, task in tasks.items():
+        if name in (short, f"{task.dataset}/{short}"):
+            return task
     raise ConfigError(f"no plugin knows the task {name!r}", expected=nearest(name, tasks))
 
 
-def words(value: Any) -> str:
-    return value if isinstance(value, str) else ", ".join(value)
+def summary(name: str, task: Task) -> list[str]:
+    """Return one row of the table of all tasks."""
+    data = "/".join(filter(None, (task.dataset, task.config)))
+    classes = "a number" if task.label_names is None else str(len(task.label_names))
+    return [name, data, ", ".join(task.columns), classes, ", ".join(task.metrics)]
 
 
-def summary(name: str, task: dict[str, Any]) -> list[str]:
-    """One row of the table."""
-    where = "/".join(filter(None, (task.get("dataset"), task.get("config"))))
-    names = task["names"]
-    classes = "a number" if names is None else str(len(names))
-    return [name, where, words(task["columns"]), classes, words(task["metric"])]
-
-
-def details(task: dict[str, Any]) -> list[list[str]]:
-    """What one task says, as rows of a name and a text."""
+def details(task: Task) -> list[list[str]]:
+    """Return what is known of one task, as rows of a name and a text."""
     from minift.evaluate import find_metric
 
-    rows = [[key, words(task[key])] for key in ("dataset", "config", "columns") if task.get(key)]
-    rows.append(["label", f"{task['label']}: {words(task['names'] or 'a number')}"])
-    rows += [["split", f"{split}: {theirs}"] for split, theirs in task.get("splits", {}).items()]
-    if "held_out" in task:
-        rows.append(["split", f"validation: {task['held_out']:.0%} of train, stratified"])
-    if "prepare" in task:
-        rows.append(["pairs", inspect.getdoc(task["prepare"]) or ""])
-    if "note" in task:
-        rows.append(["note", task["note"]])
-    for name in [task["metric"]] if isinstance(task["metric"], str) else task["metric"]:
+    rows = [["dataset", task.dataset or ""], ["config", task.config or ""]]
+    rows.append(["columns", ", ".join(task.columns)])
+    rows.append(["label", f"{task.label}: {', '.join(task.label_names or ['a number'])}"])
+    rows += [["split", f"{split}: {theirs}"] for split, theirs in task.splits.items()]
+    if task.validation_fraction:
+        rows.append(["split", f"validation: {task.validation_fraction:.0%} of train, stratified"])
+    if task.prepare:
+        rows.append(["pairs", inspect.getdoc(task.prepare) or ""])
+    rows.append(["note", task.note])
+    for name in task.metrics:
         for key, score in find_metric(name).score_info.items():
             better = "more" if score.higher_is_better else "less"
-            said = f"{name}: {key}, {score.low:g} to {score.high:g}, {better} is better"
-            rows.append(["metric", said])
-    for other in task.get("reference", []):
-        rows.append(["others", "{model}: {score} ({source})".format(**other)])
-    return rows
+            bounds = f"{score.low:g} to {score.high:g}"
+            rows.append(["metric", f"{name}: {key}, {bounds}, {better} is better"])
+    rows += [["others", f"{r.model}: {r.score} ({r.source})"] for r in task.references]
+    return [row for row in rows if row[1]]
 
 
-def show(head: str, rows: list[list[str]]) -> None:
-    """Rows of cells: a table in a terminal, else columns of plain text."""
+def print_table(head: str, rows: Sequence[list[str]]) -> None:
+    """Print rows of cells: a table in a terminal, else columns of plain text."""
     if sys.stdout.isatty():
         from rich import box
         from rich.console import Console

@@ -5,11 +5,11 @@ from argparse import ArgumentParser, Namespace
 
 from minift.errors import ArgumentError
 from minift.training.arguments import TrainingArguments
-from minift_commands.options import add_data_options, add_training_options, apply_config
+from minift_commands.options import DataOptions, add_options, apply_config
 
 
 class Train:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift train`."""
 
     help = "fine-tune a model on labelled texts or pairs"
 
@@ -20,13 +20,13 @@ class Train:
         parser.add_argument("--config", metavar="FILE", help=text)
         text = "folder with config.json, model.safetensors, tokenizer.json"
         parser.add_argument("--model", help=text)
-        add_data_options(parser)
-        add_training_options(parser)
+        add_options(parser, "data", DataOptions)
+        add_options(parser, "training arguments", TrainingArguments)
 
     @staticmethod
     def run(args: Namespace) -> int:
         """Load, tokenize, train, evaluate, save."""
-        from minift_commands.inputs import Inputs, build_trainer, train_and_save
+        from minift_commands.build import Inputs, build_trainer, train_and_save
 
         apply_config(args)
         if not args.model:
@@ -34,7 +34,7 @@ class Train:
         settings = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainingArguments)}
         settings = {name: value for name, value in settings.items() if value is not None}
         training_args = TrainingArguments(**settings)
-        inputs = Inputs.from_args(args)
+        inputs = Inputs.prepare(DataOptions.from_args(args))
         trainer = build_trainer(args.model, inputs, training_args)
         metrics = train_and_save(trainer)
         if trainer.run.device.rank > 0:  # one process of several says how it ended

@@ -4,7 +4,8 @@ from argparse import Namespace
 from typing import Any
 
 import numpy as np
-from minift_commands.inputs import inputs_for, predicted
+from minift_commands.build import inputs_for, predict_split
+from minift_commands.options import DataOptions
 
 from minift.errors import DataError
 from minift.evaluate import find_metric
@@ -47,17 +48,17 @@ class Answers:
     """
 
     def __init__(self, folder: str, args: Namespace) -> None:
-        self.inputs = inputs_for(folder, args)
-        self.split, output = predicted(folder, self.inputs, args.split, args.device)
+        self.inputs = inputs_for(folder, DataOptions.from_args(args))
+        self.split, output = predict_split(folder, self.inputs, args.split, args.device)
         prediction = EvalPrediction(output.predictions, output.label_ids)
-        self.metric_inputs = self.inputs.answers_of(self.split)(prediction)
+        self.metric_inputs = self.inputs.metric_inputs(self.split)(prediction)
 
 
 def check_same_rows(first: Answers, second: Answers) -> None:
     """Raise a DataError unless both models answered the same rows, with the same classes."""
     do = "pass --dataset and --split with rows that are for both"
-    if first.inputs.names != second.inputs.names:
-        got = f"{first.inputs.names} and {second.inputs.names}"
+    if first.inputs.label_names != second.inputs.label_names:
+        got = f"{first.inputs.label_names} and {second.inputs.label_names}"
         raise DataError("the runs have other classes", got=got, do=do)
     datasets = [model.inputs.rows(model.split) for model in (first, second)]
     for name in (*first.inputs.text_columns, *second.inputs.text_columns, "labels"):

@@ -18,14 +18,10 @@ def minift_register_commands():
 
 @hookimpl
 def minift_register_tasks():
-    return {
-        TASK: {
-            "columns": ["sentence1", "sentence2"],
-            "label": "label",
-            "names": ["not_match", "match"],
-            "metric": ["accuracy", "f1"],
-        }
-    }
+    from minift.tasks import Task
+
+    columns, label_names = ["sentence1", "sentence2"], ["not_match", "match"]
+    return {TASK: Task(columns=columns, label_names=label_names, metrics=["accuracy", "f1"])}
 
 
 @hookimpl
@@ -33,7 +29,7 @@ def minift_find_dataset(path):
     if path != TASK:
         return None
     from minift.data.cache import cache_root
-    from minift.data.loading import DatasetFiles
+    from minift.data.file_formats import DatasetFiles
     from minift_demo import headlines
 
     folder = headlines.prepare(cache_root() / "demo" / TASK)

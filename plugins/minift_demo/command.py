@@ -21,7 +21,7 @@ EXAMPLES = 3
 
 
 class Demo:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift demo`."""
 
     help = "fine-tune MiniLM on 'does this headline belong to this article?'"
 
@@ -34,11 +34,12 @@ class Demo:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        from minift_commands.inputs import Inputs, build_trainer, train_and_save
+        from minift_commands.build import Inputs, build_trainer, train_and_save
+        from minift_commands.options import DataOptions
 
         from minift import TrainingArguments
 
-        inputs = Inputs.from_args(Namespace(dataset=TASK, task=TASK))
+        inputs = Inputs.prepare(DataOptions(dataset=TASK, task=TASK))
         splits = inputs.data
         settings = TrainingArguments(
             args.output_dir,
@@ -52,7 +53,7 @@ class Demo:
         train_and_save(trainer)
         tokenizer = trainer.processing_class
         result = trainer.predict(inputs.tokenized(tokenizer, "test"))
-        report(result, splits["test"], inputs.names)
+        report(result, splits["test"], inputs.label_names)
         next_steps(args.output_dir, splits["test"])
         return 0
 

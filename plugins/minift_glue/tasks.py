@@ -1,32 +1,42 @@
-"""The table of tasks: where the data is, what its columns mean, how it is scored, what others got.
+"""The table of tasks: where the data is, what its columns hold, how it is scored, what others got.
 
 A name is the configuration's, or BENCHMARK/NAME: `mrpc` and `glue/mrpc` are one task. SuperGLUE's
 RTE is GLUE's data again, so it goes by its long name, super_glue/rte.
 
 Splits name those of the data set; "rte:train" is one of another configuration. Where there is no
-validation split, the share `held_out` of the training rows is, stratified by the label and always
-the same. Rows labelled -1 hide their label: a split of such rows can be predicted, never scored.
+validation split, a share of the training rows (`validation_fraction`) is one: stratified by the
+label, and always the same rows. Rows labelled -1 hide their label: a split of such rows can be
+predicted, never scored.
 """
 
+from dataclasses import replace
 from typing import Any
 
+from minift.tasks import Reference, Task
 from minift_glue import pairs
 
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
 MNLI = {"train": "train", "validation": "validation_matched", "test": "test_matched"}
-NO_VALIDATION: dict[str, Any] = {"splits": {"train": "train", "test": "test"}, "held_out": 0.1}
+NO_VALIDATION: dict[str, Any] = {
+    "splits": {"train": "train", "test": "test"},
+    "validation_fraction": 0.1,
+}
 ON_RTE = "A diagnostic: trained on RTE, and scored on its own rows, so choose nothing by its score."
 NLI, TWO_WAY = "entailment neutral contradiction", "entailment not_entailment"
 
 
 def task(
-    dataset: str, config: str | None, columns: str, names: str | None, metric: Any = None,
-    **more: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """One row of the table; `names` is None where a number is to be predicted."""
-    said = {"dataset": dataset, "config": config, "splits": SPLITS, "columns": columns.split()}
-    said |= {"label": "label", "names": names and names.split()}
-    return said | {"metric": metric or f"{dataset}/{config}"} | more
+    dataset: str, config: str | None, columns: str, names: str | None, *metrics: str, **more: Any
+) -> Task:
+    """Return one row of the table; `names` is None where a number is to be predicted."""
+    return Task(
+        dataset=dataset,
+        config=config,
+        columns=columns.split(),
+        label_names=names and names.split(),
+        metrics=list(metrics) or [f"{dataset}/{config}"],
+        **{"splits": SPLITS, **more},
+    )
 
 
 # fmt: off
@@ -52,13 +62,14 @@ TASKS = {
     # Wang et al. 2019, arXiv 1905.00537
     "boolq": task("super_glue", "boolq", "question passage", "False True"),
     "cb": task("super_glue", "cb", "premise hypothesis", "entailment contradiction neutral"),
-    "copa": task("super_glue", "copa", "context choice", "wrong right", answers=pairs.chosen,
+    "copa": task("super_glue", "copa", "context choice", "wrong right",
+                 to_metric_inputs=pairs.chosen,
                  prepare=pairs.prepare_with(pairs.choices, several=True)),
     "multirc": task("super_glue", "multirc", "paragraph question_answer", "False True",
-                    answers=pairs.answered,
+                    to_metric_inputs=pairs.answered,
                     prepare=pairs.prepare_with(pairs.question_and_answer)),
     "record": task("super_glue", "record", "passage filled", "wrong right",
-                   answers=pairs.filled_in,
+                   to_metric_inputs=pairs.filled_in,
                    prepare=pairs.prepare_with(pairs.candidates, several=True)),
     "super_glue/rte": task("super_glue", "rte", "premise hypothesis", TWO_WAY),
     "wic": task("super_glue", "wic", "first second", "False True",
@@ -73,7 +84,7 @@ TASKS = {
     # Saravia et al. 2018 (D18-1404)
     "emotion": task("emotion", "split", "text", "sadness joy love anger fear surprise", "accuracy"),
     # Abu Farha and Magdy 2020 (osact-1.5)
-    "ar_sarcasm": task("ar_sarcasm", None, "tweet", "non-sarcastic sarcastic", ["accuracy", "f1"],
+    "ar_sarcasm": task("ar_sarcasm", None, "tweet", "non-sarcastic sarcastic", "accuracy", "f1",
                        label="sarcasm", **NO_VALIDATION, note="--label-column sentiment (what its "
                        "annotators say), original_sentiment or dialect takes other labels."),
     # Maas et al. 2011 (P11-1015)
@@ -119,12 +130,14 @@ REFERENCES: list[tuple[str, str, dict[str, str]]] = [
 # fmt: on
 
 
-def table() -> dict[str, dict[str, Any]]:
-    """{name: task}, each with its "reference": rows of model, score and source."""
-    return {
-        name: said | {"reference": [
-            {"model": model, "score": scores[name], "source": source}
-            for model, source, scores in REFERENCES if name in scores
-        ]}
-        for name, said in TASKS.items()
-    }  # fmt: skip
+def table() -> dict[str, Task]:
+    """Return {name: task}, each with its published scores."""
+    published = {
+        name: [
+            Reference(model, scores[name], source)
+            for model, source, scores in REFERENCES
+            if name in scores
+        ]
+        for name in TASKS
+    }
+    return {name: replace(task, references=published[name]) for name, task in TASKS.items()}

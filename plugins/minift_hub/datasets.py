@@ -22,7 +22,7 @@ from minift_files.readers import plain_types
 from minift_files.saving import check_split
 
 from minift.data.features import METADATA_KEY, Features
-from minift.data.loading import DatasetFiles
+from minift.data.file_formats import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, nearest
 from minift_hub import trust
 from minift_hub.client import clean

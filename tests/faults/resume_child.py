@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from tiny import load, make_model, make_rows
 
-from minift import AutoTokenizer, Dataset, Trainer, TrainingArguments, hookimpl
+from minift import AutoTokenizer, Dataset, Trainer, TrainingArguments, files, hookimpl
 from minift.training import checkpoint, loop
+from minift.training.run import Run
 
 SETTINGS = {
     "num_train_epochs": 3,
@@ -125,7 +126,7 @@ class Disturbance:
 
     def wait(self, function):
         def waiting(run, *args):
-            here = run.state.global_step + 1 == self.wait_at
+            here = run.model.training and run.state.global_step + 1 == self.wait_at
             while here and not Path(f"{self.folder}.go").exists():
                 self.say("wait")
                 time.sleep(0.005)
@@ -136,7 +137,7 @@ class Disturbance:
     def install(self) -> None:
         checkpoint.save = self.wrap(checkpoint.save, "save")
         checkpoint.save_best = self.wrap(checkpoint.save_best, "save")
-        loop.loss_of = self.wait(loop.loss_of)
+        Run.compute_loss = self.wait(Run.compute_loss)
         loop.evaluate = self.wrap(loop.evaluate, "evaluate", pause=True)
         sync = os.fsync
 
@@ -182,7 +183,7 @@ def disturbed(
     disturbance = Disturbance(path, slow, limit, wait_at)
     disturbance.install()
     if no_check:
-        checkpoint.check_space = lambda *_: None
+        files.check_space = lambda *_: None
     one = trainer(Path(model), path, callbacks=[disturbance], **settings)
     one.train()
     Path(f"{folder}.result").write_text(json.dumps(result(one)))

@@ -27,6 +27,7 @@ from pathlib import Path
 import pytest
 import resume_child
 
+from minift import files
 from minift.errors import DataError, MissingFileError, TrainingError
 from minift.training import checkpoint
 
@@ -145,7 +146,7 @@ def resumed(folder: Path, **settings) -> dict:
 
 
 def checkpoints(folder: Path) -> list[str]:
-    return [path.name for path in checkpoint.listed(folder)]
+    return [path.name for path in checkpoint.list_checkpoints(folder)]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -261,7 +262,10 @@ def test_a_checkpoint_that_was_being_written_is_never_believed(child, tmp_path):
     """At any moment the folders called checkpoint-STEP are whole."""
     one, seen = child(slow=SLOW), set()
     while one.process.is_alive():
-        for folder in [*checkpoint.listed(tmp_path / "out"), *(tmp_path / "out").glob("best-*")]:
+        for folder in [
+            *checkpoint.list_checkpoints(tmp_path / "out"),
+            *(tmp_path / "out").glob("best-*"),
+        ]:
             inside: set[str] = set()
             with contextlib.suppress(FileNotFoundError):  # it may be removed at any moment
                 inside = set(os.listdir(folder))
@@ -329,14 +333,14 @@ def test_a_folder_with_half_of_the_files_is_passed_over(out, capsys):
 
 def test_any_flipped_bit_in_a_manifest_is_an_answer_not_a_crash(out):
     """It is skipped, or the bit is in what nothing depends on."""
-    path, run = out / "checkpoint-12" / "manifest.json", checkpoint.run_of(out / "checkpoint-12")
+    path, run = out / "checkpoint-12" / "manifest.json", checkpoint.run_id_of(out / "checkpoint-12")
     whole, found = path.read_bytes(), Counter()
     for place in range(len(whole)):
         data = bytearray(whole)
         data[place] ^= 1 << place % 7
         path.write_bytes(data)
         said: list[str] = []
-        newest = checkpoint.newest(out, run, said.append).name
+        newest = checkpoint.newest_valid(out, run, said.append).name
         assert (newest == "checkpoint-12") == (not said), said
         assert all("checkpoint-12" in line for line in said)
         found[newest] += 1
@@ -372,9 +376,9 @@ def test_a_named_checkpoint_that_is_not_there_is_said_so(out):
 def test_the_newest_checkpoint_is_not_rotated_away_for_a_damaged_later_one(out):
     """Ended by SIGTERM between two saves, with a limit of one and a damaged checkpoint after it."""
     truncated(out / "checkpoint-12" / "state.json")
-    run = checkpoint.run_of(out / "checkpoint-8")
+    run = checkpoint.run_id_of(out / "checkpoint-8")
     shutil.copytree(out / "checkpoint-8", out / "checkpoint-9")  # as if it was just saved
-    checkpoint.rotate(out / "checkpoint-9", run, 1)
+    checkpoint.remove_oldest(out / "checkpoint-9", run, 1)
     assert checkpoints(out) == ["checkpoint-9"]
 
 
@@ -398,7 +402,7 @@ def test_a_full_disk_keeps_what_was_saved(child, tmp_path):
     assert "File too large" in said or "FileTooLarge" in said, said
     assert checkpoints(out) == ["checkpoint-4", "checkpoint-8"] and left_over(out) == []
     for name in checkpoints(out):
-        checkpoint.verify(out / name)
+        files.verify_folder(out / name)
     assert json.loads((out / "run.json").read_text())["status"] == "failed"
     assert child(resume_from_checkpoint="true").finish() == undisturbed()
     assert left_over(out) == []
@@ -469,7 +473,7 @@ def test_a_terminated_run_saves_and_goes_on(child, tmp_path):
     Path(f"{out}.go").touch()
     assert one.wait() == 143, one.said()
     assert checkpoints(out) == ["checkpoint-4", "checkpoint-7"]
-    checkpoint.verify(out / "checkpoint-7")
+    files.verify_folder(out / "checkpoint-7")
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     assert resumed(out) == undisturbed()
 

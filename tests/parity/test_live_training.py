@@ -114,7 +114,7 @@ def test_label_smoothing_is_that_of_transformers():
     """Loss and gradient for random logits, with rows that have no label."""
     from transformers.trainer_pt_utils import LabelSmoother
 
-    from minift.training.trainer import smoothed_loss
+    from minift.training.losses import smoothed_loss
 
     generator = torch.Generator().manual_seed(5)
     labels = torch.tensor([0, 2, -100, 1, 1, -100, 2, 0])

@@ -1,0 +1,152 @@
+"""Choosing and changing columns: functions from a table to one with other columns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from minift.data.features import (
+    ClassLabel,
+    Features,
+    Value,
+    as_array,
+    cast_array,
+    check_names,
+    from_arrow,
+)
+from minift.data.table import AnyTable
+from minift.errors import ColumnError, DataError
+
+
+def select_columns(table: AnyTable, column_names: str | Sequence[str]) -> AnyTable:
+    """Return these columns, in this order."""
+    names = [column_names] if isinstance(column_names, str) else list(column_names)
+    table.check_columns(names)
+    return choose_columns(table, {name: name for name in names})
+
+
+def remove_columns(table: AnyTable, column_names: str | Sequence[str]) -> AnyTable:
+    """Return all columns but these."""
+    names = [column_names] if isinstance(column_names, str) else list(column_names)
+    table.check_columns(names)
+    return choose_columns(table, {name: name for name in table.features if name not in names})
+
+
+def rename_column(table: AnyTable, original_column_name: str, new_column_name: str) -> AnyTable:
+    """Return the table with another name for one column."""
+    return rename_columns(table, {original_column_name: new_column_name})
+
+
+def rename_columns(table: AnyTable, column_mapping: Mapping[str, str]) -> AnyTable:
+    """Return the table with other names for the columns that are keys."""
+    table.check_columns(column_mapping)
+    return choose_columns(table, {name: column_mapping.get(name, name) for name in table.features})
+
+
+def choose_columns(table: AnyTable, new_names: Mapping[str, str]) -> AnyTable:
+    """Return the columns that are keys, under the names that are values."""
+    names = list(new_names.values())
+    if len(set(names)) < len(names) or "" in names:
+        raise ColumnError("two columns would have one name, or one would have none", got=names)
+
+    def renamed(by_column: Mapping[str, Any]) -> dict[str, Any]:
+        return {new: by_column[old] for old, new in new_names.items() if old in by_column}
+
+    shown = table.row_format.columns
+    if shown is not None:
+        shown = tuple(new_names[name] for name in shown if name in new_names)
+    return table.replace(
+        data=table.data.select(list(new_names)).rename_columns(names),
+        features=Features(renamed(table.features)),
+        digests=renamed(table.digests),
+        derived=renamed(table.derived),
+        row_format=replace(table.row_format, columns=shown),
+    )
+
+
+def add_column(table: AnyTable, name: str, column: Any, feature: Any = None) -> AnyTable:
+    """Return the table with one more column at the end.
+
+    Args:
+        table: the input.
+        name: of the new column.
+        column: as many values as there are rows.
+        feature: what the column holds, inferred by default.
+    """
+    if name in table.features:
+        raise ColumnError(f"the column {name!r} is there already", do="remove or rename it")
+    values = as_array(name, column, feature)
+    if len(values) != len(table):
+        raise DataError(f"column {name!r} does not fit", got=len(values), expected=len(table))
+    table = flatten_indices(table)
+    shown = table.row_format.columns
+    return table.replace(
+        data=table.data.append_column(name, values),
+        features=Features({**table.features, name: feature or from_arrow(values.type)}),
+        digests=dict(table.digests),
+        derived=table.derived,
+        row_format=replace(table.row_format, columns=shown and (*shown, name)),
+    )
+
+
+def replace_column(table: AnyTable, name: str, values: Any, feature: Any) -> AnyTable:
+    """Return the same rows with other values, in the rows' order, in the place of a column."""
+    table = flatten_indices(table)
+
+    def others(by_column: Mapping[str, Any]) -> dict[str, Any]:
+        return {column: value for column, value in by_column.items() if column != name}
+
+    return table.replace(
+        data=table.data.set_column(table.column_names.index(name), name, values),
+        features=Features({**table.features, name: feature}),
+        digests=others(table.digests),
+        derived=others(table.derived),
+    )
+
+
+def cast_column(table: AnyTable, column: str, feature: Any) -> AnyTable:
+    """Return the column as another feature; a ClassLabel makes numbers of its names."""
+    table.check_columns([column])
+    values = table.to_arrow(columns=[column]).column(column)
+    return replace_column(table, column, cast_array(column, values, feature), feature)
+
+
+def cast(table: AnyTable, features: Features) -> AnyTable:
+    """Return all columns as other features, which name the same columns in any order."""
+    check_names(features, table.features)
+    for name, feature in features.items():
+        if feature != table.features[name]:
+            table = cast_column(table, name, feature)
+    return select_columns(table, list(features))
+
+
+def class_encode_column(table: AnyTable, column: str, include_nulls: bool = False) -> AnyTable:
+    """Return the column as a ClassLabel, whose names are the sorted values, as strings.
+
+    Args:
+        table: the input.
+        column: holds text or numbers.
+        include_nulls: make a class "None" of missing values, which stay missing otherwise.
+    """
+    table.check_columns([column])
+    if not isinstance(table.features[column], Value):
+        got = table.features[column]
+        raise DataError(f"{column!r} holds neither text nor numbers to encode", got=got)
+    values = table.to_arrow(columns=[column]).column(column).to_pylist()
+    texts = [None if v is None and not include_nulls else str(v) for v in values]
+    feature = ClassLabel(names=sorted({text for text in texts if text is not None}))
+    array = cast_array(column, pa.array(texts, pa.string()), feature)
+    return replace_column(table, column, array, feature)
+
+
+def flatten_indices(table: AnyTable) -> AnyTable:
+    """Return the same rows as all rows of their data, in their order."""
+    indices = table.indices
+    if not isinstance(indices, range):
+        return table.replace(data=table.to_arrow(), indices=None)
+    if len(indices) == table.data.num_rows:
+        return table
+    start, length = indices.start, len(indices)
+    derived = {name: tokens.slice(start, length) for name, tokens in table.derived.items()}
+    return table.replace(data=table.data.slice(start, length), indices=None, derived=derived)

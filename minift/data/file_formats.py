@@ -1,0 +1,102 @@
+"""Formats of files and folders: the types that plugins answer with, and the registry of them.
+
+`minift_register_file_formats` says how files of a format become Arrow tables and datasets become
+files; `minift_find_dataset` says which files a dataset's name means.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from minift.data.features import Features
+from minift.errors import DataError
+from minift.plugins import default_manager, provided, registry
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """The answer of a plugin's `minift_find_dataset`.
+
+    Attributes:
+        files: {split: paths on this machine}.
+        features: the columns' features where the files do not say them.
+        source: where they come from, for run.json.
+        revision: the exact version, or "".
+        file_format: of the files, where their names do not say it.
+    """
+
+    files: Mapping[str, Sequence[str | Path]]
+    features: Features | None = None
+    source: str = ""
+    revision: str = ""
+    file_format: str = ""
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of files, each of which is one table.
+
+    Attributes:
+        suffixes: of the names of such files.
+        read: `read(path, options, features)` returns an Arrow table; the features are what the
+            user asks the columns to be, or None.
+        options: the names that `load_dataset` may be given for it.
+        write: `write(dataset, path, **options)`, if it can be written.
+        maps: True if the table's memory is the file itself, so that no copy goes to the cache.
+    """
+
+    suffixes: tuple[str, ...]
+    read: Callable[[Path, Mapping[str, Any], Features | None], pa.Table]
+    options: tuple[str, ...] = ()
+    write: Callable[..., None] | None = None
+    maps: bool = False
+
+    def matches(self, path: Path) -> bool:
+        return path.name.lower().removesuffix(".gz").endswith(self.suffixes)
+
+
+@dataclass(frozen=True)
+class FolderFormat:
+    """A layout of folders, each of which is one `Dataset` or `DatasetDict`.
+
+    Attributes:
+        matches: `matches(folder)` is True if it is one.
+        read: `read(folder, verify)` returns what is in it.
+        write: `write(dataset, folder, **options)`, for either.
+    """
+
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, bool], Any]
+    write: Callable[..., None]
+
+
+def file_formats() -> dict[str, FileFormat]:
+    """Return all formats of files that plugins register, by name."""
+    formats = registry(default_manager(), "minift_register_file_formats")
+    return {name: one.value for name, one in formats.items() if isinstance(one.value, FileFormat)}
+
+
+def folder_format(folder: Path) -> FolderFormat | None:
+    """Return the format whose layout a folder has, or None."""
+    for entry in registry(default_manager(), "minift_register_file_formats").values():
+        if isinstance(entry.value, FolderFormat) and entry.value.matches(folder):
+            return entry.value
+    return None
+
+
+def format_named(name: str) -> Any:
+    """Return a `FileFormat` or `FolderFormat`; a PluginError if no plugin brings it."""
+    return provided("minift_register_file_formats", name, "minift_files")
+
+
+def format_of(path: Path) -> str:
+    """Return the name of a file's format."""
+    formats = file_formats()
+    for name, file_format in formats.items():
+        if file_format.matches(path):
+            return name
+    suffixes = ", ".join(suffix for one in formats.values() for suffix in one.suffixes)
+    raise DataError(f"cannot tell the format of {path}", expected=suffixes)

@@ -1,0 +1,42 @@
+"""When to log, evaluate and save: asked after each optimizer step."""
+
+from minift.training.arguments import interval
+from minift.training.batches import steps_per_epoch
+from minift.training.run import Run
+
+
+def should_log(run: Run) -> bool:
+    args, state = run.args, run.state
+    if args.logging_first_step and state.global_step == 1:
+        return True
+    return is_due(run, args.logging_strategy, args.log_every(state.max_steps))
+
+
+def should_evaluate(run: Run) -> bool:
+    args, state = run.args, run.state
+    done = state.epoch if args.eval_strategy == "epoch" else state.global_step
+    if run.eval_dataset is None or done < args.eval_delay:
+        return False
+    total = state.max_steps
+    every = interval(args.eval_steps, total) if args.eval_steps else args.log_every(total)
+    return is_due(run, args.eval_strategy, every)
+
+
+def should_save(run: Run, improved: bool) -> bool:
+    """Args: improved: the evaluation after this step, if any, found the best model so far."""
+    args = run.args
+    if args.output_dir is None or args.save_strategy == "best":
+        return args.output_dir is not None and improved
+    if run.state.stop_reason and args.save_strategy != "no":
+        return True
+    return is_due(run, args.save_strategy, interval(args.save_steps, run.state.max_steps))
+
+
+def is_due(run: Run, strategy: str, every: int) -> bool:
+    """Return whether the strategy ("no", "steps", "epoch") names the step just done.
+
+    The last step is due for both "steps" and "epoch".
+    """
+    step = run.state.global_step
+    every = steps_per_epoch(run) if strategy == "epoch" else every
+    return strategy in ("steps", "epoch") and (step % every == 0 or step == run.state.max_steps)

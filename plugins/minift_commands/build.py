@@ -1,0 +1,254 @@
+"""From rows to the inputs of a model, to a Trainer: what the commands share.
+
+`Inputs.prepare` makes what `resolve` chose true of the rows; texts become token ids by a cached
+map; `build_trainer` and `train_and_save` are `minift train`, `predict_split` is `minift eval`.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minift.data.dataset import Dataset
+from minift.errors import ConfigError, DataError
+from minift.evaluate import find_metric
+from minift.models.auto import AutoConfig, AutoModelForSequenceClassification
+from minift.tokenizer import AutoTokenizer
+from minift.training import evaluation
+from minift.training.arguments import TrainingArguments
+from minift.training.evaluation import EvalLoopOutput, EvalPrediction, named_metrics
+from minift.training.trainer import Trainer
+from minift_commands import labels
+from minift_commands.options import DataOptions
+from minift_commands.resolve import RunInputs, load_splits, resolve
+from minift_commands.tasks import find_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Rows by split, and how they become the model's inputs.
+
+    Attributes:
+        data: {split: rows}, with the labels in the column `labels`.
+        source: the data options that named the rows.
+        label_names: of the classes; none where a number is predicted.
+        chosen_by: {choice: "option", "run" or "task"}; the others were guessed from the data.
+        validation_fraction: the share of the training rows that became the validation rows.
+        to_metric_inputs: of a task whose rows are scored by groups.
+    """
+
+    data: dict[str, Dataset]
+    source: dict[str, str]
+    text_columns: list[str]
+    label_column: str | None
+    label_names: list[str]
+    metrics: list[str]
+    max_length: int | None
+    chosen_by: Mapping[str, str]
+    validation_fraction: float | None
+    to_metric_inputs: Callable[[Any], Any] | None
+
+    @classmethod
+    def prepare(cls, options: DataOptions, run: RunInputs | None = None) -> "Inputs":
+        """Load the rows, make all choices, and check what can be checked without a model.
+
+        Args:
+            options: of the command.
+            run: of the run that the model is from.
+
+        Raises:
+            ArgumentError, ConfigError, DataError: the rows and the options do not fit each other.
+        """
+        task = find_task(options.task) if options.task else None
+        data, source = load_splits(options, task)
+        for split, dataset in data.items():
+            if not len(dataset):
+                raise DataError(f"the {split} data has no rows", got=source)
+        if task and task.prepare:
+            data = {split: task.prepare(dataset) for split, dataset in data.items()}
+        choices = resolve(options, run or RunInputs(), task, next(iter(data.values())))
+        columns, label, names = choices.columns or [], choices.label, choices.names
+        for split, dataset in data.items():
+            labels.check_texts(dataset, columns, label, split)
+        data = {s: labels.with_labels(rows, label, names, s) for s, rows in data.items()}
+        if task:
+            data = {s: labels.without_hidden_labels(rows, s) for s, rows in data.items()}
+        names = labels.infer_names(data, label) if names is None else names
+        labels.check_names(data, names)
+        held_out = task.validation_fraction if task and "validation" not in data else None
+        if held_out and "train" in data:
+            data = labels.hold_out(data, held_out, names)
+        metrics = choices.metrics or (["accuracy", "f1"] if len(names) == 2 else ["accuracy"])
+        own = task is not None and metrics[: len(task.metrics)] == list(task.metrics)
+        groups = task.to_metric_inputs if task and own else None
+        for name in metrics if groups is None else ():
+            check_metric(name, names)
+        return cls(
+            data=data, source=source, text_columns=columns, label_column=label, label_names=names,
+            metrics=metrics, max_length=choices.max_length, chosen_by=choices.chosen_by,
+            validation_fraction=held_out, to_metric_inputs=groups,
+        )  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """Return what run.json keeps, for `eval`, `predict` and `verify-resume`."""
+        drawn = f"{self.validation_fraction} of train, in like shares of classes, seed "
+        return {
+            "source": self.source,
+            "columns": self.text_columns,
+            "label": self.label_column,
+            "names": self.label_names or None,
+            "metric": self.metrics,
+            "max_length": self.max_length,
+            "chosen_by": self.chosen_by,
+            "validation": drawn + str(labels.HELD_OUT_SEED) if self.validation_fraction else None,
+        }
+
+    def metric_inputs(self, split: str) -> Callable[[EvalPrediction], Any]:
+        """Return what makes (predictions, references) of a prediction on the split's rows."""
+        if (to_metric_inputs := self.to_metric_inputs) is None:
+            return evaluation.to_predictions
+        rows = self.data.get(split)  # a Trainer keeps the model's columns; groups need all
+        return lambda prediction: to_metric_inputs(replace(prediction, rows=rows))
+
+    def rows(self, split: str) -> Dataset:
+        """Return the rows of a split.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        if split not in self.data:
+            raise ConfigError(
+                f"there is no split {split!r}",
+                expected=", ".join(self.data),
+                do="pass --train-file" if split == "train" else "pass one of these as --split",
+            )
+        return self.data[split]
+
+    def tokenized(self, tokenizer: Any, split: str) -> Dataset:
+        """Return the split's rows with the model's inputs beside their own columns."""
+        return self.rows(split).map(
+            tokenize,
+            batched=True,
+            input_columns=self.text_columns,
+            fn_kwargs={"tokenizer": tokenizer, "max_length": self.max_length},
+        )
+
+
+def tokenize(*texts: Any, tokenizer: Any, max_length: int | None) -> Any:
+    return tokenizer(*texts, truncation=True, max_length=max_length)
+
+
+def check_metric(name: str, label_names: list[str]) -> None:
+    """Compute a metric once, so that one that does not fit the labels fails before training.
+
+    Raises:
+        ConfigError: it does not fit the classes, or gives more than a number.
+    """
+    perfect: list[Any] = list(range(len(label_names))) or [0.0, 1.0]
+    try:
+        values = find_metric(name)(perfect, perfect)
+    except DataError as error:  # its own advice is for Python
+        do = "pass --metric with one that fits, such as accuracy or matthews_correlation"
+        raise ConfigError(error.what, got=error.got, do=do) from None
+    if other := [key for key, value in values.items() if not isinstance(value, float)]:
+        do = f"compute it from predictions: evaluate.load({name!r})"
+        raise ConfigError(f"the metric {name} is more than a number: {', '.join(other)}", do=do)
+
+
+def inputs_for(folder: str, options: DataOptions) -> Inputs:
+    """Prepare the inputs of a trained model: its own rows, unless the options name others.
+
+    Raises:
+        ConfigError: the rows are of other classes than the model's, or in another order.
+    """
+    config, run = AutoConfig.from_pretrained(folder), RunInputs.read(folder)
+    own_task = run.source.get("task")
+    options = replace(options, task=options.task or own_task)
+    elsewhere = options.dataset or options.train_file or options.validation_file
+    if options.task == own_task and not elsewhere:
+        options = replace(options, **run.source)  # type: ignore[arg-type]
+    names = list(config.id2label.values())
+    if config.problem_type == "regression" or len(names) == 1:
+        names = []
+    if run.choices.names is None:
+        run = replace(run, choices=replace(run.choices, names=names))
+    inputs = Inputs.prepare(options, run)
+    unnamed = names == labels.default_names(len(inputs.label_names))
+    same = [n.casefold() for n in inputs.label_names] == [n.casefold() for n in names]
+    if not same and not unnamed:
+        raise ConfigError(
+            "the rows have other classes than the model, or another order of them",
+            got=", ".join(inputs.label_names) or "a number",
+            expected=", ".join(names) or "a number",
+            do="if the names mean the same, in this order, rename those in the model's config.json",
+        )
+    return inputs
+
+
+def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Trainer:
+    """Build a Trainer for a model folder and inputs; all is checked, nothing is written yet."""
+    if inputs.label_column is None:
+        raise ConfigError(
+            "cannot tell which column holds the labels", do="pass --label-column NAME"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    max_length = inputs.max_length
+    if max_length is not None:  # saved with the model, so that `predict` cuts there too
+        tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
+    head: dict[str, Any] = {"id2label": dict(enumerate(inputs.label_names))}
+    if not inputs.label_names:
+        head = {"num_labels": 1, "problem_type": "regression"}
+    network = AutoModelForSequenceClassification.from_pretrained(model, seed=args.seed, **head)
+    validated = "validation" in inputs.data
+    trainer = Trainer(
+        network,
+        args,
+        train_dataset=inputs.tokenized(tokenizer, "train"),
+        eval_dataset=inputs.tokenized(tokenizer, "validation") if validated else None,
+        processing_class=tokenizer,
+        compute_metrics=named_metrics(inputs.metrics, inputs.metric_inputs("validation")),
+    )
+    trainer.recorder.inputs = inputs.record()
+    return trainer
+
+
+def train_and_save(trainer: Trainer) -> dict[str, float]:
+    """Train, save, score the validation rows; run.json says "finished" only after all three."""
+    recorder = trainer.recorder
+    trainer.train()  # says by itself how it ended
+    try:
+        recorder.write_status("saving")
+        trainer.save_model()
+        metrics = trainer.evaluate() if trainer.run.eval_dataset is not None else {}
+    except BaseException as error:
+        recorder.write_failure(error)
+        raise
+    recorder.write_status("finished")
+    return metrics
+
+
+def predict_split(
+    folder: str, inputs: Inputs, split: str | None, device: str, batch_size: int = 32
+) -> tuple[str, EvalLoopOutput]:
+    """Run a trained model on a split, by default the validation rows.
+
+    Returns:
+        The split's name, and logits, labels and metrics.
+
+    Raises:
+        DataError: its rows have no labels to compare with.
+    """
+    split = split or ("validation" if "validation" in inputs.data else next(iter(inputs.data)))
+    print(f"scoring the split {split}", file=sys.stderr)
+    settings = TrainingArguments(
+        None, device=device, per_device_eval_batch_size=batch_size, precision="fp32",
+        disable_tqdm=True,
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    metrics = named_metrics(inputs.metrics, inputs.metric_inputs(split))
+    trainer = Trainer(model, settings, processing_class=tokenizer, compute_metrics=metrics)
+    output = trainer.predict(inputs.tokenized(tokenizer, split), split)
+    if output.label_ids is None or not (output.label_ids != -100).any():
+        raise DataError(f"the split {split!r} has no labels to compare with")
+    return split, output
