@@ -6,7 +6,7 @@ import sys
 import warnings
 
 import pytest
-from minift_vocabulary.byte_level import NEVER
+from minift_vocabulary.byte_level import UNUSED_BYTES
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from minift import AutoTokenizer, MiniftError, hookimpl, plugins
@@ -260,7 +260,7 @@ def test_no_text_vanishes_in_byte_level_bpe(tmp_path):
     tokenizer = load(roberta(tmp_path))
     everything = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
     used = set(everything.encode())
-    assert {chr(byte) for byte in range(256) if byte not in used} == NEVER
+    assert {chr(byte) for byte in range(256) if byte not in used} == UNUSED_BYTES
     some = everything[::97] + "".join(map(chr, range(0x300)))
     ids = tokenizer(some, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == some
@@ -275,7 +275,7 @@ def test_a_byte_without_a_token(tmp_path, piece):
 
 
 def test_bytes_that_no_text_has_need_no_token(tmp_path):
-    tokenizer = load(roberta(tmp_path, [p for p in PIECES if p not in NEVER]))
+    tokenizer = load(roberta(tmp_path, [p for p in PIECES if p not in UNUSED_BYTES]))
     assert tokenizer.decode(tokenizer("ÿõÀ", add_special_tokens=False).input_ids) == "ÿõÀ"
 
 

@@ -1,4 +1,4 @@
-"""Byte-level BPE from vocab.json and merges.txt."""
+"""Byte-level BPE (RoBERTa, GPT-2) from vocab.json and merges.txt."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,24 +11,26 @@ from minift.errors import ModelError
 from minift.files import read_json
 from minift_vocabulary.reading import flag, read_lines
 
-# Bytes that no text in UTF-8 has (RFC 3629). As printable Latin-1, they are shown as themselves.
-NEVER = {chr(byte) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
-IDS = range(2**32)  # what the library holds
+# Bytes that never occur in UTF-8 (RFC 3629); as printable Latin-1, they stand for themselves.
+UNUSED_BYTES = {chr(byte) for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
+IDS = range(2**32)  # uint32 in the library
 
 
-def byte_level(folder: Path, said: Mapping[str, Any]) -> Tokenizer:
-    """RoBERTa's rule, vocab.json and merges.txt, before special tokens."""
+def byte_level(folder: Path, tokenizer_config: Mapping[str, Any]) -> Tokenizer:
+    """Return a byte-level BPE tokenizer, without special tokens yet."""
     vocabulary = read_vocabulary(folder / "vocab.json")
     refuse_missing_bytes(folder / "vocab.json", vocabulary)
     merges = read_merges(folder / "merges.txt", vocabulary)
     backend: Any = Tokenizer(BPE(vocabulary, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(flag(said, "add_prefix_space", False))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(
+        flag(tokenizer_config, "add_prefix_space", False)
+    )
     backend.decoder = decoders.ByteLevel()
     return backend
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """{token: id}."""
+    """Return {token: id}."""
     vocabulary = read_json(path)
     token_of: dict[int, str] = {}
     for token, number in vocabulary.items():
@@ -51,8 +53,8 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def refuse_missing_bytes(path: Path, vocabulary: Mapping[str, int]) -> None:
-    """There is no unknown token here: a byte without a token would vanish from the text."""
-    needed = set(pre_tokenizers.ByteLevel.alphabet()) - NEVER
+    """Raise an error if a byte has no token: without [UNK] it would vanish from the text."""
+    needed = set(pre_tokenizers.ByteLevel.alphabet()) - UNUSED_BYTES
     missing = sorted(needed - vocabulary.keys())
     if missing:
         raise ModelError(
@@ -64,7 +66,7 @@ def refuse_missing_bytes(path: Path, vocabulary: Mapping[str, int]) -> None:
 
 
 def read_merges(path: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The pairs to join, the most important first; a line may say the version."""
+    """Return the pairs to merge, in order of priority; a line may hold the version."""
     merges = []
     for number, line in enumerate(read_lines(path), start=1):
         first, _, second = line.partition(" ")

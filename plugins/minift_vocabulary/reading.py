@@ -1,4 +1,4 @@
-"""Lines of a vocabulary file, and settings that are true or false."""
+"""Read the lines of a vocabulary file, and settings that are true or false."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from minift.errors import ModelError
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file. Only a newline ends one: other separators of lines may be tokens."""
+    """Return the lines of a file. Only a newline ends one: other separators may be tokens."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -21,10 +21,10 @@ def read_lines(path: Path) -> list[str]:
     return [line.rstrip() for line in text.removesuffix("\n").split("\n")]
 
 
-def flag(said: Mapping[str, Any], name: str, usual: bool | None) -> Any:
-    """A setting that is true or false; null only where that is usual."""
-    value = said.get(name, usual)
-    if value is not usual and not isinstance(value, bool):
+def flag(settings: Mapping[str, Any], name: str, default: bool | None) -> Any:
+    """Return a setting that is true or false; null is allowed only where it is the default."""
+    value = settings.get(name, default)
+    if value is not default and not isinstance(value, bool):
         raise ModelError(
             f"{name} of the tokenizer is neither true nor false",
             got=repr(value),

@@ -1,7 +1,7 @@
-"""Special tokens, and tokens that were given to a tokenizer after its vocabulary was made.
+"""Special tokens, and other tokens added to a tokenizer after its vocabulary was made.
 
-A token is a string, or an object that says too whether it takes the spaces beside it, as the mask
-of most RoBERTas does with the one before.
+In the files a token is a string, or an object with the options of an AddedToken. For example the
+mask of most RoBERTas has lstrip, so that it includes the space before it.
 """
 
 from collections.abc import Mapping
@@ -15,20 +15,22 @@ from minift.files import read_json
 from minift.tokenizer_config import token_text
 from minift_vocabulary.reading import flag
 
-FRAMING = ("unk_token", "cls_token", "sep_token")  # no tokenizer here works without them
+REQUIRED = ("unk_token", "cls_token", "sep_token")  # every family here needs these roles
 
 
-def special_names(said: Mapping[str, Any], usual: Mapping[str, str]) -> dict[str, str]:
-    """{role: token}, by what the files say or else the family's usual names."""
+def special_token_names(
+    tokenizer_config: Mapping[str, Any], defaults: Mapping[str, str]
+) -> dict[str, str]:
+    """Return {role: text} of the special tokens; roles that the files lack have the defaults."""
     names = {}
-    for role, name in usual.items():
-        token = token_text(said.get(role, name))
-        if not token and role not in FRAMING:
-            continue  # said to have none
+    for role, name in defaults.items():
+        token = token_text(tokenizer_config.get(role, name))
+        if not token and role not in REQUIRED:
+            continue  # null: the tokenizer has no such token
         if not isinstance(token, str):
             raise ModelError(
                 f"{role} of the tokenizer is no token",
-                got=repr(said[role]),
+                got=repr(tokenizer_config[role]),
                 expected=f"text such as {name!r}",
                 do="correct tokenizer_config.json or special_tokens_map.json",
             )
@@ -37,33 +39,35 @@ def special_names(said: Mapping[str, Any], usual: Mapping[str, str]) -> dict[str
 
 
 def add_tokens(
-    backend: Any, folder: Path, said: Mapping[str, Any], names: Mapping[str, str]
+    backend: Any, folder: Path, tokenizer_config: Mapping[str, Any], names: Mapping[str, str]
 ) -> None:
-    """Have special tokens found in a text before it is cut, and add those that came later.
+    """Add special and other tokens, which are found in a text before it is split.
 
-    A token that came later keeps what is said of it there, whatever its role says.
+    The options in `added_tokens_decoder` win over those beside the token's role.
     """
-    later = later_tokens(folder, said, names)
-    tokens = {token.content: token for _, token in sorted(later.items())}
-    refuse_lost(names, {**backend.get_vocab(), **tokens})
+    numbered = numbered_tokens(folder, tokenizer_config, names)
+    tokens = {token.content: token for _, token in sorted(numbered.items())}
+    refuse_special_without_id(names, {**backend.get_vocab(), **tokens})
     for role, name in names.items():
-        tokens.setdefault(name, added(said.get(role, name), special=True))
-    for extra in extra_tokens(said):
-        token = added(extra, special=True)
+        tokens.setdefault(name, as_added_token(tokenizer_config.get(role, name), special=True))
+    for extra in extra_tokens(tokenizer_config):
+        token = as_added_token(extra, special=True)
         tokens.setdefault(token.content, token)
     backend.add_tokens(list(tokens.values()))
-    refuse_moved(backend, later)
+    refuse_other_ids(backend, numbered)
 
 
-def later_tokens(
-    folder: Path, said: Mapping[str, Any], names: Mapping[str, str]
+def numbered_tokens(
+    folder: Path, tokenizer_config: Mapping[str, Any], names: Mapping[str, str]
 ) -> dict[int, AddedToken]:
-    """{id: token} from `added_tokens_decoder`, or the older added_tokens.json."""
-    if "added_tokens_decoder" not in said:
+    """Return {id: token} from `added_tokens_decoder`, or from the older added_tokens.json."""
+    if "added_tokens_decoder" not in tokenizer_config:
         ids = read_json(folder / "added_tokens.json")
         special = set(names.values())
-        return {as_id(number): added(token, token in special) for token, number in ids.items()}
-    tokens = said["added_tokens_decoder"]
+        return {
+            as_id(number): as_added_token(token, token in special) for token, number in ids.items()
+        }
+    tokens = tokenizer_config["added_tokens_decoder"]
     if not isinstance(tokens, Mapping):
         raise ModelError(
             "added_tokens_decoder is no table of tokens",
@@ -71,12 +75,13 @@ def later_tokens(
             expected='{"id": {"content": token, ...}, ...}',
             do="correct tokenizer_config.json",
         )
-    return {as_id(number): added(token, special=False) for number, token in tokens.items()}
+    return {as_id(number): as_added_token(token, special=False) for number, token in tokens.items()}
 
 
-def extra_tokens(said: Mapping[str, Any]) -> list[Any]:
-    """Special tokens without a role of their own: a list, or {name: token}."""
-    extra = said.get("extra_special_tokens") or said.get("additional_special_tokens") or []
+def extra_tokens(tokenizer_config: Mapping[str, Any]) -> list[Any]:
+    """Return the special tokens without a role, which files hold as a list or {name: token}."""
+    extra = tokenizer_config.get("extra_special_tokens")
+    extra = extra or tokenizer_config.get("additional_special_tokens") or []
     if isinstance(extra, Mapping):
         return list(extra.values())
     if isinstance(extra, list):
@@ -89,12 +94,12 @@ def extra_tokens(said: Mapping[str, Any]) -> list[Any]:
     )
 
 
-def added(token: Any, special: bool) -> AddedToken:
-    """What the library calls a token that is found in a text before that is cut.
+def as_added_token(token: Any, special: bool) -> AddedToken:
+    """Return the library's object for a token that is found in a text before it is split.
 
     Args:
-        token: text, or an object that may say the options of an AddedToken.
-        special: unless the object says it.
+        token: text, or a JSON object with the text and options of an AddedToken.
+        special: whether it is a special token, unless the object says so itself.
     """
     options = token if isinstance(token, Mapping) else {}
     text = token_text(token)
@@ -117,7 +122,7 @@ def added(token: Any, special: bool) -> AddedToken:
 
 
 def as_id(number: Any) -> int:
-    """An id, which is text where it is the key of a JSON object."""
+    """Return an id as an integer; as the key of a JSON object it is text."""
     if isinstance(number, bool) or not str(number).isdecimal():
         raise ModelError(
             "an added token has no id",
@@ -128,26 +133,26 @@ def as_id(number: Any) -> int:
     return int(number)
 
 
-def refuse_lost(names: Mapping[str, str], known: Mapping[str, Any]) -> None:
-    """A special token without a place in the vocabulary has no weights in the model."""
-    lost = [name for name in names.values() if name not in known]
-    if lost:
+def refuse_special_without_id(names: Mapping[str, str], known: Mapping[str, Any]) -> None:
+    """Raise an error for a special token without an id, and so without weights in the model."""
+    missing = [name for name in names.values() if name not in known]
+    if missing:
         raise ModelError(
             "special tokens are not in the vocabulary",
-            got=f"no {', '.join(lost)}",
+            got=f"no {', '.join(missing)}",
             expected=", ".join(f"{role} {name}" for role, name in names.items()),
             do="take all files from one model, or name its tokens in tokenizer_config.json",
         )
 
 
-def refuse_moved(backend: Any, later: Mapping[int, AddedToken]) -> None:
-    """The library numbers new tokens itself; another id would mean another token's weights."""
-    for number, token in sorted(later.items()):
-        found = backend.token_to_id(token.content)
-        if found != number:
+def refuse_other_ids(backend: Any, numbered: Mapping[int, AddedToken]) -> None:
+    """Raise an error if the library gave a token another id, which is that of other weights."""
+    for number, token in sorted(numbered.items()):
+        token_id = backend.token_to_id(token.content)
+        if token_id != number:
             raise ModelError(
-                "an added token does not get the id that it is said to have",
-                got=f"{token.content!r} with {found}",
+                "an added token does not get the id that its file gives",
+                got=f"{token.content!r} with {token_id}",
                 expected=number,
                 do="take all files from one model, and see that no token is missing",
             )

@@ -1,4 +1,4 @@
-"""WordPiece from vocab.txt, with BERT's way of cleaning a text before."""
+"""WordPiece from vocab.txt, after BERT's normalization of the text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +11,21 @@ from minift.errors import ModelError
 from minift_vocabulary.reading import flag, read_lines
 
 
-def wordpiece(folder: Path, said: Mapping[str, Any], unknown: str) -> Tokenizer:
-    """BERT's rule and vocab.txt, before special tokens.
+def wordpiece(folder: Path, tokenizer_config: Mapping[str, Any], unknown: str) -> Tokenizer:
+    """Return a WordPiece tokenizer, without special tokens yet.
 
     Args:
         folder: has vocab.txt.
-        said: do_lower_case, strip_accents and tokenize_chinese_chars may be in it.
-        unknown: what a word becomes that cannot be spelt.
+        tokenizer_config: may hold do_lower_case, strip_accents and tokenize_chinese_chars.
+        unknown: the token of a word that cannot be put together from the vocabulary.
     """
     backend: Any = Tokenizer(WordPiece(read_vocabulary(folder / "vocab.txt"), unk_token=unknown))
     backend.normalizer = normalizers.BertNormalizer(
-        lowercase=flag(said, "do_lower_case", True),
-        strip_accents=flag(said, "strip_accents", None),  # None: only where case is lowered too
-        handle_chinese_chars=flag(said, "tokenize_chinese_chars", True),
+        lowercase=flag(tokenizer_config, "do_lower_case", True),
+        strip_accents=flag(
+            tokenizer_config, "strip_accents", None
+        ),  # None: only if text is lowercased
+        handle_chinese_chars=flag(tokenizer_config, "tokenize_chinese_chars", True),
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
@@ -31,7 +33,7 @@ def wordpiece(folder: Path, said: Mapping[str, Any], unknown: str) -> Tokenizer:
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """{token: id}, where the id is the number of the line."""
+    """Return {token: id}, where the id is the line's number, from 0."""
     vocabulary: dict[str, int] = {}
     for number, token in enumerate(read_lines(path)):
         if token in vocabulary:
