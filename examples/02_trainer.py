@@ -1,7 +1,7 @@
-"""Fine-tune a classifier of sentence pairs with the Trainer (the HF course, chapter 3, section 3).
+"""Fine-tune a model on sentence pairs with the Trainer (the HF course, chapter 3, section 3).
 
-python examples/02_trainer.py                      # the demo's own pairs and weights
-python examples/02_trainer.py --dataset FOLDER     # MRPC: a folder of GLUE's files, or yours
+python examples/02_trainer.py                      # the pairs and weights of the demo
+python examples/02_trainer.py --dataset FOLDER     # MRPC or your own data, a file per split
 """
 
 import argparse
@@ -21,9 +21,11 @@ from minift import (
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--dataset", default="headlines", help="a name, or a folder with the splits")
-parser.add_argument("--checkpoint", default="all-MiniLM-L6-v2", help="a model to begin with")
-parser.add_argument("--device", default="auto", help="see `minift plugins`")
-parser.add_argument("--max-steps", type=int, default=-1, help="only so many updates")
+parser.add_argument("--checkpoint", default="all-MiniLM-L6-v2", help="the pretrained model")
+parser.add_argument(
+    "--device", default="auto", help="where to train; `minift plugins` lists the devices"
+)
+parser.add_argument("--max-steps", type=int, default=-1, help="stop after this many updates")
 args = parser.parse_args()
 
 raw_datasets = load_dataset(args.dataset)
@@ -38,7 +40,8 @@ tokenized_datasets = raw_datasets.map(tokenize_function, batched=True)
 data_collator = DataCollatorWithPadding(tokenizer=tokenizer)
 
 
-# Given the logits and labels of all rows of the evaluation split; its numbers are logged as eval_*.
+# Called after each evaluation with the logits and labels of all its rows. The results are logged as
+# eval_accuracy and eval_f1.
 def compute_metrics(eval_preds):
     metric = evaluate.load("glue", "mrpc")
     logits, labels = eval_preds
@@ -46,8 +49,8 @@ def compute_metrics(eval_preds):
     return metric.compute(predictions=predictions, references=labels)
 
 
-# Evaluate after each epoch, keep the model with the best F1, and stop when the next two are no
-# better. (One epoch, as here, is for a look; MRPC is usually given three.)
+# Evaluate after each epoch, keep the checkpoint with the best F1, and stop after two evaluations
+# without improvement. (One epoch shows that it works; for MRPC three are usual.)
 training_args = TrainingArguments(
     "runs/example",
     eval_strategy="epoch",
@@ -61,7 +64,8 @@ training_args = TrainingArguments(
     device=args.device,
     max_steps=args.max_steps,
 )
-# The head is new: two rows of weights, drawn from a seed. The rest is pretrained.
+# The encoder is pretrained. The classification head is new: its weights are random, from a fixed
+# seed.
 model = AutoModelForSequenceClassification.from_pretrained(args.checkpoint, num_labels=2)
 
 trainer = Trainer(
@@ -77,7 +81,7 @@ trainer = Trainer(
 trainer.train()
 print("best F1:", trainer.state.best_metric, "at step", trainer.state.best_step)
 
-# Logits in the order of the rows, and the labels that they should have given.
+# Predict returns the logits and the true labels, in the order of the dataset.
 predictions = trainer.predict(tokenized_datasets["validation"])
 print(predictions.predictions.shape, predictions.label_ids.shape)
 print(predictions.metrics)

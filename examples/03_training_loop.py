@@ -1,7 +1,7 @@
-"""The same training by hand, then with an Accelerator (the HF course, chapter 3, section 4).
+"""Write the training loop by hand, then with an Accelerator (the HF course, chapter 3, section 4).
 
-python examples/03_training_loop.py                      # the demo's own pairs and weights
-python examples/03_training_loop.py --dataset FOLDER     # MRPC: a folder of GLUE's files, or yours
+python examples/03_training_loop.py                      # the pairs and weights of the demo
+python examples/03_training_loop.py --dataset FOLDER     # MRPC or your own data, a file per split
 """
 
 import argparse
@@ -24,13 +24,15 @@ from minift import (
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--dataset", default="headlines", help="a name, or a folder with the splits")
-parser.add_argument("--checkpoint", default="all-MiniLM-L6-v2", help="a model to begin with")
-parser.add_argument("--device", default="auto", help="of the second part, see `minift plugins`")
-parser.add_argument("--max-steps", type=int, default=0, help="only so many updates in each part")
+parser.add_argument("--checkpoint", default="all-MiniLM-L6-v2", help="the pretrained model")
+parser.add_argument("--device", default="auto", help="for the second loop; see `minift plugins`")
+parser.add_argument(
+    "--max-steps", type=int, default=0, help="stop each loop after this many updates"
+)
 args = parser.parse_args()
 
 raw_datasets = load_dataset(args.dataset)
-# The test split of GLUE has no labels: there is nothing to learn from it, or to measure on it.
+# GLUE's test split has no labels, so it is of no use here.
 raw_datasets = DatasetDict({split: raw_datasets[split] for split in ("train", "validation")})
 tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
 
@@ -42,18 +44,18 @@ def tokenize_function(example):
 tokenized_datasets = raw_datasets.map(tokenize_function, batched=True)
 data_collator = DataCollatorWithPadding(tokenizer=tokenizer)
 
-# What the Trainer does with columns, done by hand: only what the model takes may stay, the model
-# calls its labels "labels", and rows are read as tensors.
-kept = [*tokenizer.model_input_names, "label"]
-unused = [name for name in tokenized_datasets["train"].column_names if name not in kept]
+# The Trainer prepares the columns itself; here we do it. Remove those that the model does not take,
+# rename "label" to "labels", as the model calls it, and read rows as tensors.
+model_inputs = [*tokenizer.model_input_names, "label"]
+unused = [name for name in tokenized_datasets["train"].column_names if name not in model_inputs]
 tokenized_datasets = tokenized_datasets.remove_columns(unused)
 tokenized_datasets = tokenized_datasets.rename_column("label", "labels")
 tokenized_datasets.set_format("torch")
 print(tokenized_datasets["train"].column_names)
 
 
-def make_parts():
-    """Loaders, model and optimizer, made anew for each of the two parts from the same seed."""
+def prepare_training():
+    """Return new dataloaders, model and optimizer; both loops below start from the same seed."""
     set_seed(42)
     train_dataloader = DataLoader(
         tokenized_datasets["train"], shuffle=True, batch_size=16, collate_fn=data_collator
@@ -67,12 +69,12 @@ def make_parts():
 
 num_epochs = 1
 
-# ---------------------------------------------------------------------------- 1. nothing but torch
+# ------------------------------------------------------------------------------- 1. in plain torch
 
-train_dataloader, eval_dataloader, model, optimizer = make_parts()
+train_dataloader, eval_dataloader, model, optimizer = prepare_training()
 batch = next(iter(train_dataloader))
 print({name: tuple(tensor.shape) for name, tensor in batch.items()})
-outputs = model(**batch)  # with labels in the batch, the loss comes with the logits
+outputs = model(**batch)  # the batch has labels, so there is a loss too
 print(outputs.loss, outputs.logits.shape)
 
 num_training_steps = args.max_steps or num_epochs * len(train_dataloader)
@@ -104,10 +106,10 @@ print("by hand:", metric.compute())
 
 # -------------------------------------------------------------------------- 2. with an Accelerator
 
-# Any device and precision, gradient accumulation (here a pair of batches to an update), and an
-# order of rows and dropout that depend on the seed alone. What changes is marked.
+# The same loop on any device and in any precision, with gradient accumulation (two batches for each
+# update). The order of rows and dropout depend on the seed alone. "new" marks lines that change.
 accelerator = Accelerator(gradient_accumulation_steps=2, device=args.device)  # new
-train_dataloader, eval_dataloader, model, optimizer = make_parts()
+train_dataloader, eval_dataloader, model, optimizer = prepare_training()
 updates = args.max_steps or num_epochs * -(-len(train_dataloader) // 2)
 lr_scheduler = get_scheduler(
     "linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=updates
@@ -125,7 +127,7 @@ for _ in range(num_epochs):
         with accelerator.accumulate(model):  # new
             outputs = model(**batch)
             accelerator.backward(outputs)  # new; do not divide the loss by 2
-            accelerator.clip_grad_norm_(model.parameters(), 1.0)  # new, as the Trainer does
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)  # new; the Trainer clips too
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
@@ -138,7 +140,7 @@ model.eval()
 for batch in eval_dataloader:
     with torch.no_grad():
         logits = model(**batch).logits
-    predictions, labels = accelerator.gather_for_metrics(  # new: the rows of all processes
+    predictions, labels = accelerator.gather_for_metrics(  # new; collects the rows of all processes
         (logits.argmax(dim=-1), batch["labels"])
     )
     metric.add_batch(predictions=predictions, references=labels)

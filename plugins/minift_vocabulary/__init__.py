@@ -5,8 +5,8 @@ Two algorithms cover the models here:
 - **WordPiece** (Schuster & Nakajima 2012; Wu et al. 2016; BERT, DistilBERT, ELECTRA). vocab.txt has
   a token on each line, and the line's number is its id. The longest token that a word starts with
   is split off, then the same is done with the remainder, where tokens that continue a word begin
-  with "##". If the remainder starts with no token, the whole word becomes [UNK]. Before that, BERT's
-  normalizer lowercases, strips accents and puts spaces around Chinese characters, as configured.
+  with "##". If the remainder starts with no token, the whole word becomes [UNK]. Before that,
+  BERT's normalizer lowercases, strips accents and puts spaces around Chinese characters.
 - **Byte-level BPE** (Sennrich et al. 2016; over bytes: Radford et al. 2019; RoBERTa). A word is its
   bytes, each written as a printable character ("Ġ" is a space), so that no word is unknown.
   merges.txt lists pairs of tokens, the most frequent in training first. The first pair of the list
