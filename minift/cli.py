@@ -41,7 +41,7 @@ def choose_plugins(words: list[str]) -> list[str]:
     common.add_argument("-p", dest="select", action="append", default=None)
     common.add_argument("--plugin", action="append", default=[])
     chosen, others = common.parse_known_args(words)
-    select = chosen.select if chosen.select is not None else plugins.words_from_environment()
+    select = chosen.select if chosen.select is not None else plugins.selection_from_environment()
     plugins.set_default_manager(plugins.build_manager(select, chosen.plugin))
     return others
 
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with the commands of the loaded plugins."""
     manager = plugins.default_manager()
     text = "Fine-tune pretrained encoders."
-    for name, error in manager.failures.items():  # its commands are missing below
+    for name, error in manager.load_errors.items():  # its commands are missing below
         text += f" The plugin {name} does not load: {error}."
     parser = argparse.ArgumentParser(prog="minift", description=text, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"minift {__version__}")

@@ -316,7 +316,7 @@ def choose_device(name: str, manager: Manager) -> Device:
     entries = registry(manager, "minift_register_devices")
     devices = {key: entry.value for key, entry in entries.items()}
     if not devices:
-        broken = [f"{key} ({error})" for key, error in manager.failures.items()]
+        broken = [f"{key} ({error})" for key, error in manager.load_errors.items()]
         raise DeviceError(
             "no installed plugin provides a device, so nothing can be computed",
             got="plugins: " + (", ".join(p for p, _ in manager.list_name_plugin()) or "none"),

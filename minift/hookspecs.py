@@ -1,42 +1,49 @@
-"""The map of the program: one whole run in pseudo-code, each hook where it fires, then the hooks.
+"""The map of the program: `minift train` in pseudo-code, with each hook where it is called.
 
-    minift_register_commands        a word becomes a command: `minift train` goes on as below
-    minift_find_dataset             a path or a name becomes files
-    minift_register_file_formats    files become tables
-    minift_find_checkpoint          a name that is no local path becomes a folder with weights
-    minift_build_tokenizer          only without a tokenizer.json: other files become a tokenizer
-    load the files, tokenize them with a cached map
-    minift_register_model_families  config.json's model_type becomes classes
-    load the weights, replace the head
-    minift_register_tasks           --task NAME: its data, columns, label names and metric
-    minift_register_metrics         metric names become functions and what their numbers mean
-    minift_register_devices         "auto" or a name becomes the Device that computes
+    minift_register_commands            which commands there are; `minift train` does what follows
+    minift_register_tasks               --task NAME: its data set, columns, label names and metrics
+    minift_find_dataset                 load_dataset: a path or a name to files, by split
+    minift_register_file_formats        files to tables
+    minift_find_checkpoint              from_pretrained: a name to a folder with a model's files
+    minift_build_tokenizer              vocabulary files to a tokenizer, without a tokenizer.json
+    tokenize the texts with a cached map
+    minift_register_model_families      config.json's model_type to the model's classes
+    load the weights, with a new classification head
+    minift_register_metrics             names of metrics to functions
+    minift_register_devices             --device NAME, or "auto", to the Device that computes
     minift_on_train_begin
-    for epoch in range(num_train_epochs):
-        for group in micro-batches, gradient_accumulation_steps at a time:
-            for batch in group:
-                loss_sum, count = model(batch);  device.backward(loss_sum)
-            gradients / count, clip to max_grad_norm, optimizer step, schedule step
+    while state.global_step < state.max_steps:
+        for update in epoch_updates(run):                       the batches of an optimizer step
+            for batch in update:
+                loss, count = compute_loss(forward(batch))      sums, so that they can be added up
+                device.backward(loss)
+            device.clip_grad_norm(optimizer, max_grad_norm, total_items)     divides them, once
+            device.step(optimizer), scheduler.step(), state.global_step += 1
             minift_on_step_end
-            if it is time to log:       fetch the losses
-            minift_on_log
-            if it is time to evaluate:  every row of the evaluation set, once
-            minift_on_evaluate
-            minift_should_stop     the first reason ends the run early
-            if it is time to save:      weights, moments, where the run is
-            minift_on_save
-    minift_on_train_end             or, when an exception ends the run:
-    minift_on_exception
-    minift_publish                  only when asked (`minift push`): the saved model goes to a hub
+            if should_log(run):       fetch_losses, recorder.log
+                minift_on_log
+            if should_evaluate(run):  evaluate(run, eval_dataset), recorder.log
+                minift_on_evaluate
+                minift_should_stop                              the first reason ends the run
+            if should_save(run):      checkpoint.save(run)
+                minift_on_save
+    minift_on_train_end
+    minift_on_exception                 instead, when an exception ends the run
+    minift_publish                      `minift push`, trainer.push_to_hub: upload the saved model
 
 Hooks choose objects; objects do the work. A hook exists only where an installed package must act
-without the script naming it. There are four kinds:
+without the script naming it. There are four kinds, told apart by their names:
 
-- registrars take no arguments and return a dict; a name given twice is an error naming both;
-- finders and decisions: the first answer that is not None wins; raising ends the search;
-- observers never change training; one that fails is reported and unplugged for the run.
+- registrars, `minift_register_*`, take no arguments and return a dict. All plugins are asked; a
+  name that two of them give is an error.
+- finders, `minift_find_*` and `minift_build_tokenizer`, `minift_publish`, turn what the user named
+  into an object. The first answer that is not None is taken; an exception ends the search.
+- decisions, `minift_should_stop`, are asked in the same way.
+- observers, `minift_on_*`, return nothing and never change training. One that raises is reported
+  and unplugged for the rest of the run. Of several processes, process 0 alone calls them.
 
-`minift plugins --loop` prints the outline above with who listens where.
+A plugin may leave out arguments that it does not use. `minift plugins --loop` prints the outline
+above, each hook with the plugins that implement it; plugins/README.md shows how to write one.
 """
 
 import pluggy
@@ -44,22 +51,22 @@ import pluggy
 hookspec = pluggy.HookspecMarker("minift")
 hookimpl = pluggy.HookimplMarker("minift")
 
-# ------------------------------------------------------------------------------------- registrars
+# -------------------------------------------------------------------------------------- registrars
 
 
 @hookspec
 def minift_register_devices():
-    """What can compute.
+    """Register devices, which compute.
 
     Returns:
-        {name: Device subclass}. The class is asked for `unavailable()` before it is used, so
-        importing the plugin must not import anything heavy.
+        {name: subclass of `minift.Device`}. Its `unavailable()` is called before the class is used,
+        so importing the plugin must not import anything heavy.
     """
 
 
 @hookspec
 def minift_register_metrics():
-    """What can be measured.
+    """Register metrics, for `evaluate.load` and `--metric`.
 
     Returns:
         {name: function(predictions, references) -> {key: float}, or a `minift.evaluate.Metric`
@@ -71,17 +78,16 @@ def minift_register_metrics():
 
 @hookspec
 def minift_register_tasks():
-    """Data sets whose columns, label names and metric are known.
+    """Register tasks: data sets whose columns, label names and metrics are known.
 
     Returns:
-        {name: `minift.tasks.Task`}: columns, label names and metrics; also where the data is, how
-        its rows become texts, and how they are scored if not one by one.
+        {name: `minift.tasks.Task`}.
     """
 
 
 @hookspec
 def minift_register_model_families():
-    """Kinds of models beside minift's own.
+    """Register model families beside minift's own.
 
     Returns:
         {model_type in config.json: function without arguments that returns a
@@ -92,7 +98,7 @@ def minift_register_model_families():
 
 @hookspec
 def minift_register_file_formats():
-    """How files are read and written, and folders of `save_to_disk` ("disk").
+    """Register formats of data files; "disk" is that of the folders of `save_to_disk`.
 
     Returns:
         {name: `minift.data.file_formats.FileFormat`, or `FolderFormat`}.
@@ -101,10 +107,10 @@ def minift_register_file_formats():
 
 @hookspec
 def minift_register_commands():
-    """Commands of `minift`.
+    """Register commands of the program `minift`.
 
     Returns:
-        {name: object with `help` (one line), `configure(parser)` and `run(args) -> exit code}.
+        {name: object with `help` (one line), `configure(parser)` and `run(args) -> exit code`}.
     """
 
 
@@ -113,94 +119,129 @@ def minift_register_commands():
 
 @hookspec(firstresult=True)
 def minift_find_dataset(path, name, revision, data_files):
-    """Turn the path or name in `load_dataset(path, name)` into files on this machine.
+    """Find the files of a data set on this machine; download them if need be.
+
+    Args:
+        path, name, revision, data_files: the arguments of `load_dataset`.
 
     Returns:
-        A `minift.data.file_formats.DatasetFiles`, or None if this plugin does not know the name.
+        A `minift.data.file_formats.DatasetFiles`, or None if this plugin does not know the path.
     """
 
 
 @hookspec(firstresult=True)
 def minift_find_checkpoint(name, revision, component):
-    """Turn a model name into a folder with config.json, *.safetensors and tokenizer.json.
+    """Find the folder of a model on this machine: config.json, *.safetensors and tokenizer.json.
 
-    `component` is "model", "tokenizer" or "config": who only tokenizes needs no weights.
+    Args:
+        name: what the user typed; it is no local folder.
+        revision: a branch, tag or commit, or None.
+        component: "model", "tokenizer" or "config". A tokenizer needs no weights.
 
     Returns:
-        The folder as a path, or a `minift.plugins.ResolvedCheckpoint`, which also says where it
-        comes from; or None if this plugin does not know the name.
+        The folder's path, or a `minift.plugins.ResolvedCheckpoint`, which also says where it comes
+        from; or None if this plugin does not know the name.
     """
 
 
 @hookspec(firstresult=True)
 def minift_build_tokenizer(folder, tokenizer_config, config):
-    """Turn the vocabulary files of a folder that has no tokenizer.json into a tokenizer.
+    """Build a tokenizer from the vocabulary files of a folder that has no tokenizer.json.
 
-    `tokenizer_config` is what tokenizer_config.json and special_tokens_map.json say, `config` what
-    config.json says; both are dicts, {} where there is no such file.
+    Args:
+        folder: the model's.
+        tokenizer_config: the contents of tokenizer_config.json and special_tokens_map.json.
+        config: the contents of config.json; {} where there is no such file.
 
     Returns:
-        A `tokenizers.Tokenizer`, or None if the files are none that this plugin knows.
+        A `tokenizers.Tokenizer`, or None if this plugin does not know the files.
     """
 
 
 @hookspec(firstresult=True)
 def minift_publish(folder, repo, message, private):
-    """Put a saved model where others find it: `minift push`, `trainer.push_to_hub`.
+    """Upload a saved model.
 
-    `folder` is the run's, with config.json and model.safetensors; `repo` the name there; `message`
-    what is recorded of the change, or None; `private` whether only its owner may see it.
+    Args:
+        folder: the run's, with config.json and model.safetensors.
+        repo: the model's name at the other end.
+        message: a description of the change, or None.
+        private: whether only the owner may see it.
 
     Returns:
-        Its address, or None if this plugin does not publish under such names.
+        The address of the upload, or None if this plugin does not publish under such names.
     """
 
 
 @hookspec(firstresult=True)
 def minift_should_stop(run):
-    """Asked after each evaluation.
+    """Decide after an evaluation whether training ends here.
 
-    What the decision needs is read from `run.state.log_history`, so that a resumed run decides as
-    the uninterrupted one.
+    The decision is made from `run.state.log_history`, which checkpoints keep, so that a resumed run
+    decides as the uninterrupted one does.
 
     Returns:
-        A reason to stop, or None.
+        A reason to stop, as a text, or None.
     """
 
 
-# -------------------------------------------------------------------------------------- observers
+# --------------------------------------------------------------------------------------- observers
 
 
 @hookspec
 def minift_on_train_begin(run):
-    """Everything is built and checked; no step has been taken."""
+    """Called when everything is built and checked, before the first step.
+
+    Args:
+        run: the `minift.training.run.Run`, as in all hooks that follow.
+    """
 
 
 @hookspec
 def minift_on_step_end(run):
-    """One optimizer step is done. Reading a tensor here would wait for the device: don't."""
+    """Called after each optimizer step. Do not read a tensor here: that waits for the device."""
 
 
 @hookspec
 def minift_on_log(run, record):
-    """`record`, a dict of plain numbers, was added to the log history and to metrics.jsonl."""
+    """Called when a record was added to the log history and to metrics.jsonl.
+
+    Args:
+        run: the run.
+        record: a dict of plain numbers, "step" and "epoch" among them.
+    """
 
 
 @hookspec
 def minift_on_evaluate(run, result):
-    """`result` is the EvalLoopOutput: predictions and label_ids in row order, and metrics."""
+    """Called after an evaluation.
+
+    Args:
+        run: the run.
+        result: an EvalLoopOutput: predictions and label_ids in the order of the rows, and metrics.
+    """
 
 
 @hookspec
 def minift_on_save(run, path):
-    """A checkpoint is complete and on the disk, in the folder `path`."""
+    """Called when a checkpoint is complete on the disk.
+
+    Args:
+        run: the run.
+        path: the checkpoint's folder.
+    """
 
 
 @hookspec
 def minift_on_train_end(run):
-    """The run came to its end, by the last step or by a reason to stop."""
+    """Called when the run has ended, after its last step or by a reason to stop."""
 
 
 @hookspec
 def minift_on_exception(run, exception):
-    """`exception` (KeyboardInterrupt too) ends the run; it is raised again afterwards."""
+    """Called when an exception ends the run; it is raised again afterwards.
+
+    Args:
+        run: the run.
+        exception: the exception, also a KeyboardInterrupt.
+    """

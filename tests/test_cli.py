@@ -332,7 +332,7 @@ def test_the_commands_to_begin_with_stand_first_in_the_help(capsys):
 def test_the_help_says_which_plugin_does_not_load(capsys, monkeypatch):
     """Its commands are missing there, perhaps even the one that lists plugins."""
     broken = plugins.build_manager(["no:commands"])
-    broken.failures["commands"] = ImportError("no module named x")
+    broken.load_errors["commands"] = ImportError("no module named x")
     monkeypatch.setattr(plugins, "build_manager", lambda *_: broken)
     with pytest.raises(SystemExit):
         cli.main(["--help"])

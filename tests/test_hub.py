@@ -38,7 +38,7 @@ from minift import (
 from minift.data import loading
 from minift.data.file_formats import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, ModelError
-from minift.plugins import find_checkpoint, locate_checkpoint
+from minift.plugins import find_checkpoint, resolve_checkpoint
 
 PRINTED = """\
 DatasetDict({
@@ -140,10 +140,10 @@ def test_cached_loads_with_the_server_down(served):
 
 
 def test_a_new_commit_is_loaded_and_the_old_one_stays(served, model, tmp_path):
-    first = locate_checkpoint("bert-base-uncased")
+    first = resolve_checkpoint("bert-base-uncased")
     other = tiny.make_model(tmp_path / "other", hidden_size=16)
     served.add("google-bert/bert-base-uncased", other)
-    second = locate_checkpoint("bert-base-uncased")
+    second = resolve_checkpoint("bert-base-uncased")
     assert first.revision != second.revision
     assert AutoConfig.from_pretrained("bert-base-uncased").hidden_size == 16
     old = AutoConfig.from_pretrained("bert-base-uncased", revision=first.revision)

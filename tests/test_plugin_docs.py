@@ -131,8 +131,8 @@ def test_the_observers_say_what_they_see(manager):
         predictions=np.array([[2.0, 0.5], [0.0, 3.0], [1.0, 0.0]]), label_ids=np.array([1, 0, 0])
     )
     loaded = manager("bell.py", "mistakes.py")
-    plugins.observe(loaded, "minift_on_evaluate", said.append, run=run, result=result)
-    plugins.observe(loaded, "minift_on_train_end", said.append, run=run)
+    plugins.call_observers(loaded, "minift_on_evaluate", said.append, run=run, result=result)
+    plugins.call_observers(loaded, "minift_on_train_end", said.append, run=run)
     assert said == ["surest mistakes, rows: 1 (by 3.00), 0 (by 1.50)", "\adone: 7 steps"]
 
 

@@ -33,7 +33,7 @@ def test_installed_plugins_are_found_by_their_entry_points():
     manager = plugins.build_manager()
     names = [name for name, _ in manager.list_name_plugin()]
     assert {"cpu", "glue", "demo"} <= set(names)
-    assert manager.failures == {}
+    assert manager.load_errors == {}
     assert manager.versions["cpu"]
 
 
@@ -45,14 +45,14 @@ def test_a_plugin_that_does_not_import_stops_nothing():
     manager = plugins.build_manager(
         entry_points=[EntryPoint("broken", broken), EntryPoint("good", lambda: good)]
     )
-    assert "torch_of_tomorrow" in str(manager.failures["broken"])
+    assert "torch_of_tomorrow" in str(manager.load_errors["broken"])
     assert plugins.registry(manager, "minift_register_metrics")["mine"].plugin == "good"
 
 
 def test_a_plugin_with_a_wrong_argument_is_listed_as_broken():
     wrong = plugin(minift_on_log=lambda run, recrod: None)
     manager = plugins.build_manager(entry_points=[EntryPoint("wrong", lambda: wrong)])
-    assert "recrod" in str(manager.failures["wrong"])
+    assert "recrod" in str(manager.load_errors["wrong"])
 
 
 def test_a_misspelt_hook_is_an_error_that_names_the_right_one():
@@ -82,7 +82,7 @@ def test_a_callback_without_hooks_is_told_what_its_methods_are_called_here():
         def on_train_end(self, args, state, control): ...
 
     with pytest.raises(TypeError) as error:
-        plugins.run_manager(plugins.build_manager(None), [TrainerCallback()])
+        plugins.manager_for_run(plugins.build_manager(None), [TrainerCallback()])
     assert isinstance(error.value, ArgumentError)
     assert "on_log -> minift_on_log" in str(error.value)
     assert "on_train_end -> minift_on_train_end" in str(error.value)
@@ -93,7 +93,7 @@ def test_a_callback_may_be_a_class():
         @hookimpl
         def minift_on_step_end(self, run): ...
 
-    manager = plugins.run_manager(plugins.build_manager(None), [Counter])
+    manager = plugins.manager_for_run(plugins.build_manager(None), [Counter])
     assert [type(p) for _, p in manager.list_name_plugin()] == [Counter]
 
 
@@ -126,7 +126,7 @@ def test_words_come_from_the_environment(monkeypatch, value, words):
     monkeypatch.delenv("MINIFT_PLUGINS", raising=False)
     if value is not None:
         monkeypatch.setenv("MINIFT_PLUGINS", value)
-    assert plugins.words_from_environment() == words
+    assert plugins.selection_from_environment() == words
 
 
 def test_a_file_is_a_plugin(tmp_path):
@@ -155,9 +155,11 @@ def test_an_observer_that_fails_is_reported_and_unplugged():
         def minift_on_log(self, record):  # fewer arguments than the spec has
             heard.append(record["loss"])
 
-    manager = plugins.run_manager(plugins.build_manager(None), [Listens(), Fails()])
+    manager = plugins.manager_for_run(plugins.build_manager(None), [Listens(), Fails()])
     for loss in (1, 2):
-        plugins.observe(manager, "minift_on_log", said.append, run=None, record={"loss": loss})
+        plugins.call_observers(
+            manager, "minift_on_log", said.append, run=None, record={"loss": loss}
+        )
     assert heard == ["fails", 1, 2]
     assert len(said) == 1 and "disk full" in said[0] and "unplugged" in said[0]
 
@@ -168,7 +170,7 @@ def test_a_run_has_its_own_manager():
         def minift_on_step_end(self, run): ...
 
     base = plugins.build_manager(["cpu"])
-    plugins.run_manager(base, [Callback()])
+    plugins.manager_for_run(base, [Callback()])
     assert [name for name, _ in base.list_name_plugin()] == ["cpu"]
 
 

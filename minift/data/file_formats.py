@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from minift.data.features import Features
 from minift.errors import DataError
-from minift.plugins import default_manager, provided, registry
+from minift.plugins import default_manager, registered, registry
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def folder_format(folder: Path) -> FolderFormat | None:
 
 def format_named(name: str) -> Any:
     """Return a `FileFormat` or `FolderFormat`; a PluginError if no plugin brings it."""
-    return provided("minift_register_file_formats", name, "minift_files")
+    return registered("minift_register_file_formats", name, "minift_files")
 
 
 def format_of(path: Path) -> str:

@@ -18,8 +18,8 @@ from minift.plugins import (
     ResolvedCheckpoint,
     default_manager,
     find_checkpoint,
-    locate_checkpoint,
     registry,
+    resolve_checkpoint,
 )
 
 
@@ -76,7 +76,7 @@ class AutoModel:
     @staticmethod
     def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> PretrainedModel:
         """Load the encoder; see `AutoModelForSequenceClassification` for the arguments."""
-        checkpoint = locate_checkpoint(str(name_or_path), revision)
+        checkpoint = resolve_checkpoint(str(name_or_path), revision)
         config, family = read_config(checkpoint.folder)
         return load_model(family.encoder, config, checkpoint)
 
@@ -114,7 +114,7 @@ class AutoModelForSequenceClassification:
             ConfigError: num_labels, id2label and label2id contradict each other.
             ModelError, MissingFileError: the folder does not hold such a model.
         """
-        checkpoint = locate_checkpoint(str(name_or_path), revision)
+        checkpoint = resolve_checkpoint(str(name_or_path), revision)
         config, family = read_config(checkpoint.folder)
         names = dict(id2label or {})
         if label2id:

@@ -25,7 +25,7 @@ class ReferencePlugin:
 def manager(request):
     """All installed plugins, the files of --minift-plugin, and the reference."""
     files = request.config.getoption("--minift-plugin", default=[])
-    words = plugins.words_from_environment()
+    words = plugins.selection_from_environment()
     manager = plugins.build_manager(words, files, [ReferencePlugin()])
     plugins.set_default_manager(manager)
     yield manager

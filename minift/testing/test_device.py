@@ -74,9 +74,9 @@ def test_a_device_that_cannot_be_used_says_why(device, manager):
 
 LISTING = """
 import sys
-from minift.plugins import build_manager, registry, words_from_environment
+from minift.plugins import build_manager, registry, selection_from_environment
 name, *files = sys.argv[1:]
-manager = build_manager(words_from_environment(), files)
+manager = build_manager(selection_from_environment(), files)
 assert registry(manager, "minift_register_devices")[name].value.unavailable() is None
 assert "torch" not in sys.modules, "torch was imported"
 """

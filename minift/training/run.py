@@ -9,7 +9,7 @@ from typing import Any
 
 from minift.data.dataset import Dataset
 from minift.device import Device
-from minift.plugins import Manager, observe
+from minift.plugins import Manager, call_observers
 from minift.training.arguments import TrainingArguments
 from minift.training.losses import LossFunction, LossTracker
 
@@ -116,4 +116,4 @@ class Run:
     def call_observers(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook, in process 0 only."""
         if self.device.rank == 0:
-            observe(self.manager, hook, self.log_message, run=self, **arguments)
+            call_observers(self.manager, hook, self.log_message, run=self, **arguments)

@@ -18,7 +18,7 @@ from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, PluginError
 from minift.optim import AdamW, parameter_groups
-from minift.plugins import default_manager, run_manager
+from minift.plugins import default_manager, manager_for_run
 from minift.schedule import get_scheduler
 from minift.signals import on_sigterm
 from minift.training import checkpoint, loop, serialization
@@ -94,7 +94,7 @@ class Trainer:
             precision=precision,
             precision_reason=reason,
             collate=data_collator or DataCollatorWithPadding(self.processing_class),
-            manager=run_manager(manager, callbacks or ()),
+            manager=manager_for_run(manager, callbacks or ()),
             train_dataset=self._select_columns(train_dataset, "train_dataset", True),
             eval_dataset=self._select_columns(eval_dataset, "eval_dataset"),
             compute_metrics=compute_metrics,

@@ -117,11 +117,8 @@ class Inputs:
             ConfigError: there is no such split.
         """
         if split not in self.data:
-            raise ConfigError(
-                f"there is no split {split!r}",
-                expected=", ".join(self.data),
-                do="pass --train-file" if split == "train" else "pass one of these as --split",
-            )
+            do = "pass --train-file" if split == "train" else "pass one of these as --split"
+            raise ConfigError(f"there is no split {split!r}", expected=", ".join(self.data), do=do)
         return self.data[split]
 
     def tokenized(self, tokenizer: Any, split: str) -> Dataset:
@@ -188,9 +185,8 @@ def inputs_for(folder: str, options: DataOptions) -> Inputs:
 def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Trainer:
     """Build a Trainer for a model folder and inputs; all is checked, nothing is written yet."""
     if inputs.label_column is None:
-        raise ConfigError(
-            "cannot tell which column holds the labels", do="pass --label-column NAME"
-        )
+        what = "cannot tell which column holds the labels"
+        raise ConfigError(what, do="pass --label-column NAME")
     tokenizer = AutoTokenizer.from_pretrained(model)
     max_length = inputs.max_length
     if max_length is not None:  # saved with the model, so that `predict` cuts there too

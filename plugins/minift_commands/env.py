@@ -11,13 +11,13 @@ from minift import distributed, plugins
 from minift.device import choose_device, choose_precision
 from minift.errors import DeviceError
 from minift.files import bytes_as_text
-from minift_commands.plugins import describe
+from minift_commands.plugins import describe_devices
 
 MEMINFO = Path("/proc/meminfo")
 
 
 class Env:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift env`."""
 
     help = "devices, precision, versions and memory, as minift finds them here"
 
@@ -27,99 +27,91 @@ class Env:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        found = survey(plugins.default_manager())
-        print(json.dumps(found, indent=2) if args.json else readable(found))
+        report = survey(plugins.default_manager())
+        print(json.dumps(report, indent=2) if args.json else as_text(report))
         return 0
 
 
 def survey(manager: plugins.Manager) -> dict[str, Any]:
-    """What `--json` prints."""
+    """Return what `--json` prints."""
+    import torch
+
     from minift.data.cache import cache_root
     from minift.training.recorder import versions
 
     devices = plugins.registry(manager, "minift_register_devices")
-    listed = describe([(name, found.value) for name, found in devices.items()])
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    group = ("world_size", "rank", "local_rank")
     return {
         "versions": versions(),
-        "devices": [{**one, "plugin": devices[one["name"]].plugin} for one in listed],
-        "not_loaded": {
-            name: f"{type(error).__name__}: {error}" for name, error in manager.failures.items()
-        },
+        "devices": [
+            {**one, "plugin": devices[one["name"]].plugin} for one in describe_devices(devices)
+        ],
+        "not_loaded": {k: f"{type(e).__name__}: {e}" for k, e in manager.load_errors.items()},
         "auto": choice(manager),
-        "processor": processor(),
-        "memory": memory(),
-        "processes": {
-            "world_size": distributed.world_size(),
-            "rank": distributed.rank(),
-            "local_rank": distributed.local_rank(),
+        "processor": {
+            "cores": os.cpu_count(),
+            "usable": usable,
+            "threads": torch.get_num_threads(),
         },
+        "memory": memory(),
+        "processes": {name: getattr(distributed, name)() for name in group},
         "cache": {"folder": str(cache_root()), "free": free_space(cache_root())},
     }
 
 
 def choice(manager: plugins.Manager) -> dict[str, Any]:
-    """The device that "auto" takes and the precision that it would compute in, or why none."""
+    """Return the device and the precision that "auto" takes, or the reason why it takes none."""
     try:
         device = choose_device("auto", manager)
     except DeviceError as error:
         return {"device": None, "reason": error.what}
     precision, reason = choose_precision("auto", device)
-    said = {"device": device.name, "description": device.description}
-    return {**said, "precision": precision, "precision_reason": reason}
-
-
-def processor() -> dict[str, int | None]:
-    """Cores of the machine, those that this process may use, and torch's threads."""
-    import torch
-
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return {"cores": os.cpu_count(), "usable": usable, "threads": torch.get_num_threads()}
+    chosen = {"device": device.name, "description": device.description}
+    return {**chosen, "precision": precision, "precision_reason": reason}
 
 
 def memory() -> dict[str, int] | None:
-    """Bytes in all and available, where the kernel says so."""
+    """Return the bytes in all and available; None where the kernel does not say so."""
     if not MEMINFO.is_file():
         return None
-    said = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
-    wanted = {"total": "MemTotal", "available": "MemAvailable"}
-    return {name: 1024 * int(said[key].split()[0]) for name, key in wanted.items() if key in said}
+    lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
+    keys = {"total": "MemTotal", "available": "MemAvailable"}
+    return {name: 1024 * int(lines[key].split()[0]) for name, key in keys.items() if key in lines}
 
 
 def free_space(folder: Path) -> int | None:
-    """Bytes free where a folder is, or will be; None where that cannot be known."""
-    there = next((p for p in (folder, *folder.parents) if p.is_dir()), None)
-    return shutil.disk_usage(there).free if there else None
+    """Return the bytes free where a folder is, or will be; None where that cannot be known."""
+    existing = next((p for p in (folder, *folder.parents) if p.is_dir()), None)
+    return shutil.disk_usage(existing).free if existing else None
 
 
-def readable(found: dict[str, Any]) -> str:
-    """The same for people."""
-    versions = dict(found["versions"])
+def as_text(report: dict[str, Any]) -> str:
+    """Return the report for people, in a few lines."""
+    versions = dict(report["versions"])
     python, platform = versions.pop("python"), versions.pop("platform")
     lines = [", ".join(f"{name} {number}" for name, number in versions.items())]
     lines.append(f"Python {python} on {platform}")
-    for device in found["devices"]:
-        said = device["unavailable"] or "available"
-        lines.append(f"device {device['name']} ({device['plugin']}): {said}")
-    for name, error in found["not_loaded"].items():
+    for device in report["devices"]:
+        state = device["unavailable"] or "available"
+        lines.append(f"device {device['name']} ({device['plugin']}): {state}")
+    for name, error in report["not_loaded"].items():
         lines.append(f"plugin {name} does not load: {error}")
-    auto, cores, room = found["auto"], found["processor"], found["memory"]
+    auto, cores, cache = report["auto"], report["processor"], report["cache"]
     if auto["device"] is None:
         lines.append(f'"auto" takes no device: {auto["reason"]}')
     else:
-        kind = "" if auto["description"] == auto["device"] else f", which is {auto['description']}"
-        lines.append(f'"auto" takes {auto["device"]}{kind}')
+        named = auto["description"] == auto["device"]
+        chip = "" if named else f", which is {auto['description']}"
+        lines.append(f'"auto" takes {auto["device"]}{chip}')
         lines.append(f"precision {auto['precision']} ({auto['precision_reason']})")
     usable = "" if cores["usable"] in (None, cores["cores"]) else f", {cores['usable']} usable"
     lines.append(f"{cores['cores']} cores{usable}; torch's threads: {cores['threads']}")
-    if room:
-        lines.append("memory: " + ", ".join(f"{bytes_as_text(room[name])} {name}" for name in room))
-    group = found["processes"]
-    if group["world_size"] > 1:
-        here = f"number {group['local_rank']} on this machine"
-        lines.append(f"process {group['rank']} of {group['world_size']}, {here}")
-    else:
-        lines.append("one process")
-    free = found["cache"]["free"]
-    room_left = "" if free is None else f", {bytes_as_text(free)} free"
-    lines.append(f"cache: {found['cache']['folder']}{room_left}")
+    if sizes := report["memory"]:
+        lines.append("memory: " + ", ".join(f"{bytes_as_text(n)} {k}" for k, n in sizes.items()))
+    rank = "process {rank} of {world_size}, number {local_rank} on this machine"
+    several = report["processes"]["world_size"] > 1
+    lines.append(rank.format(**report["processes"]) if several else "one process")
+    free = "" if cache["free"] is None else f", {bytes_as_text(cache['free'])} free"
+    lines.append(f"cache: {cache['folder']}{free}")
     return "\n".join(lines)

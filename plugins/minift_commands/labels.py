@@ -23,11 +23,9 @@ def check_texts(dataset: Dataset, columns: list[str], label: str | None, split: 
         ConfigError, DataError: there are others, or a row has no text.
     """
     if not 1 <= len(columns) <= 2 or label in columns:
-        raise ConfigError(
-            "the text is in one column, or in two for pairs, and not in that of the labels",
-            got=", ".join(columns),
-            do="pass --text-columns NAME or --text-columns FIRST,SECOND",
-        )
+        what = "the text is in one column, or in two for pairs, and not in that of the labels"
+        do = "pass --text-columns NAME or --text-columns FIRST,SECOND"
+        raise ConfigError(what, got=", ".join(columns), do=do)
     dataset.check_columns(columns)
     for name in columns:
         values = dataset.to_arrow(columns=[name]).column(name)
@@ -40,11 +38,9 @@ def check_texts(dataset: Dataset, columns: list[str], label: str | None, split: 
             )
         if values.null_count:
             row = values.is_null().to_pylist().index(True)
-            raise DataError(
-                f"the column {name!r} of the {split} data has rows without text",
-                got=f"{values.null_count} of {len(dataset)}, the first is row {row}",
-                do="remove these rows, or put an empty string there",
-            )
+            what = f"the column {name!r} of the {split} data has rows without text"
+            got = f"{values.null_count} of {len(dataset)}, the first is row {row}"
+            raise DataError(what, got=got, do="remove these rows, or put an empty string there")
 
 
 def with_labels(
@@ -86,10 +82,8 @@ def encode_strings(dataset: Dataset, label: str, names: list[str] | None, split:
     try:
         return dataset.cast_column(label, ClassLabel(names=names))
     except DataError as error:
-        raise DataError(
-            f"the {split} data has a label that --label-names does not have: {error.what}",
-            expected=", ".join(names),
-        ) from None
+        what = f"the {split} data has a label that --label-names does not have: {error.what}"
+        raise DataError(what, expected=", ".join(names)) from None
 
 
 def without_hidden_labels(dataset: Dataset, split: str) -> Dataset:
@@ -103,11 +97,8 @@ def without_hidden_labels(dataset: Dataset, split: str) -> Dataset:
     labels = dataset.to_arrow(columns=["labels"]).column("labels")
     hidden = pc.sum(pc.equal(labels, -1)).as_py() or 0
     if hidden and (split == "train" or hidden < len(dataset)):
-        raise DataError(
-            f"the {split} data has rows without a label",
-            got=f"{hidden} of {len(dataset)} are labelled -1",
-            do="filter them out",
-        )
+        got = f"{hidden} of {len(dataset)} are labelled -1"
+        raise DataError(f"the {split} data has rows without a label", got=got, do="filter them out")
     return dataset.remove_columns("labels") if hidden else dataset
 
 
@@ -124,11 +115,8 @@ def infer_names(data: dict[str, Dataset], label: str | None) -> list[str]:
     if isinstance(feature, ClassLabel):
         return list(feature.names)
     if not str(getattr(feature, "dtype", "")).startswith(("int", "uint")):
-        raise DataError(
-            f"the labels in column {label!r} are no class numbers",
-            got=f"{feature!r}",
-            expected="integers from 0",
-        )
+        what = f"the labels in column {label!r} are no class numbers"
+        raise DataError(what, got=f"{feature!r}", expected="integers from 0")
     values = sorted(v for v in first.unique("labels") if v is not None and v >= 0)
     if values != list(range(len(values))):
         raise DataError(
@@ -155,17 +143,14 @@ def check_names(data: dict[str, Dataset], names: list[str]) -> None:
         feature = dataset.features.get("labels")
         unnamed = names == default_names(len(names))
         if isinstance(feature, ClassLabel) and not unnamed and feature.names != names:
-            raise DataError(
-                f"the classes of the {split} data have other names, or another order",
-                got=", ".join(feature.names),
-                expected=", ".join(names),
-            )
+            what = f"the classes of the {split} data have other names, or another order"
+            raise DataError(what, got=", ".join(feature.names), expected=", ".join(names))
 
 
 def hold_out(data: dict[str, Dataset], fraction: float, names: list[str]) -> dict[str, Dataset]:
     """Move a fraction of the training rows to validation, each class in like shares."""
     rows = data["train"].cast_column("labels", ClassLabel(names=names))
     split = rows.train_test_split(fraction, stratify_by_column="labels", seed=HELD_OUT_SEED)
-    count = len(split["test"])
-    print(f"{count} of {len(rows)} training rows are held out for validation", file=sys.stderr)
+    text = f"{len(split['test'])} of {len(rows)} training rows are held out for validation"
+    print(text, file=sys.stderr)
     return {**data, "train": split["train"], "validation": split["test"]}

@@ -2,14 +2,14 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from minift import Device, hookspecs, plugins
+from minift import hookspecs, plugins
 
 
 class Plugins:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift plugins`."""
 
     help = "what is installed, and where it listens"
 
@@ -23,50 +23,50 @@ class Plugins:
         manager = plugins.default_manager()
         if args.loop:
             print(loop_outline(manager))
-            return 0
-        devices = plugins.registry(manager, "minift_register_devices")
-        listed: list[dict[str, Any]] = []
-        for name, plugin in manager.list_name_plugin():
-            hooks = sorted(c.name for c in manager.get_hookcallers(plugin) or ()) if plugin else []
-            mine = [(key, found.value) for key, found in devices.items() if found.plugin == name]
-            entry: dict[str, Any] = {
-                "name": name,
-                "version": manager.versions.get(name, ""),
-                "hooks": hooks,
-            }
-            listed.append({**entry, "devices": describe(mine), "error": None})
-            if plugin is None:
-                listed[-1]["error"] = "left out with -p"
-        for name, error in manager.failures.items():
-            said = f"{type(error).__name__}: {error}"
-            listed.append({"name": name, "version": "", "hooks": [], "devices": [], "error": said})
-        if args.json:
-            print(json.dumps(listed, indent=2))
-            return 0
-        for entry in listed:
-            print(f"{entry['name']} {entry['version']}".rstrip())
-            if entry["error"]:
-                print(f"  not loaded: {entry['error']}")
-            for hook in entry["hooks"]:
-                print(f"  {hook}")
-            for device in entry["devices"]:
-                print(f"  device {device['name']}: {device['unavailable'] or 'available'}")
+        elif args.json:
+            print(json.dumps(all_plugins(manager), indent=2))
+        else:
+            print("\n".join(map(as_text, all_plugins(manager))))
         return 0
 
 
-def describe(devices: Sequence[tuple[str, type[Device]]]) -> list[dict[str, Any]]:
-    """What is printed of each device."""
+def all_plugins(manager: plugins.Manager) -> list[dict[str, Any]]:
+    """Describe each plugin, also those that were left out and those that do not load."""
+    devices = plugins.registry(manager, "minift_register_devices")
+    listed: list[dict[str, Any]] = []
+    for name, plugin in manager.list_name_plugin():
+        hooks = sorted(c.name for c in manager.get_hookcallers(plugin) or ()) if plugin else []
+        own = {key: entry for key, entry in devices.items() if entry.plugin == name}
+        error = None if plugin else "left out with -p"
+        one = {"name": name, "version": manager.versions.get(name, ""), "hooks": hooks}
+        listed.append({**one, "devices": describe_devices(own), "error": error})
+    for name, exception in manager.load_errors.items():
+        error = f"{type(exception).__name__}: {exception}"
+        listed.append({"name": name, "version": "", "hooks": [], "devices": [], "error": error})
+    return listed
+
+
+def describe_devices(devices: Mapping[str, plugins.Entry]) -> list[dict[str, Any]]:
+    """Return what is printed of each device."""
     return [
-        {"name": name, "priority": device.priority, "unavailable": device.unavailable()}
-        for name, device in devices
+        {"name": name, "priority": one.value.priority, "unavailable": one.value.unavailable()}
+        for name, one in devices.items()
     ]
 
 
+def as_text(plugin: Mapping[str, Any]) -> str:
+    lines = [f"{plugin['name']} {plugin['version']}".rstrip()]
+    lines += [f"  not loaded: {plugin['error']}"] if plugin["error"] else []
+    lines += [f"  {hook}" for hook in plugin["hooks"]]
+    for device in plugin["devices"]:
+        lines.append(f"  device {device['name']}: {device['unavailable'] or 'available'}")
+    return "\n".join(lines)
+
+
 def loop_outline(manager: plugins.Manager) -> str:
-    """The outline at the top of hookspecs.py, each hook with the plugins that implement it."""
-    doc = (hookspecs.__doc__ or "").split("\n\n")[1]
+    """Return the outline of hookspecs.py, each hook with the plugins that implement it."""
     lines = []
-    for line in doc.splitlines():
+    for line in (hookspecs.__doc__ or "").split("\n\n")[1].splitlines():
         hook = next((word for word in line.split() if word.startswith("minift_")), None)
         if hook is not None:
             impls = getattr(manager.hook, hook).get_hookimpls()

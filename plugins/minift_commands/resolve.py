@@ -120,11 +120,9 @@ def guess_columns(rows: Dataset) -> list[str]:
             return names
     if len(strings) == 1:
         return strings
-    raise ConfigError(
-        "cannot tell which columns hold the text",
-        got=f"columns {', '.join(rows.column_names)}",
-        do="pass --text-columns NAME, or --text-columns FIRST,SECOND for pairs",
-    )
+    do = "pass --text-columns NAME, or --text-columns FIRST,SECOND for pairs"
+    got = f"columns {', '.join(rows.column_names)}"
+    raise ConfigError("cannot tell which columns hold the text", got=got, do=do)
 
 
 # ---------------------------------------------------------------------------------------- the rows
