@@ -71,11 +71,8 @@ STILL_TO_GO: set[tuple[str, str]] = {
 # Underscore names of libraries that our files read, and why there is no other way.
 PRIVATE = {
     "_exit": "os._exit is documented; the underscore warns of what it leaves undone",
-    "_foreach_add_": "torch.optim's own arithmetic on lists of tensors; no public name has it",
-    "_foreach_sub_": "as _foreach_add_",
-    "_foreach_div_": "as _foreach_add_",
-    "_fused_adamw_": "the kernel behind torch.optim.AdamW(fused=True), on tensors of our choice",
-    "_get_fused_kernels_supported_devices": "which devices have that kernel is said nowhere else",
+    "_foreach_div_": "one kernel for all gradients, as torch.nn.utils.clip_grad_norm_ has it",
+    "_get_fused_kernels_supported_devices": "which devices have a fused AdamW is said nowhere else",
     "_utils": "torch._utils holds _unflatten_dense_tensors",
     "_unflatten_dense_tensors": "views of a flat tensor, as DistributedDataParallel makes them",
     "_modules": "a submodule by name without nn.Module.__getattr__, once a layer",
