@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minift.data.features import untorched
+from minift.data.features import tensor_to_numpy
 from minift.errors import ArgumentError, ConfigError, DataError, nearest
 from minift.plugins import default_manager, registry
 
@@ -80,7 +80,7 @@ def ratio_of_sums(group_ratios: GroupRatios) -> dict[str, float]:
 
 def as_array(values: Any) -> np.ndarray:
     """Return tensors, arrays or lists as an array; one of objects for strings and dicts."""
-    array = np.asarray(untorched(values))
+    array = np.asarray(tensor_to_numpy(values))
     if array.dtype.kind == "U":  # numpy's strings of fixed width drop trailing NULs
         return np.asarray(values, dtype=object)
     return array

@@ -1,8 +1,8 @@
-"""What a column holds: `Value`, `ClassLabel`, `List`, `Json`, and dicts of these.
+"""Types of columns: `Value`, `ClassLabel`, `List`, `Json`, and dicts of these.
 
 Features say more than Arrow types (the names of classes), so they travel in the Arrow schema's
-metadata under the key `huggingface`, in the JSON form that `datasets` writes: files written here
-open there with their class names, and the other way round.
+metadata under the key `huggingface`, in the JSON form that `datasets` writes: files that
+either library writes open in the other with their class names.
 """
 
 import json
@@ -50,7 +50,7 @@ class Value:
 
 @dataclass(frozen=True, repr=False)
 class List:
-    """A column of lists of one kind; `length` is -1 unless every list has that many items."""
+    """A column of lists of one feature; `length` is -1 unless every list has that many items."""
 
     feature: Any
     length: int = -1
@@ -101,7 +101,7 @@ class ClassLabel:
         return len(self.names)
 
     def str2int(self, values: Any) -> Any:
-        """A name to its number; an iterable of names to a list of numbers."""
+        """Return a name's number; for an iterable of names a list of numbers."""
         if not isinstance(values, str) and isinstance(values, Iterable):
             return [self._number(value) for value in values]
         return self._number(values)
@@ -125,7 +125,7 @@ class ClassLabel:
         return number
 
     def int2str(self, values: Any) -> Any:
-        """A number to its name; an iterable of numbers to a list of names."""
+        """Return a number's name; for an iterable of numbers a list of names."""
         if not isinstance(values, str) and isinstance(values, Iterable):
             return [self.int2str(value) for value in values]
         if not 0 <= int(values) < self.num_classes:
@@ -149,22 +149,20 @@ class Features(dict[str, Any]):
 
     @property
     def arrow_schema(self) -> pa.Schema:
-        """The Arrow schema, with these features in its metadata."""
+        """Return the Arrow schema, with these features in its metadata."""
         fields = [pa.field(name, arrow_type(feature)) for name, feature in self.items()]
         text = json.dumps({"info": {"features": self.to_dict()}})
         return pa.schema(fields, metadata={METADATA_KEY: text.encode()})
 
     @classmethod
     def from_arrow_schema(cls, schema: pa.Schema) -> "Features":
-        """What the schema says; class names from its metadata where they fit the column's type."""
-        said: dict[str, Any] = {}
-        if METADATA_KEY in (schema.metadata or {}):
-            info = json.loads(schema.metadata[METADATA_KEY]).get("info") or {}
-            said = info.get("features") or {}
+        """Return a schema's features: those in its metadata where they fit the column's type."""
+        metadata = json.loads((schema.metadata or {}).get(METADATA_KEY, "{}"))
+        specs = (metadata.get("info") or {}).get("features") or {}
         features = cls()
         for field in schema:
             try:
-                feature = from_json(said[field.name]) if field.name in said else None
+                feature = from_json(specs[field.name]) if field.name in specs else None
             except MiniftError as error:  # an image, say: its bytes can still ride along
                 warnings.warn(f"column {field.name!r} is read as {field.type}: {error.what}")
                 feature = None
@@ -173,16 +171,17 @@ class Features(dict[str, Any]):
         return features
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, as in dataset_info.json."""
+        """Return the JSON form, as in dataset_info.json."""
         return {name: to_json(feature) for name, feature in self.items()}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> "Features":
-        return cls({name: from_json(feature) for name, feature in said.items()})
+    def from_dict(cls, specs: Mapping[str, Any]) -> "Features":
+        """Return the features that `to_dict` wrote, here or in `datasets`."""
+        return cls({name: from_json(spec) for name, spec in specs.items()})
 
 
 def check_names(features: Features, columns: Iterable[str], where: str = "") -> None:
-    """An error unless the features are those of the columns, in whatever order."""
+    """Raise a DataError unless the features name exactly these columns, in any order."""
     if set(features) != set(columns):
         raise DataError(
             f"{where}the features do not name the columns",
@@ -192,7 +191,7 @@ def check_names(features: Features, columns: Iterable[str], where: str = "") -> 
 
 
 def value_type(name: str) -> pa.DataType:
-    """The Arrow type that a `Value` names, for example "timestamp[us]" or "int8"."""
+    """Return the Arrow type that a `Value` names, for example "timestamp[us]" or "int8"."""
     bare, *inside = re.split(r"[\[\](),\s]+", name.strip("])"))
     arguments = [int(a) if a.isdigit() else a.removeprefix("tz=") for a in inside]
     try:
@@ -207,7 +206,7 @@ def value_type(name: str) -> pa.DataType:
 
 
 def arrow_type(feature: Any) -> pa.DataType:
-    """The Arrow type that stores a feature."""
+    """Return the Arrow type that stores a feature."""
     match feature:
         case Value():
             return value_type(feature.dtype)
@@ -223,7 +222,7 @@ def arrow_type(feature: Any) -> pa.DataType:
 
 
 def from_arrow(type_: pa.DataType) -> Any:
-    """The feature of a bare Arrow type."""
+    """Return the feature of an Arrow type without metadata."""
     if type_ == JSON:
         return Json()
     if pa.types.is_dictionary(type_):
@@ -233,14 +232,12 @@ def from_arrow(type_: pa.DataType) -> Any:
     if pa.types.is_fixed_size_list(type_):
         return List(from_arrow(type_.value_type), type_.list_size)
     if pa.types.is_struct(type_):
-        return {
-            type_.field(i).name: from_arrow(type_.field(i).type) for i in range(type_.num_fields)
-        }
+        return {field.name: from_arrow(field.type) for field in type_}
     return Value(SPELLINGS.get(str(type_), str(type_)))
 
 
 def to_json(feature: Any) -> Any:
-    """A feature in the JSON form that `datasets` writes."""
+    """Return a feature in the JSON form that `datasets` writes."""
     match feature:
         case Value():
             return {"dtype": feature.dtype, "_type": "Value"}
@@ -249,41 +246,53 @@ def to_json(feature: Any) -> Any:
         case Json():
             return {"_type": "Json"}
         case List():
-            said = {"feature": to_json(feature.feature), "_type": "List"}
-            return said if feature.length < 0 else {**said, "length": feature.length}
+            length = {} if feature.length < 0 else {"length": feature.length}
+            return {"feature": to_json(feature.feature), "_type": "List", **length}
     return {name: to_json(f) for name, f in feature.items()}
 
 
-def from_json(said: Any) -> Any:
-    """A feature from any JSON form that `datasets` has written over the years."""
-    if isinstance(said, list):
-        return List(from_json(said[0]))
-    kind = said.get("_type")
-    if kind == "Value":
-        return Value(said["dtype"])
-    if kind == "ClassLabel":
-        return ClassLabel(names=said.get("names"), num_classes=said.get("num_classes"))
-    if kind == "Json":  # read as objects, also where `datasets` was told not to decode it
-        return Json()
-    if kind == "Translation":  # in the order in which `datasets` stores it
-        return {language: Value("string") for language in sorted(said["languages"])}
-    if kind in ("List", "LargeList", "Sequence"):
-        inner = from_json(said["feature"])
-        if kind == "Sequence" and isinstance(inner, dict):  # the old form: a dict of lists
-            length = said.get("length", -1)
-            return {name: List(feature, length) for name, feature in inner.items()}
-        return List(inner, said.get("length", -1))
-    if isinstance(kind, str):
-        raise DataError(f"columns of type {kind} are not supported", got=said)
-    return {name: from_json(feature) for name, feature in said.items()}
+def from_json(spec: Any) -> Any:
+    """Return a feature from any JSON form that `datasets` has written over the years."""
+    if isinstance(spec, list):
+        return List(from_json(spec[0]))
+    match spec.get("_type"):
+        case "Value":
+            return Value(spec["dtype"])
+        case "ClassLabel":
+            return ClassLabel(names=spec.get("names"), num_classes=spec.get("num_classes"))
+        case "Json":  # read as objects, also where `datasets` was told not to decode it
+            return Json()
+        case "Translation":  # in the order in which `datasets` stores it
+            return {language: Value("string") for language in sorted(spec["languages"])}
+        case "List" | "LargeList" | "Sequence" as name:
+            inner, length = from_json(spec["feature"]), spec.get("length", -1)
+            if name == "Sequence" and isinstance(inner, dict):  # the old form: a dict of lists
+                return {name: List(feature, length) for name, feature in inner.items()}
+            return List(inner, length)
+        case str() as name:
+            raise DataError(f"columns of type {name} are not supported", got=spec)
+    return {name: from_json(inner) for name, inner in spec.items()}
+
+
+# ------------------------------------------------------------------------------- values to columns
+
+
+def holds(feature: Any, kind: Any) -> bool:
+    """Return True if a feature, or any feature inside it, is of a class (or one of several)."""
+    inside: Iterable[Any] = ()
+    if isinstance(feature, List):
+        inside = [feature.feature]
+    elif isinstance(feature, dict):
+        inside = feature.values()
+    return isinstance(feature, kind) or any(holds(part, kind) for part in inside)
 
 
 def as_array(name: str, values: Any, feature: Any = None) -> Any:
-    """Values as an Arrow column: a list, a numpy array, a torch tensor, a list of these, or Arrow.
+    """Return values as an Arrow column.
 
     Args:
         name: of the column, for messages.
-        values: one for each row.
+        values: one for each row: a list, a numpy array, a torch tensor, a list of these, or Arrow.
         feature: what the column shall hold; inferred by default. Dicts are a struct if all have
             the same keys, else Json.
 
@@ -294,24 +303,52 @@ def as_array(name: str, values: Any, feature: Any = None) -> Any:
         if isinstance(values, pa.Array | pa.ChunkedArray):
             return values if feature is None else cast_array(name, values, feature)
         values = plain_values(values)
-        if encodes_inside(feature):
-            texts = [at_json(value, feature, to_text) for value in values]
+        if needs_encoding(feature):
+            texts = [change_json(value, feature, to_text) for value in values]
             return pa.array(texts).cast(arrow_type(feature))
         array = pa.array(values)
-        if feature is None and "struct<" in str(array.type) and keys_vary(values, array.type):
+        if feature is None and keys_vary(values, from_arrow(array.type)):
             return as_array(name, values, Json())
     except (pa.ArrowException, OverflowError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"the values of column {name!r} mix types or do not fit: {error}") from None
     return array if feature is None else cast_array(name, array, feature)
 
 
-def to_text(value: Any) -> str:
-    """JSON; numbers may be in arrays or tensors. What has no JSON (NaN, a date) is an error."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=lambda x: x.tolist())
+def cast_array(name: str, column: Any, feature: Any) -> Any:
+    """Return an Arrow column as a feature, without loss; class names become numbers.
+
+    Raises:
+        DataError: a value does not fit.
+    """
+    try:
+        if isinstance(feature, ClassLabel):
+            numbers = {value: feature.str2int(value) for value in pc.unique(column).to_pylist()}
+            if not pa.types.is_integer(column.type):
+                return pa.array([numbers[value] for value in column.to_pylist()], pa.int64())
+        if needs_encoding(feature) and column.type != arrow_type(feature):
+            if pa.types.is_string(column.type):  # of a csv file, say: it is the text of JSON
+                column = column.cast(JSON)
+            return as_array(name, to_objects(column), feature)
+        return column.cast(arrow_type(feature))
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"column {name!r} cannot become {feature!r:.200}: {error}") from None
 
 
-def at_json(value: Any, feature: Any, change: Callable[[Any], Any]) -> Any:
-    """The value with a change, to JSON text or from it, where the feature is Json.
+def needs_encoding(feature: Any) -> bool:
+    """Return True if Arrow's own cast does not know how values become this feature."""
+    return holds(feature, Json) or (holds(feature, ClassLabel) and type(feature) is not ClassLabel)
+
+
+def to_objects(column: Any) -> list[Any]:
+    """Return an Arrow column as Python objects, JSON text as what it says."""
+    feature, values = from_arrow(column.type), column.to_pylist()
+    if not holds(feature, Json):
+        return values
+    return [change_json(value, feature, json.loads) for value in values]
+
+
+def change_json(value: Any, feature: Any, change: Callable[[Any], Any]) -> Any:
+    """Return the value with a change, to JSON text or from it, where the feature is Json.
 
     Names of classes become their numbers.
     """
@@ -323,45 +360,40 @@ def at_json(value: Any, feature: Any, change: Callable[[Any], Any]) -> Any:
         case ClassLabel():
             return feature.str2int(value)
         case List() if not isinstance(value, str):
-            return [at_json(item, feature.feature, change) for item in value]
+            return [change_json(item, feature.feature, change) for item in value]
         case dict() if isinstance(value, dict):
-            return {name: at_json(v, feature.get(name), change) for name, v in value.items()}
+            return {name: change_json(v, feature.get(name), change) for name, v in value.items()}
     return value
 
 
-def encodes_inside(feature: Any) -> bool:
-    """Whether Arrow's own cast does not know how values become this feature."""
-    return "Json(" in repr(feature) or "ClassLabel(" in repr(feature).removeprefix("ClassLabel(")
+def to_text(value: Any) -> str:
+    """Return JSON; numbers may be in arrays or tensors. A value without JSON (NaN) is an error."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=lambda x: x.tolist())
 
 
-def objects(column: Any) -> list[Any]:
-    """An Arrow column as Python objects, JSON text as what it says."""
-    feature, values = from_arrow(column.type), column.to_pylist()
-    if "Json(" not in repr(feature):
-        return values
-    return [at_json(value, feature, json.loads) for value in values]
-
-
-def keys_vary(values: Iterable[Any], type_: pa.DataType) -> bool:
-    """Whether a struct would fill a dict: the type has the keys of all, and some dict has fewer."""
+def keys_vary(values: Iterable[Any], feature: Any) -> bool:
+    """Return True if a struct, which has the keys of all dicts, would fill one that has fewer."""
+    if not holds(feature, dict):
+        return False
     values = [value for value in values if value is not None]
-    if pa.types.is_list(type_):
-        return keys_vary([item for value in values for item in value], type_.value_type)
-    return pa.types.is_struct(type_) and (
-        any(len(value) < type_.num_fields for value in values)
-        or any(keys_vary([value[field.name] for value in values], field.type) for field in type_)
+    if isinstance(feature, List):
+        return keys_vary([item for value in values for item in value], feature.feature)
+    return any(len(value) < len(feature) for value in values) or any(
+        keys_vary([value[name] for value in values], inner) for name, inner in feature.items()
     )
 
 
 def same_dicts(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Tables that shall be joined: dicts that have other keys in another one become Json.
+    """Return tables ready to be joined: dicts whose keys differ between tables become Json.
 
     A struct of all keys would fill them with None.
     """
     joined = list(tables)
     for name in {name for table in tables for name in table.column_names}:
-        types = {str(t.schema.field(name).type) for t in tables if name in t.column_names}
-        if len(types) > 1 and all("struct<" in t or t in (str(JSON), "null") for t in types):
+        types = {t.schema.field(name).type for t in tables if name in t.column_names}
+        if len(types) > 1 and all(
+            t in (JSON, pa.null()) or holds(from_arrow(t), dict) for t in types
+        ):
             for i, table in enumerate(joined):
                 if name in table.column_names:
                     column = cast_array(name, table.column(name), Json())
@@ -370,46 +402,25 @@ def same_dicts(tables: Sequence[pa.Table]) -> list[pa.Table]:
 
 
 def plain_values(values: Any) -> Any:
-    """One array, or a list of what pyarrow converts: scalars, lists, arrays of one dimension."""
-    values = untorched(values)
+    """Return one array, or a list of what pyarrow converts: scalars, lists, 1-D arrays."""
+    values = tensor_to_numpy(values)
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return values
-    rows = []
-    for value in map(untorched, values):
-        if isinstance(value, np.ndarray) and value.ndim != 1:
-            value = nested(value) if value.ndim else value[()]
-        rows.append(value)
-    return rows
+    return [nested(tensor_to_numpy(value)) for value in values]
 
 
-def untorched(value: Any) -> Any:
-    """A tensor as an array; bfloat16, which numpy lacks, as float32."""
+def nested(value: Any) -> Any:
+    """Return an array as lists of 1-D arrays, which keep their type; anything else as it is."""
+    if not isinstance(value, np.ndarray) or value.ndim == 1:
+        return value
+    return [nested(part) for part in value] if value.ndim else value[()]
+
+
+def tensor_to_numpy(value: Any) -> Any:
+    """Return a tensor as an array, bfloat16 (which numpy lacks) as float32; else the value."""
     if not hasattr(value, "detach"):
         return value
+    import torch
+
     tensor = value.detach().cpu()
-    return (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
-
-
-def nested(array: np.ndarray) -> Any:
-    """Lists of arrays of one dimension, which keep their type."""
-    return [nested(part) for part in array] if array.ndim > 1 else array
-
-
-def cast_array(name: str, column: Any, feature: Any) -> Any:
-    """An Arrow column as a feature, without loss; class names become numbers.
-
-    Raises:
-        DataError: a value does not fit.
-    """
-    try:
-        if isinstance(feature, ClassLabel):
-            known = {value: feature.str2int(value) for value in pc.unique(column).to_pylist()}
-            if not pa.types.is_integer(column.type):
-                return pa.array([known[value] for value in column.to_pylist()], pa.int64())
-        if encodes_inside(feature) and column.type != arrow_type(feature):
-            if pa.types.is_string(column.type):  # of a csv file, say: it is the text of JSON
-                column = column.cast(JSON)
-            return as_array(name, objects(column), feature)
-        return column.cast(arrow_type(feature))
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"column {name!r} cannot become {feature!r:.200}: {error}") from None
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

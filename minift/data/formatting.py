@@ -1,7 +1,6 @@
 """The same rows as Python objects, numpy arrays, torch tensors, data frames or Arrow tables."""
 
 import importlib.util
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data.features import objects
-from minift.data.ragged import is_flat
+from minift.data.features import Json, from_arrow, holds, to_objects
+from minift.data.ragged import Ragged, is_flat
 from minift.errors import ConfigError, DataError
 
 TYPES = ("numpy", "torch", "pandas", "arrow", "transform")
@@ -19,13 +18,13 @@ TYPES = ("numpy", "torch", "pandas", "arrow", "transform")
 
 @dataclass(frozen=True)
 class Format:
-    """How a dataset shows its rows.
+    """How a table shows its rows.
 
     Attributes:
         type: None (or "python"), "numpy", "torch", "pandas", "arrow", or "transform".
         columns: the columns shown, or None for all.
         output_all_columns: show the other columns too, as Python objects.
-        options: for torch: `dtype`, `device`.
+        options: for torch: `dtype`, `device`; for numpy: `dtype`.
         transform: for "transform": a function of a batch (a dict of lists).
     """
 
@@ -44,9 +43,28 @@ class Format:
             raise ConfigError("the format 'pandas' needs pandas", do="pip install pandas")
 
 
-def rows_of(batch: Any, count: int) -> Iterator[Any]:
-    """The rows of a formatted batch one by one: dicts, or tables or data frames of one row."""
-    for i in range(count):
+def format_batch(rows: pa.Table, row_format: Format) -> Any:
+    """Return rows in a format: an Arrow table, a data frame, or else a dict by column."""
+    names = rows.column_names
+    shown = [name for name in names if row_format.columns is None or name in row_format.columns]
+    if row_format.type in (None, "arrow", "pandas"):
+        rows = rows if row_format.output_all_columns else rows.select(shown)
+        if row_format.type == "arrow":
+            return rows
+        return to_lists(rows) if row_format.type is None else to_frame(rows)
+    if row_format.transform is not None:
+        batch = dict(row_format.transform(to_lists(rows.select(shown))))
+    else:
+        convert = to_numpy if row_format.type == "numpy" else to_torch
+        batch = {name: convert(name, rows.column(name), row_format.options) for name in shown}
+    if row_format.output_all_columns:
+        batch |= to_lists(rows.select([name for name in names if name not in shown]))
+    return batch
+
+
+def rows_of(batch: Any, num_rows: int) -> Iterator[Any]:
+    """Yield the rows of a formatted batch: dicts, or tables or data frames of one row."""
+    for i in range(num_rows):
         if isinstance(batch, pa.Table):
             yield batch.slice(i, 1)
         elif hasattr(batch, "iloc"):
@@ -55,72 +73,46 @@ def rows_of(batch: Any, count: int) -> Iterator[Any]:
             yield {name: values[i] for name, values in batch.items()}
 
 
-def to_lists(table: pa.Table) -> dict[str, list[Any]]:
-    """A dict of Python lists."""
-    return {name: to_list(table.column(name)) for name in table.column_names}
+def to_lists(rows: pa.Table) -> dict[str, list[Any]]:
+    """Return {column: list of Python objects}."""
+    return {name: to_list(rows.column(name)) for name in rows.column_names}
 
 
 def to_list(column: pa.ChunkedArray) -> list[Any]:
-    if not is_flat(column.type) or column.null_count:
-        return objects(column)
-    rows: list[Any] = []  # slices of one flat list: several times faster than to_pylist
-    for chunk in column.chunks:
-        if chunk.values.null_count:
-            rows += chunk.to_pylist()
-            continue
-        offsets = chunk.offsets.to_numpy()
-        start = int(offsets[0]) if len(offsets) else 0
-        values = chunk.values.to_numpy()[start : offsets[-1] if len(offsets) else 0].tolist()
-        ends = (offsets - start).tolist()
-        rows += [values[a:b] for a, b in itertools.pairwise(ends)]
-    return rows
+    """Return a column as Python objects."""
+    if not is_flat(column.type) or column.null_count or pc.list_flatten(column).null_count:
+        return to_objects(column)
+    # Slices of one flat list are several times faster than to_pylist.
+    return [row for chunk in column.chunks for row in Ragged.from_arrow(chunk)]
 
 
-def format_batch(table: pa.Table, form: Format) -> Any:
-    """The rows of a table, as the format says; a dict by column except for arrow and pandas."""
-    shown = [n for n in table.column_names if form.columns is None or n in form.columns]
-    if form.type in (None, "arrow", "pandas"):
-        table = table if form.output_all_columns else table.select(shown)
-        if form.type == "arrow":
-            return table
-        return to_lists(table) if form.type is None else to_frame(table)
-    if form.transform is not None:
-        batch = dict(form.transform(to_lists(table.select(shown))))
-    else:
-        convert = to_numpy if form.type == "numpy" else to_torch
-        batch = {name: convert(name, table.column(name), form.options) for name in shown}
-    if form.output_all_columns:
-        rest = [name for name in table.column_names if name not in shown]
-        batch |= to_lists(table.select(rest))
-    return batch
-
-
-def to_frame(table: pa.Table) -> Any:
-    """A data frame; integers of which some are missing stay exact, as Python objects."""
+def to_frame(rows: pa.Table) -> Any:
+    """Return a data frame; integers of which some are missing stay exact, as Python objects."""
     import pandas
 
     columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        plain = "arrow.json" not in str(column.type)
-        columns[name] = column.to_pandas(integer_object_nulls=True) if plain else objects(column)
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        json = holds(from_arrow(column.type), Json)
+        columns[name] = to_objects(column) if json else column.to_pandas(integer_object_nulls=True)
     return pandas.DataFrame(columns)
 
 
 def to_numpy(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any:
-    """Rows of equal shape as one array, ragged rows as an array of objects; widths are kept.
+    """Return rows of equal shape as one array, ragged rows as an array of objects.
 
-    Missing values are NaN: integers that have some become float64.
+    Missing values are NaN: integers that have some become float64. Other widths are kept.
     """
-    kind, depth, nulls = leaves(column)
-    whole = pa.types.is_integer(kind)
-    if not (whole or pa.types.is_floating(kind) or (pa.types.is_boolean(kind) and not nulls)):
-        return filled(to_list(column))
-    dtype = options.get("dtype") or (np.float64 if whole and nulls else kind.to_pandas_dtype())
-    return as_numpy(to_list(column), dtype, depth)
+    type_, depth, nulls = leaves(column)
+    integers = pa.types.is_integer(type_)
+    bools = pa.types.is_boolean(type_) and not nulls
+    if not (integers or bools or pa.types.is_floating(type_)):
+        return array_of_objects(to_list(column))
+    inferred = np.float64 if integers and nulls else type_.to_pandas_dtype()
+    return stack_rows(to_list(column), options.get("dtype") or inferred, depth)
 
 
 def leaves(column: pa.ChunkedArray) -> tuple[pa.DataType, int, int]:
-    """What is in lists of lists: its type, how many levels of lists, how many values missing."""
+    """Return the type inside lists of lists, how many levels of lists, and how many nulls."""
     is_list = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
     depth = 0
     while any(test(column.type) for test in is_list):
@@ -128,17 +120,17 @@ def leaves(column: pa.ChunkedArray) -> tuple[pa.DataType, int, int]:
     return column.type, depth, column.null_count
 
 
-def as_numpy(values: list[Any], dtype: Any, depth: int) -> np.ndarray:
-    """One array if all rows have one shape, else an array of arrays (None where a row is)."""
+def stack_rows(values: list[Any], dtype: Any, depth: int) -> np.ndarray:
+    """Return one array if all rows have one shape, else an array of arrays (None for a null)."""
     if depth == 0 or not values:
         return np.asarray(values, dtype=dtype)
-    rows: list[Any] = [None if v is None else as_numpy(v, dtype, depth - 1) for v in values]
+    rows: list[Any] = [None if v is None else stack_rows(v, dtype, depth - 1) for v in values]
     shapes = {None if row is None else row.shape for row in rows}
-    return filled(rows) if len(shapes) > 1 or None in shapes else np.stack(rows)
+    return array_of_objects(rows) if len(shapes) > 1 or None in shapes else np.stack(rows)
 
 
-def filled(values: list[Any]) -> np.ndarray:
-    """An array of objects; numpy would make a block of rows that happen to have one shape."""
+def array_of_objects(values: list[Any]) -> np.ndarray:
+    """Return a 1-D array; numpy would make a block of rows that happen to have one shape."""
     rows = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):
         rows[i] = value
@@ -146,25 +138,25 @@ def filled(values: list[Any]) -> np.ndarray:
 
 
 def to_torch(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any:
-    """Integers as int64, floats as float32; ragged rows as a list; what is no number as it is."""
-    kind, _, nulls = leaves(column)
-    if nulls and (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    """Return integers as int64, floats as float32, ragged rows as a list; other values as is."""
+    type_, _, nulls = leaves(column)
+    if nulls and (pa.types.is_integer(type_) or pa.types.is_boolean(type_)):
         raise DataError(
-            f"the column {name!r} of type {kind} has missing values, which a tensor cannot hold",
+            f"the column {name!r} of type {type_} has missing values, which a tensor cannot hold",
             do="filter them out, or fill them with map",
         )
-    return tensors(to_numpy(name, column, {}), options)
+    return to_tensors(to_numpy(name, column, {}), options)
 
 
-def tensors(array: Any, options: dict[str, Any]) -> Any:
-    """A tensor, or a list of them where shapes differ; text and None stay."""
+def to_tensors(array: Any, options: dict[str, Any]) -> Any:
+    """Return a tensor, or a list of them where shapes differ; text and None stay."""
     import torch
 
     if not isinstance(array, np.ndarray):
         return array
     if array.dtype == object:
-        return [tensors(row, options) for row in array]
-    kinds = {"i": np.int64, "u": np.int64, "f": np.float32, "b": np.bool_}
+        return [to_tensors(row, options) for row in array]
+    dtypes = {"i": np.int64, "u": np.int64, "f": np.float32, "b": np.bool_}
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise DataError("a number is too large for a tensor of int64", got=int(array.max()))
-    return torch.as_tensor(array.astype(kinds[array.dtype.kind]), **options)
+    return torch.as_tensor(array.astype(dtypes[array.dtype.kind]), **options)

@@ -1,8 +1,16 @@
-"""Rows of tokens to columns, and to blocks of one length: the one place where padding happens.
+"""Rows of token columns: one behind the other in flat arrays, padded to blocks of one length.
 
-A mask of ones, and the type ids of a pair (zeros, then ones), say one number a row. `Runs` are such
-rows, and they are stored as that number: how many zeros a row begins with, null for none and -1
-for nothing but zeros, so that the usual mask takes no space and the usual type ids one byte a row.
+Token columns are lists of numbers. In Arrow these are one flat array of values and one of offsets,
+so a row is a slice of memory and the lengths of a million rows are one subtraction; Python lists
+never need to exist between the file and the padded batch.
+
+    FlatColumn    a whole column, as views of the memory map
+    Ragged        some rows of it, copied behind each other
+    Runs          rows that are zeros and then ones, by one number a row
+
+A mask of ones, and the type ids of a pair (zeros, then ones), are such runs. They are stored as the
+number of zeros that a row begins with, null for none and -1 for nothing but zeros, so that the
+usual mask takes no space and the usual type ids one byte a row.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,12 +36,12 @@ class Ragged(Sequence[list[Any]]):
         self.values, self.lengths = values, lengths
 
     @classmethod
-    def of(cls, name: str, rows: Any) -> "Ragged":
-        """From lists or arrays; `name` is the column's, for messages."""
+    def from_rows(cls, name: str, rows: Any) -> "Ragged":
+        """Copy lists or arrays; `name` is the column's, for messages."""
         try:
             lengths = np.fromiter(map(len, rows), np.int32, len(rows))
-            filled = [row for row in rows if len(row)]  # numpy takes [] for floats
-            values = np.concatenate(filled) if filled else np.empty(0, np.int64)
+            not_empty = [row for row in rows if len(row)]  # numpy takes [] for floats
+            values = np.concatenate(not_empty) if not_empty else np.empty(0, np.int64)
             if values.dtype.kind not in "iufb":
                 raise TypeError
             return cls(values, lengths)
@@ -41,6 +49,11 @@ class Ragged(Sequence[list[Any]]):
             odd = next((row for row in rows if np.ndim(row) != 1), next(iter(rows), None))
             what = f"the column {name!r} holds something else than lists of numbers"
             raise DataError(what, got=f"{odd!r:.60}") from None
+
+    @classmethod
+    def from_arrow(cls, rows: pa.ListArray) -> "Ragged":
+        """View a list array without missing values."""
+        return cls(rows.flatten().to_numpy(), rows.value_lengths().to_numpy())
 
     def to_arrow(self) -> pa.ListArray:
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
@@ -71,12 +84,12 @@ class Runs(Ragged):
 
     @classmethod
     def ones(cls, lengths: Sequence[int] | np.ndarray) -> "Runs":
-        """The mask of rows without padding."""
+        """Make the mask of rows without padding."""
         return cls(np.asarray(lengths, np.int32), np.zeros(len(lengths), np.int32))
 
     @classmethod
     def found_in(cls, rows: pa.ListArray) -> "Runs | None":
-        """The same rows as runs, if that is what they are."""
+        """Return the same rows as runs, or None if they are something else."""
         if rows.null_count or rows.values.null_count:
             return None
         values, lengths = rows.flatten().to_numpy(), np.diff(rows.offsets.to_numpy())
@@ -87,42 +100,41 @@ class Runs(Ragged):
 
     @classmethod
     def unpack(cls, packed: Any, lengths: np.ndarray) -> "Runs":
-        """From the stored number of each row and the rows' lengths."""
+        """Make runs of the stored number of each row and the rows' lengths."""
         zeros = np.asarray(pc.fill_null(packed.cast(pa.int32()), 0))
         return cls(lengths, np.where(zeros < 0, lengths, zeros))
 
     def pack(self) -> pa.Array:
-        """One number a row, in as few bytes as it needs."""
-        said = np.where(self.zeros == self.lengths, -1, self.zeros)
+        """Return one number a row, in as few bytes as it needs."""
         if not self.zeros.any():
             return pa.nulls(len(self))
-        return pa.array(said.astype(np.min_scalar_type(-max(int(said.max()) + 1, 1))))
+        numbers = np.where(self.zeros == self.lengths, -1, self.zeros)
+        return pa.array(numbers.astype(np.min_scalar_type(-max(int(numbers.max()) + 1, 1))))
 
     @property
     def values(self) -> np.ndarray:  # type: ignore[override]
         """All rows, one behind the other, int8."""
         starts = np.cumsum(self.lengths) - self.lengths
-        place = np.arange(self.lengths.sum()) - np.repeat(starts, self.lengths)
-        return (place >= np.repeat(self.zeros, self.lengths)).astype(np.int8)
+        position = np.arange(self.lengths.sum()) - np.repeat(starts, self.lengths)
+        return (position >= np.repeat(self.zeros, self.lengths)).astype(np.int8)
 
     def take(self, indices: Indices) -> "Runs":
-        """Some of the rows."""
-        picked = slice(indices.start, indices.stop) if isinstance(indices, range) else indices
-        return Runs(self.lengths[picked], self.zeros[picked])
+        """Return some of the rows."""
+        key = slice(indices.start, indices.stop) if isinstance(indices, range) else indices
+        return Runs(self.lengths[key], self.zeros[key])
 
 
 class FlatColumn:
     """A column of integer or float lists as numpy views of the memory map.
 
-    Indices are rows of the table, before any selection; a missing one has no length until somebody
-    asks for it, which is an error.
+    A missing row has no length until somebody asks for it, which is an error.
     """
 
     def __init__(self, name: str, column: pa.ChunkedArray) -> None:
         if not is_flat(column.type):
             raise DataError(f"the column {name!r} holds no lists of numbers", got=column.type)
         self.name, self.has_missing = name, column.null_count > 0
-        self.values: list[np.ndarray] = []
+        self.values: list[np.ndarray] = []  # of each chunk
         starts, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
         for chunk in column.chunks:
             if chunk.values.null_count:
@@ -133,47 +145,50 @@ class FlatColumn:
             lengths.append(np.diff(offsets))
             if chunk.null_count:
                 lengths[-1][chunk.is_null().to_numpy(zero_copy_only=False)] = -1
-        self.starts, self._lengths = np.concatenate(starts), np.concatenate(lengths)
+        self.starts, self.row_lengths = np.concatenate(starts), np.concatenate(lengths)
         self.chunk_ends = np.cumsum([len(start) for start in starts[1:]])
 
-    def lengths(self, rows: Indices) -> np.ndarray:
-        """How many values some rows have, shape (rows,)."""
-        if isinstance(rows, range):
-            lengths = self._lengths[rows.start : rows.stop]
-        else:
-            lengths = self._lengths[rows]
+    def lengths(self, indices: Indices) -> np.ndarray:
+        """Return how many values some rows have, shape (len(indices),)."""
+        key = slice(indices.start, indices.stop) if isinstance(indices, range) else indices
+        lengths = self.row_lengths[key]
         if self.has_missing and np.any(lengths < 0):
             raise DataError(
                 f"the column {self.name!r} has missing rows", do="fill or filter them first"
             )
         return lengths
 
-    def take(self, rows: np.ndarray) -> Ragged:
-        """Some rows, copied from where they are."""
-        starts, lengths = self.starts[rows], self.lengths(rows)
-        chunks = np.searchsorted(self.chunk_ends, rows, side="right").tolist()
+    def take(self, indices: np.ndarray) -> Ragged:
+        """Return some rows, copied from where they are."""
+        starts, lengths = self.starts[indices], self.lengths(indices)
+        chunks = np.searchsorted(self.chunk_ends, indices, side="right").tolist()
         pieces = zip(chunks, starts.tolist(), (starts + lengths).tolist(), strict=True)
         views = [self.values[chunk][a:b] for chunk, a, b in pieces]
         return Ragged(np.concatenate(views) if views else np.empty(0, np.int64), lengths)
 
 
 def is_flat(type_: pa.DataType) -> bool:
-    """Whether a column of this type can be read as a FlatColumn."""
+    """Return True if a column of this type can be read as a FlatColumn."""
     if not (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
         return False
     return pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)
 
 
+def as_ragged(name: str, rows: Any) -> Ragged:
+    """Return the rows of a token column, in whatever form they come."""
+    return rows if isinstance(rows, Ragged) else Ragged.from_rows(name, rows)
+
+
 def pad_columns(
-    columns: Mapping[str, Any], fills: Mapping[str, float], length: int, left: bool = False
+    columns: Mapping[str, Any], pad_values: Mapping[str, float], length: int, left: bool = False
 ) -> dict[str, np.ndarray]:
-    """Token columns as blocks (B, T), the others as arrays (B, ...).
+    """Return token columns as blocks (B, T), the others as arrays (B, ...).
 
     Args:
         columns: {name: B sequences of numbers, or B numbers}.
-        fills: {name of a token column: what its rows are filled with}.
+        pad_values: {name of a token column: what its rows are padded with}.
         length: T, at least the longest row.
-        left: fill on the left.
+        left: pad on the left.
 
     Returns:
         int64 or float32 arrays in memory of their own.
@@ -182,44 +197,39 @@ def pad_columns(
         DataError: a column holds text, which no tensor can, or token columns do not fit each
             other; names it.
     """
-    block: dict[str, np.ndarray] = {}
-    rows = {n: as_ragged(n, values) for n, values in columns.items() if n in fills}
+    rows = {n: as_ragged(n, values) for n, values in columns.items() if n in pad_values}
     first = next(iter(rows), "")
     lengths = rows[first].lengths if rows else np.empty(0)
     if length < lengths.max(initial=0):
         raise DataError(f"{length} places are too few for the rows of {first!r}")
-    # The place of each value in its row: (T,), or (B, T) where rows end together.
-    place: Any = np.arange(length, dtype=np.int32)
-    place = place - (length - lengths[:, None]) if left else place
-    inside = place >= 0 if left else place < lengths[:, None]  # (B, T)
+    # The position of each place in its row: (T,), or (B, T) where rows end together.
+    position: Any = np.arange(length, dtype=np.int32)
+    position = position - (length - lengths[:, None]) if left else position
+    mask = position >= 0 if left else position < lengths[:, None]  # (B, T)
+    blocks = {}
     for name, values in columns.items():
         if name not in rows:
-            block[name] = stack(name, values)
+            blocks[name] = to_block(name, values)
         elif not np.array_equal(rows[name].lengths, lengths):
             # A short mask would hide tokens silently.
             raise DataError(f"the rows of {name!r} are not as long as those of {first!r}")
         else:
-            block[name] = fill(rows[name], place, inside, fills[name])
-    return block
+            blocks[name] = pad_rows(rows[name], position, mask, pad_values[name])
+    return blocks
 
 
-def fill(rows: Ragged, place: np.ndarray, inside: np.ndarray, pad_value: float) -> np.ndarray:
-    """The rows' values at the places that are theirs, (B, T), and `pad_value` elsewhere."""
+def pad_rows(rows: Ragged, position: np.ndarray, mask: np.ndarray, pad_value: float) -> np.ndarray:
+    """Return the rows' values where the mask (B, T) is set, and `pad_value` elsewhere."""
     if isinstance(rows, Runs) and not pad_value:
-        return (inside & (place >= rows.zeros[:, None])).astype(np.int64)
-    kind = np.float32 if rows.values.dtype.kind == "f" else np.int64
-    block = np.full(inside.shape, pad_value, kind)
-    block[inside] = rows.values
+        return (mask & (position >= rows.zeros[:, None])).astype(np.int64)
+    dtype = np.float32 if rows.values.dtype.kind == "f" else np.int64
+    block = np.full(mask.shape, pad_value, dtype)
+    block[mask] = rows.values
     return block
 
 
-def as_ragged(name: str, rows: Any) -> Ragged:
-    """Rows of a token column, whatever they are given as."""
-    return rows if isinstance(rows, Ragged) else Ragged.of(name, rows)
-
-
-def stack(name: str, values: Any) -> np.ndarray:
-    """Numbers as int64 or float32, or an error that names the column."""
+def to_block(name: str, values: Any) -> np.ndarray:
+    """Return numbers as int64 or float32, or raise an error that names the column."""
     array = values
     if not isinstance(values, np.ndarray):
         try:
