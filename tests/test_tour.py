@@ -13,6 +13,8 @@ import pytest
 from test_layers import ROWS, code_lines, module_name
 
 from minift import Device, hookspecs
+from minift.models import attention
+from minift.models.unpadding import Unpadding
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "minift"
@@ -192,3 +194,17 @@ def test_the_figure_of_a_step_has_every_hook_of_the_loop():
     for text in texts("step.svg"):
         for method in re.findall(r"device\.(\w+)\(", text):
             assert callable(getattr(Device, method))
+
+
+def test_the_figure_of_unpadding_has_its_numbers():
+    """Those of the docstring of models/unpadding.py, computed again."""
+    import torch
+
+    ids = torch.tensor([[101, 7592, 102, 0, 0], [101, 2129, 2024, 2017, 102], [101, 102, 0, 0, 0]])
+    unpadding = Unpadding.from_mask((ids != 0).long())
+    shown = texts("unpadding.svg")
+    assert {str(i) for i in unpadding.indices.tolist()} <= shown
+    assert {str(i) for i in ids.flatten().tolist()} <= shown
+    assert len(unpadding.blocks) == 1
+    for name in ("unpad", "split_heads", "merge_heads", "pad", "first_token_index"):
+        assert name in shown and (hasattr(unpadding, name) or hasattr(attention, name))
