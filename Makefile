@@ -1,9 +1,11 @@
-# make demo    install minift in .venv and fine-tune a real model on real texts
-# make test    the test suite          make lint   ruff and mypy
-# make bench   training speed, as ratios; bench-train: and evaluation, defaults, overhead, AdamW;
-#              bench-model: the model's alone; bench-data: the dataset's
-# make test-parity   the same results as the peers' libraries
-# make test-xla   torch_xla on the CPU, in an environment of its own (3 GB, or 8 without gcc)
+# make demo         install minift in .venv and fine-tune a real model on real texts
+# make test         the fast tests          make test-all   every test
+# make lint         ruff and mypy           make format     let ruff change the files
+# make test-parity  the same results as the peers' libraries
+# make test-xla     torch_xla on the CPU, in an environment of its own (3 GB, or 8 without gcc)
+# make bench        training speed, as ratios; bench-train, bench-model, bench-data, bench-device,
+#                   bench-hub and mrpc-peer measure more; kill-map and kill-train kill processes
+# CONTRIBUTING.md says what each target does.
 #
 # torch is installed first and by itself, so that no other requirement brings a CUDA build along.
 # Elsewhere: make demo TORCH=torch PIP_ARGS="--index-url URL", with the URL of PyTorch's CPU builds
