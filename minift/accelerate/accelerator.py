@@ -1,17 +1,17 @@
 """`Accelerator`: a training loop written by hand, on any device, as exact as the Trainer's.
 
-The loop stays the user's. What they have made is handed to `prepare` and comes back so that each
-part does the right thing at the right time; the arithmetic is that of `training/loop.py`:
+The loop stays the user's. `prepare` wraps what they have made, so that each object does its part of
+the arithmetic of `training/loop.py`:
 
     loader     batches on the device; the order of an epoch is a function of the seed and the epoch,
-               and each update's dropout masks are a stream of their own
+               and each update's dropout masks are a random stream of their own
     backward   adds up *sums* of losses, and the optimizer divides once, by the count of all of them
-    optimizer  steps at the end of an accumulation group and does nothing before
+    optimizer  steps at the end of an update's micro-batches and does nothing before
     scheduler  goes on by one with each update, whatever the number of processes
 
 So a loop with an Accelerator and a Trainer with the same settings end with the same weights, bit
 for bit, and evaluating in the middle changes nothing. An Accelerator keeps all of its state in
-itself; two in one process know nothing of each other.
+itself: two in one process are independent.
 """
 
 import contextlib
@@ -32,8 +32,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from minift import distributed, files, rng
-from minift.accelerate.prepared import PreparedLoader, PreparedOptimizer, PreparedScheduler, Rest
+from minift import distributed, files
+from minift.accelerate.gradient_state import GradientState
+from minift.accelerate.prepared import (
+    PreparedLoader,
+    PreparedOptimizer,
+    PreparedScheduler,
+    SkippedLoader,
+)
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.unpadding import add_unpadding
@@ -64,8 +70,8 @@ class Accelerator:
         device: "auto", or a device that a plugin provides (`minift plugins`).
 
     Attributes:
-        sync_gradients: whether the micro-batch at hand (after its block: the one just done) ends
-            its group, so that `optimizer.step()` updates; always True without `accumulate`.
+        sync_gradients: True if the current micro-batch (after its block: the one just done) ends
+            its update, so that `optimizer.step()` steps; always True without `accumulate`.
     """
 
     def __init__(
@@ -79,24 +85,29 @@ class Accelerator:
             what = "gradient_accumulation_steps must be at least 1"
             raise ConfigError(what, got=gradient_accumulation_steps)
         self._device = choose_device("cpu" if cpu else device, default_manager())
-        wanted = "fp32" if mixed_precision in (None, "no") else mixed_precision
-        self._precision, _ = choose_precision(wanted, self._device)
+        precision = "fp32" if mixed_precision in (None, "no") else mixed_precision
+        self._precision, _ = choose_precision(precision, self._device)
         self._device.setup_precision(self._precision)
         self.mixed_precision = "no" if self._precision == "fp32" else self._precision
         self.device = self._device.torch_device
         self.num_processes, self.process_index = self._device.world_size, self._device.rank
         self.is_main_process = self.process_index == 0
         self.is_local_main_process = distributed.local_rank() == 0
-        self.gradient_accumulation_steps = gradient_accumulation_steps
-        self.sync_gradients = True
-        self._id, self._seed = uuid.uuid4().hex[:12], 0
-        self._prepared: list[tuple[Any, Any]] = []  # (as given, as returned)
+        self._state = GradientState(gradient_accumulation_steps)
+        self._id = uuid.uuid4().hex[:12]
+        self._prepared: list[tuple[Any, Any]] = []  # (as passed, as returned)
         self._optimizers: list[PreparedOptimizer] = []
         self._schedulers: list[PreparedScheduler] = []
         self._loaders: list[PreparedLoader] = []
-        self._micro = 0  # micro-batches of the group so far
-        self._batch, self._rows, self._at_end = 0, 0, False  # what a loader handed out last
         self._contexts: list[contextlib.ExitStack] = []  # of the forwards that are running
+
+    @property
+    def sync_gradients(self) -> bool:
+        return self._state.sync_gradients
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        return self._state.gradient_accumulation_steps
 
     # -- preparing --------------------------------------------------------------------------------
 
@@ -112,84 +123,84 @@ class Accelerator:
             ArgumentError: something else was passed, or a DataLoader that is no map of batches.
         """
         if not self._prepared:
-            self._seed = torch.initial_seed()
+            self._state.seed = torch.initial_seed()
         # A scheduler has to find its optimizer, so those come last.
-        for given in sorted(objects, key=lambda given: isinstance(given, LRScheduler)):
-            if self._ready(given) is None:
-                self._prepared.append((given, self._prepare(given)))
-        ready = tuple(self._ready(given) for given in objects)
-        return ready[0] if len(ready) == 1 else ready
+        for one in sorted(objects, key=lambda one: isinstance(one, LRScheduler)):
+            if self._find_prepared(one) is None:
+                self._prepared.append((one, self._prepare(one)))
+        prepared = tuple(self._find_prepared(one) for one in objects)
+        return prepared[0] if len(prepared) == 1 else prepared
 
-    def _ready(self, given: Any) -> Any:
-        """What became of an object, or None if it was not prepared."""
-        return next((pair[1] for pair in self._prepared if any(given is x for x in pair)), None)
+    def _find_prepared(self, one: Any) -> Any:
+        """Return the prepared object of one that was passed before, or None."""
+        return next((pair[1] for pair in self._prepared if any(one is x for x in pair)), None)
 
-    def _prepare(self, given: Any) -> Any:
-        if isinstance(given, nn.Module):
-            return self._prepare_model(given)
-        if isinstance(given, Optimizer):
+    def _prepare(self, one: Any) -> Any:
+        if isinstance(one, nn.Module):
+            return self._prepare_model(one)
+        if isinstance(one, Optimizer):
             if self._device.scaler is not None and self._optimizers:
                 what = "fp16 takes one optimizer: its scaler follows the overflows of one"
                 raise ConfigError(what, do="put all parameters into its groups, or use bf16")
-            self._optimizers.append(PreparedOptimizer(given, self))
+            self._optimizers.append(PreparedOptimizer(one, self._device, self._state))
             return self._optimizers[-1]
-        if isinstance(given, DataLoader):
-            self._loaders.append(PreparedLoader(given, self))
-            return self._loaders[-1]
-        if isinstance(given, LRScheduler):
-            optimizer = self._ready(given.optimizer)
+        if isinstance(one, DataLoader):
+            loader = PreparedLoader(one, self._device, self._state, self._add_unpadding)
+            self._loaders.append(loader)
+            return loader
+        if isinstance(one, LRScheduler):
+            optimizer = self._find_prepared(one.optimizer)
             if optimizer is None:
-                what = f"the optimizer of {type(given).__name__} is not prepared"
+                what = f"the optimizer of {type(one).__name__} is not prepared"
                 raise ArgumentError(what, do="pass it to prepare too, at the same time or before")
-            self._schedulers.append(PreparedScheduler(given, optimizer))
+            self._schedulers.append(PreparedScheduler(one, optimizer))
             return self._schedulers[-1]
         known = "nn.Module, torch optimizer, torch DataLoader or LR scheduler"
-        raise ArgumentError("this cannot be prepared", got=type(given).__name__, expected=known)
+        raise ArgumentError("this cannot be prepared", got=type(one).__name__, expected=known)
 
     def _prepare_model(self, model: nn.Module) -> nn.Module:
-        """The model on the device, computing in the Accelerator's precision.
+        """Move the model to the device, and let its forward compute in the precision.
 
         Two hooks around the forward do that. A new `model.forward` could too, but a copy of the
         model (for a moving average, say) would have it with the weights of the original inside.
         """
-        ready = self._device.prepare(model)
-        ready.register_forward_pre_hook(self._enter)
+        on_device = self._device.prepare(model)
+        on_device.register_forward_pre_hook(self._before_forward)
         # The first to enter leaves last, should two Accelerators have hooks on one model.
-        ready.register_forward_hook(self._leave, prepend=True, always_call=True)
-        return ready
+        on_device.register_forward_hook(self._after_forward, prepend=True, always_call=True)
+        return on_device
 
-    def _enter(self, model: nn.Module, inputs: Any) -> None:
+    def _before_forward(self, model: nn.Module, inputs: Any) -> None:
         self._contexts.append(contextlib.ExitStack())
         self._contexts[-1].enter_context(self.autocast())
 
-    def _leave(self, model: nn.Module, inputs: Any, outputs: Any) -> Any:
+    def _after_forward(self, model: nn.Module, inputs: Any, outputs: Any) -> Any:
         self._contexts.pop().close()
         if self._precision == "fp32":
             return outputs
         half = (torch.bfloat16, torch.float16)
-        return on_tensors(lambda x: x.float() if x.dtype in half else x, outputs)
+        return map_tensors(lambda x: x.float() if x.dtype in half else x, outputs)
 
     def autocast(self) -> AbstractContextManager:
-        """The precision's context, for what is computed outside of a prepared model's forward."""
+        """Return a context for computing outside of a prepared model's forward in the precision."""
         return self._device.autocast(self._precision)
 
     def unwrap_model(self, model: nn.Module) -> nn.Module:
-        """The model as it was given to `prepare`; its forward goes on in mixed precision."""
-        return next((given for given, ready in self._prepared if ready is model), model)
+        """Return the model as it was passed to `prepare`; its forward stays in mixed precision."""
+        return next((original for original, one in self._prepared if one is model), model)
 
     # -- the loop ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def accumulate(self, *models: nn.Module) -> Iterator[None]:
-        """One micro-batch; every gradient_accumulation_steps-th of them ends in an update.
+        """Enter one micro-batch; every gradient_accumulation_steps-th of them ends in an update.
 
         So does the last batch of a prepared loader, with however many there are. In the other
         blocks `optimizer.step()`, `scheduler.step()` and `optimizer.zero_grad()` do nothing.
         """
-        self._micro += 1
-        self.sync_gradients = self._micro == self.gradient_accumulation_steps or self._at_end
+        self._state.start_micro_batch()
         yield
-        self._micro = 0 if self.sync_gradients else self._micro
+        self._state.end_micro_batch()
 
     def backward(self, loss: Any) -> None:
         """Add the gradient of a micro-batch to the parameters' `grad`, as a sum over its items.
@@ -204,24 +215,24 @@ class Accelerator:
                 scalars of one batch add up, as they do in torch.
 
         Raises:
-            ArgumentError: it is neither, or a scalar of one knows not how many rows.
+            ArgumentError: it is neither, or the number of rows of a scalar is not known.
         """
+        state = self._state
         loss_sum, count = getattr(loss, "loss_sum", None), getattr(loss, "num_items", None)
         scalar = isinstance(loss, Tensor) and loss.numel() == 1
         if scalar:
-            if not self._batch:
+            if not state.batch_number:
                 what = "a mean loss needs its number of rows, and no prepared loader gave a batch"
                 raise ArgumentError(what, do="prepare the DataLoader, or pass the model's outputs")
-            loss_sum, count = loss * self._rows, self._rows
+            loss_sum, count = loss * state.batch_rows, state.batch_rows
         if loss_sum is None or count is None:
             known = "outputs with loss_sum and count (pass labels), or a scalar: outputs.loss"
             raise ArgumentError("backward needs a loss", got=type(loss).__name__, expected=known)
-        real = self._rows > 0 or not self._batch  # else the batch is another process's
-        loss_sum, count = loss_sum * real, count * real
-        self._device.backward(loss_sum, last=self.sync_gradients)
-        for optimizer in self._optimizers:
-            optimizer.add(count, again=scalar and optimizer.batch == self._batch)
-            optimizer.batch = self._batch
+        counts = state.batch_rows > 0 or not state.batch_number  # else it is another process's
+        loss_sum, count = loss_sum * counts, count * counts
+        self._device.backward(loss_sum, last=state.sync_gradients)
+        for gradients in state.sums:
+            gradients.add(count, state.batch_number, several_losses=scalar)
 
     def clip_grad_norm_(
         self, parameters: Tensor | Iterable[Tensor], max_norm: float
@@ -235,45 +246,41 @@ class Accelerator:
             max_norm: 0 means no clipping.
 
         Returns:
-            The norm before clipping, a scalar tensor; None inside an accumulation group.
+            The norm before clipping, a scalar tensor; None before the update's last micro-batch.
         """
         if not self.sync_gradients:
             return None
-        given = [parameters] if isinstance(parameters, Tensor) else parameters
-        wanted = {id(p) for p in given if p.requires_grad}
+        parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+        ids = {id(p) for p in parameters if p.requires_grad}
         for optimizer in self._optimizers:
             groups = optimizer.param_groups
-            if wanted == {id(p) for g in groups for p in g["params"] if p.requires_grad}:
-                return optimizer.divide(max_norm)
+            if ids == {id(p) for g in groups for p in g["params"] if p.requires_grad}:
+                return optimizer.divide_and_clip(max_norm)
         what = "these are not the parameters, all of them, of a prepared optimizer"
         raise ConfigError(what, do="pass model.parameters()")
 
-    def _before_batch(self) -> None:
-        """Between two updates the generator takes the stream of the next one, as in the loop."""
-        counts = [optimizer.count for optimizer in self._optimizers]
-        if not counts or None in counts:  # else gradients wait, and a group's stream goes on
-            update = max((optimizer.updates for optimizer in self._optimizers), default=0)
-            masks = update * self.num_processes + self.process_index
-            self._device.seed(rng.derive(self._seed, "dropout", masks))
-
-    def _with_unpadding(self, batch: Any) -> Any:
-        """Models are told where the tokens are, unless they may as well look themselves."""
-        models = [given for given, _ in self._prepared if isinstance(given, nn.Module)]
+    def _add_unpadding(self, batch: Any) -> Any:
+        """Add the positions of the real tokens, unless the models find them as cheaply."""
+        models = self._models()
         takes = all("unpadding" in inspect.signature(model.forward).parameters for model in models)
-        told = self.device.type != "cpu" or self._precision != "fp32"
-        if models and takes and told and "attention_mask" in batch:
+        needed = self.device.type != "cpu" or self._precision != "fp32"
+        if models and takes and needed and "attention_mask" in batch:
             batch = add_unpadding(batch, self._device, self._precision)
         return batch
+
+    def _models(self) -> list[nn.Module]:
+        return [original for original, _ in self._prepared if isinstance(original, nn.Module)]
 
     # -- several processes ------------------------------------------------------------------------
 
     def gather(self, values: Any) -> Any:
-        """The rows of all processes, in tensors or in lists, tuples and dicts of them."""
-        return on_tensors(self._device.gather, values)
+        """Gather the rows of all processes, in tensors or in lists, tuples and dicts of them."""
+        return map_tensors(self._device.gather, values)
 
     def gather_for_metrics(self, values: Any) -> Any:
-        """The same of the batch at hand; rows that only filled it up are left out."""
-        return self.gather(on_tensors(lambda x: x[: self._rows] if x.dim() else x, values))
+        """Gather the rows of the current batch, without those that were only added to it."""
+        n = self._state.batch_rows
+        return self.gather(map_tensors(lambda x: x[:n] if x.dim() else x, values))
 
     def wait_for_everyone(self) -> None:
         self._device.barrier()
@@ -285,20 +292,20 @@ class Accelerator:
 
     # -- saving -----------------------------------------------------------------------------------
 
-    def skip_first_batches(self, loader: "PreparedLoader", num_batches: int = 0) -> "Rest":
-        """The epoch without its first batches, which are not loaded; the next epoch is whole."""
+    def skip_first_batches(self, loader: PreparedLoader, num_batches: int = 0) -> SkippedLoader:
+        """Return the epoch without its first batches, which are not loaded; the next is complete."""
         if loader not in self._loaders:
             raise ArgumentError("skip_first_batches needs a prepared loader")
-        return Rest(loader, num_batches)
+        return SkippedLoader(loader, num_batches)
 
     def save_model(self, model: nn.Module, save_directory: str | Path) -> None:
-        """The weights (of a model of minift's, all that `from_pretrained` reads) in a folder."""
+        """Save the weights (of a model of minift's, all that `from_pretrained` reads)."""
         if self.is_main_process:
             serialization.save_model(self.unwrap_model(model), Path(save_directory), self._device)
         self._device.barrier()
 
     def save_state(self, output_dir: str | Path) -> None:
-        """Everything prepared, and the generators, in a folder that is there whole or not at all.
+        """Save everything prepared, and the generators, in a folder that is complete or not there.
 
         Of several processes one writes, with its generators, and the others wait.
 
@@ -312,34 +319,33 @@ class Accelerator:
         self._device.barrier()
 
     def _write_state(self, folder: Path) -> None:
-        self._refuse_to_save(folder)
-        model = self._together()
+        self._check_before_saving(folder)
+        model, device = self._one_model(), self._device
         size = serialization.checkpoint_bytes(model)
         with checkpoint.new_folder(folder, {"run": self._id}, size) as scratch:
-            serialization.save_model(model, scratch, self._device)
+            serialization.save_model(model, scratch, device)
             optimizers = []
             for i, optimizer in enumerate(self._optimizers):
-                inner = optimizer.optimizer
-                tensors, said = serialization.optimizer_state(inner, model, self._device)
+                tensors, rest = serialization.optimizer_state(optimizer.optimizer, model, device)
                 save_weights(tensors, scratch / f"optimizer_{i}.safetensors")
-                done = {"updates": optimizer.updates, "taken": optimizer.taken}
-                optimizers.append({"state": said, **done})
-            generators = {"torch": torch.get_rng_state(), "device": self._device.rng_state()}
+                done = optimizer.gradients
+                steps = {"updates": done.updates, "taken": done.applied_updates}
+                optimizers.append({"state": rest, **steps})
+            generators = {"torch": torch.get_rng_state(), "device": device.rng_state()}
             save_weights(generators, scratch / "generators.safetensors")
-            scaler = self._device.scaler
             record = {
-                "built": self._built(),
-                "seed": self._seed,
+                "built": self._description(),
+                "seed": self._state.seed,
                 "optimizers": optimizers,
                 "schedulers": [
                     [
-                        s.seen,
+                        s.seen_updates,
                         serialization.to_json(s.scheduler.state_dict(), "the scheduler's state"),
                     ]
                     for s in self._schedulers
                 ],
                 "loaders": [[loader.epoch, loader.seed] for loader in self._loaders],
-                "scaler": scaler.state_dict() if scaler else None,
+                "scaler": device.scaler.state_dict() if device.scaler else None,
                 "python": random.getstate(),
                 "numpy": np.random.get_state(legacy=False),
             }
@@ -360,50 +366,49 @@ class Accelerator:
         files.recover(folder.parent, folder.name)
         if "accelerator.json" not in files.verify_folder(folder).files:
             raise DataError(f"{folder} was not written by save_state")
-        said = json.loads((folder / "accelerator.json").read_text(encoding="utf-8"))
-        if said["built"] != self._built():
+        saved = json.loads((folder / "accelerator.json").read_text(encoding="utf-8"))
+        if saved["built"] != self._description():
             what = f"{folder} was saved with other things prepared"
-            raise ConfigError(what, got=self._built(), expected=said["built"])
-        model = self._together()
+            raise ConfigError(what, got=self._description(), expected=saved["built"])
+        model, state = self._one_model(), self._state
         serialization.load_model(model, folder)
-        self._seed, self._micro, self.sync_gradients = said["seed"], 0, True
+        state.seed, state.micro_batches, state.sync_gradients = saved["seed"], 0, True
         for i, optimizer in enumerate(self._optimizers):
             tensors = serialization.read_tensors(folder / f"optimizer_{i}.safetensors")
-            saved = said["optimizers"][i]
-            serialization.load_optimizer_state(optimizer.optimizer, model, tensors, saved["state"])
-            optimizer.updates, optimizer.taken = saved["updates"], saved["taken"]
-            optimizer.forget()
-        for scheduler, (seen, state) in zip(self._schedulers, said["schedulers"], strict=True):
-            scheduler.seen = seen
-            scheduler.scheduler.load_state_dict(serialization.from_json(state))
-        for loader, (epoch, seed) in zip(self._loaders, said["loaders"], strict=True):
+            one, gradients = saved["optimizers"][i], optimizer.gradients
+            serialization.load_optimizer_state(optimizer.optimizer, model, tensors, one["state"])
+            gradients.updates, gradients.applied_updates = one["updates"], one["taken"]
+            gradients.clear()
+        for scheduler, (seen, rest) in zip(self._schedulers, saved["schedulers"], strict=True):
+            scheduler.seen_updates = seen
+            scheduler.scheduler.load_state_dict(serialization.from_json(rest))
+        for loader, (epoch, seed) in zip(self._loaders, saved["loaders"], strict=True):
             loader.epoch, loader.begun, loader.seed = epoch, False, seed
         if self._device.scaler is not None:
-            self._device.scaler.load_state_dict(said["scaler"])
-        version, words, gauss = said["python"]
+            self._device.scaler.load_state_dict(saved["scaler"])
+        version, words, gauss = saved["python"]
         random.setstate((version, tuple(words), gauss))
-        np.random.set_state(said["numpy"])
+        np.random.set_state(saved["numpy"])
         generators = serialization.read_tensors(folder / "generators.safetensors")
         torch.set_rng_state(generators["torch"])
         self._device.set_rng_state(generators["device"])
 
-    def _together(self) -> nn.Module:
-        """The model; of several, one module that has them as parts, named by their numbers."""
-        given = [given for given, _ in self._prepared if isinstance(given, nn.Module)]
-        return given[0] if len(given) == 1 else nn.ModuleList(given)
+    def _one_model(self) -> nn.Module:
+        """Return the model; several as submodules of one, named by their numbers."""
+        models = self._models()
+        return models[0] if len(models) == 1 else nn.ModuleList(models)
 
-    def _built(self) -> dict[str, Any]:
-        """What a saved state fits."""
+    def _description(self) -> dict[str, Any]:
+        """Return what has to be equal where a saved state is loaded."""
         return {
-            "prepared": sorted(type(given).__name__ for given, _ in self._prepared),
+            "prepared": sorted(type(original).__name__ for original, _ in self._prepared),
             "batches": [len(loader) for loader in self._loaders],
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "mixed_precision": self.mixed_precision,
         }
 
-    def _refuse_to_save(self, folder: Path) -> None:
-        counts = [optimizer.count for optimizer in self._optimizers]
-        if counts and None not in counts:
+    def _check_before_saving(self, folder: Path) -> None:
+        if self._state.has_gradients:
             what = "gradients wait for their update, and they are not saved"
             raise ConfigError(what, do="save_state where accelerator.sync_gradients, after step()")
         prepared = [s.optimizer for s in self._schedulers]
@@ -413,27 +418,26 @@ class Accelerator:
             if marked and optimizer not in prepared:
                 what = "an LR scheduler is not prepared, so its state would be lost"
                 raise ConfigError(what, do="pass it to accelerator.prepare")
-        saved: set[str] = set()
-        with contextlib.suppress(DataError):
-            saved = {files.MANIFEST, *files.read_manifest(folder).files}
+        manifest = folder / checkpoint.MANIFEST
+        files = json.loads(manifest.read_text())["files"] if manifest.is_file() else {}
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        if names and ("accelerator.json" not in saved or names - saved):
+        if names and ("accelerator.json" not in files or names - {manifest.name, *files}):
             what = f"{folder} holds something else than a saved state, which would be lost"
             raise ConfigError(what, do="choose a new folder")
 
 
-def on_tensors(function: Callable[[Tensor], Any], values: Any) -> Any:
-    """What the function makes of each tensor in nested lists, tuples, dicts and dataclasses."""
+def map_tensors(function: Callable[[Tensor], Any], values: Any) -> Any:
+    """Apply a function to each tensor in nested lists, tuples, dicts and dataclasses."""
     if isinstance(values, Tensor):
         return function(values)
     if hasattr(values, "__dataclass_fields__"):
         values = copy.copy(values)
         for name, value in vars(values).items():
-            setattr(values, name, on_tensors(function, value))
+            setattr(values, name, map_tensors(function, value))
         return values
     if isinstance(values, dict):
-        return {name: on_tensors(function, value) for name, value in values.items()}
+        return {name: map_tensors(function, value) for name, value in values.items()}
     if isinstance(values, list | tuple):
-        parts = [on_tensors(function, value) for value in values]
+        parts = [map_tensors(function, value) for value in values]
         return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
     return values
