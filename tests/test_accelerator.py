@@ -290,7 +290,7 @@ def test_iterating_draws_nothing_from_the_global_generator():
     next(iterator)
     before = torch.get_rng_state()
     iter(prepared)
-    iterator = prepared.loaded(1, [rows for rows, _ in prepared.shares(1)])
+    iterator = prepared.host_batches(1, [rows for rows, _ in prepared.shares_of_rank(1)])
     next(iterator)
     assert torch.equal(torch.get_rng_state(), before)
 

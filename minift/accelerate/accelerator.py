@@ -293,7 +293,7 @@ class Accelerator:
     # -- saving -----------------------------------------------------------------------------------
 
     def skip_first_batches(self, loader: PreparedLoader, num_batches: int = 0) -> SkippedLoader:
-        """Return the epoch without its first batches, which are not loaded; the next is complete."""
+        """Return the epoch without its first batches, which are not loaded."""
         if loader not in self._loaders:
             raise ArgumentError("skip_first_batches needs a prepared loader")
         return SkippedLoader(loader, num_batches)
