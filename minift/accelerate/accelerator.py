@@ -418,10 +418,11 @@ class Accelerator:
             if marked and optimizer not in prepared:
                 what = "an LR scheduler is not prepared, so its state would be lost"
                 raise ConfigError(what, do="pass it to accelerator.prepare")
-        manifest = folder / checkpoint.MANIFEST
-        files = json.loads(manifest.read_text())["files"] if manifest.is_file() else {}
+        saved: set[str] = set()
+        with contextlib.suppress(DataError):
+            saved = {files.MANIFEST, *files.read_manifest(folder).files}
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        if names and ("accelerator.json" not in files or names - {manifest.name, *files}):
+        if names and ("accelerator.json" not in saved or names - saved):
             what = f"{folder} holds something else than a saved state, which would be lost"
             raise ConfigError(what, do="choose a new folder")
 
