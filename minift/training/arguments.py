@@ -20,6 +20,8 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16", "tf32"),
 }
 
+PRECISION_FLAGS = ("bf16", "fp16", "tf32")
+
 # What a run computes depends on these, so a checkpoint is resumed with the same ones only.
 DECISIVE = (
     *("num_train_epochs", "max_steps", "per_device_train_batch_size"),
@@ -128,7 +130,7 @@ class TrainingArguments:
         self.check()
 
     def check(self) -> None:
-        """Settings that contradict each other or cannot mean anything, all at once."""
+        """Refuse settings that contradict each other or cannot mean anything, all at once."""
         wrong = []
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
             if getattr(self, name) < 1:
@@ -142,14 +144,14 @@ class TrainingArguments:
         for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 wrong.append(f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}")
-        kinds = [kind for kind in ("bf16", "fp16", "tf32") if getattr(self, kind)]
-        for kind in kinds:
-            if self.precision not in ("auto", kind):
-                wrong.append(f"{kind}=True and precision={self.precision!r} contradict each other")
+        flags = [flag for flag in PRECISION_FLAGS if getattr(self, flag)]
+        for flag in flags:
+            if self.precision not in ("auto", flag):
+                wrong.append(f"{flag}=True and precision={self.precision!r} contradict each other")
         if self.use_cpu and self.device not in ("auto", "cpu"):
             wrong.append(f"use_cpu=True and device={self.device!r} contradict each other")
-        if len(kinds) > 1:
-            wrong.append(f"{' and '.join(kinds)} cannot both be chosen")
+        if len(flags) > 1:
+            wrong.append(f"{' and '.join(flags)} cannot both be chosen")
         if self.logging_steps != "auto" and float(self.logging_steps) <= 0:
             wrong.append(f"logging_steps must be positive or auto, got {self.logging_steps}")
         if self.max_grad_norm < 0:
@@ -173,16 +175,14 @@ class TrainingArguments:
         """Return precision=, or the one that bf16=, fp16= and tf32= ask for."""
         if self.precision != "auto":
             return self.precision
-        for kind in ("bf16", "fp16", "tf32"):
-            if getattr(self, kind):
-                return kind
-        return "auto" if self.bf16 is None and self.fp16 is None else "fp32"
+        default = "auto" if self.bf16 is None and self.fp16 is None else "fp32"
+        return next((name for name in PRECISION_FLAGS if getattr(self, name)), default)
 
     def set_precision(self, precision: str) -> None:
-        """From here on `args.bf16` and its like read as what is really computed."""
+        """Let `precision`, `bf16` and the other flags say what is really computed in."""
         self.precision = precision
-        self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
-        self.tf32 = precision == "tf32"
+        for name in PRECISION_FLAGS:
+            setattr(self, name, name == precision)
 
     def warmup(self, total: int) -> int:
         """Warm-up in steps, of `total`."""

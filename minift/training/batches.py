@@ -159,47 +159,31 @@ def share_of_rank(run: Run, micro_batches: list[np.ndarray]) -> tuple[list[np.nd
     return (parts, 1) if parts else ([micro_batches[0][:1]], 0)
 
 
-@dataclass
-class Update:
-    """The batches of one optimizer step in this process. Iterate over it once.
+def epoch_updates(run: Run) -> Iterator[tuple[list[np.ndarray], int, Iterator[dict[str, Any]]]]:
+    """Give the updates of the current epoch that are still to be done, from global_step on.
 
-    Attributes:
-        rows: the row numbers of each batch.
-        weight: 1; or 0 if the rows are another process's and do not count.
-        epoch_batches: the epoch's batches on the device, from which it takes its own.
+    Returns:
+        For each update the rows of its batches in this process; their weight, see `share_of_rank`;
+        and an iterator over these batches on the device, which has to be used up.
     """
-
-    rows: list[np.ndarray]
-    weight: int
-    epoch_batches: Iterator[dict[str, Any]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return islice(self.epoch_batches, len(self))
-
-
-def epoch_updates(run: Run) -> Iterator[Update]:
-    """Give the updates of the current epoch that are still to be done, from global_step on."""
     assert run.train_dataset is not None
     step, args = run.state.global_step, run.args
     epoch, done = divmod(step, steps_per_epoch(run))  # O(1) seek: an epoch's plan is a function
     shares = [share_of_rank(run, micro_batches) for micro_batches in epoch_plan(run, epoch)[done:]]
-    plan = [rows for batches, _ in shares for rows in batches]
+    plan = [rows for parts, _ in shares for rows in parts]
     first = step * args.gradient_accumulation_steps  # the number of the plan's first batch
     size = args.per_device_train_batch_size
     batches = device_batches(run, run.train_dataset, plan, size, first)
-    return (Update(rows, weight, batches) for rows, weight in shares)
+    return ((parts, weight, islice(batches, len(parts))) for parts, weight in shares)
 
 
-def split_batches_further(run: Run, update: Update, error: Exception) -> None:
+def split_batches_further(run: Run, parts: list[np.ndarray], error: Exception) -> None:
     """Compute each batch in twice as many parts from here on: same rows, same sums.
 
     Raises:
         TrainingError: not even a single row fits into the device's memory.
     """
-    if max(map(len, update.rows)) == 1:
+    if max(map(len, parts)) == 1:
         raise TrainingError(
             "a batch of one row does not fit into the memory of the device",
             got=str(error).partition("\n")[0],

@@ -8,7 +8,7 @@ drawn, so evaluating does not change training.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,20 +43,16 @@ class EvalPrediction:
         return (self.predictions, self.label_ids)[key]
 
 
-@dataclass
-class EvalLoopOutput:
+class EvalLoopOutput(NamedTuple):
     """The result of `evaluate` and `predict`: logits, labels, metrics, in the dataset's order."""
 
     predictions: np.ndarray
     label_ids: np.ndarray | None
     metrics: dict[str, float]
-    num_samples: int
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.predictions, self.label_ids, self.metrics))
-
-    def __getitem__(self, key: int) -> Any:
-        return (self.predictions, self.label_ids, self.metrics)[key]
+    @property
+    def num_samples(self) -> int:
+        return len(self.predictions)
 
 
 def evaluate(
@@ -105,7 +101,7 @@ def evaluate(
         "steps_per_second": round(len(batches) / seconds, 3),
     }
     named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
-    return EvalLoopOutput(logits, labels, named, n)
+    return EvalLoopOutput(logits, labels, named)
 
 
 def longest_first(dataset: Dataset) -> np.ndarray:

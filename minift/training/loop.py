@@ -47,20 +47,20 @@ def train(run: Run, recorder: Recorder) -> None:
     optimizer.zero_grad(set_to_none=True)
 
     while state.global_step < state.max_steps and not state.stop_reason:
-        for update in epoch_updates(run):  # the batches of one optimizer step
+        for rows, weight, batches in epoch_updates(run):  # of one optimizer step
             stream = state.global_step * device.world_size + device.rank  # masks differ by rank
             device.seed(rng.derive(args.seed, "dropout", stream))
             loss_sum, num_items = 0.0, 0
             try:
-                for i, batch in enumerate(update, start=1):
+                for i, batch in enumerate(batches, start=1):
                     with device.autocast(run.precision):
                         outputs = run.forward(batch)
                         loss, count = run.compute_loss(outputs, batch)
-                        loss, count = loss * update.weight, count * update.weight
-                    device.backward(loss, last=i == len(update))  # gradients of sums add up
+                        loss, count = loss * weight, count * weight
+                    device.backward(loss, last=i == len(rows))  # gradients of sums add up
                     loss_sum, num_items = loss_sum + loss.detach(), num_items + count
             except torch.OutOfMemoryError as error:
-                split_batches_further(run, update, error)
+                split_batches_further(run, rows, error)
                 optimizer.zero_grad(set_to_none=True)
                 break  # nothing has changed: the same update again, in smaller batches
 
