@@ -217,12 +217,8 @@ def device_batches(
     may_add_rows = run.loss is None and "example_mask" in forward_args
     rows = math.ceil(size / run.batch_splits) if may_add_rows else 0
     if "unpadding" in forward_args:
-        collated = (with_unpadding(run, batch) for batch in collated)
+        collated = (
+            add_unpadding(batch, run.device, run.precision) if "attention_mask" in batch else batch
+            for batch in collated
+        )
     return run.device.batches(collated, rows)
-
-
-def with_unpadding(run: Run, batch: dict[str, Any]) -> dict[str, Any]:
-    """Add to a batch the positions of its real tokens."""
-    if "attention_mask" not in batch:
-        return batch
-    return add_unpadding(batch, run.device, run.precision)
