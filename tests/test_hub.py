@@ -394,7 +394,7 @@ def test_a_card_that_is_no_yaml_or_too_large_is_refused(hub):
     assert "is not YAML" in message(lambda: load_dataset("a/d"), DataError)
     for odd in ("data_files: 5", "data_files: [{split: train}, {path: {a: b}}]", "data_files:"):
         hub.add("a/odd", {**ROWS, "README.md": card(f"- config_name: c\n  {odd}\n")}, "dataset")
-        assert "not told as paths" in message(lambda: load_dataset("a/odd"), DataError)
+        assert "not given as paths" in message(lambda: load_dataset("a/odd"), DataError)
     harmful = "---\na: !!python/object/apply:os.system ['touch /tmp/harm']\n---\n"
     hub.add("a/e", {**ROWS, "README.md": harmful}, "dataset")
     assert "is not YAML" in message(lambda: load_dataset("a/e"), DataError)
@@ -513,7 +513,7 @@ def test_weights_in_shards(hub, model, tmp_path):
     for shard in set(shards.values()):
         part = {name: t for name, t in tensors.items() if shards[name] == shard}
         save_file(part, tmp_path / shard, metadata={"format": "pt"})
-    (tmp_path / models.INDEX).write_text(json.dumps({"weight_map": shards}))
+    (tmp_path / models.WEIGHTS_INDEX).write_text(json.dumps({"weight_map": shards}))
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((model / name).read_bytes())
     hub.add("a/shards", tmp_path)
@@ -524,10 +524,11 @@ def test_weights_in_shards(hub, model, tmp_path):
     for there in ("sub/x.safetensors", "x.bin"):
         (tmp_path / there).write_bytes((model / "model.safetensors").read_bytes())
     for evil in ("../x.safetensors", "sub/x.safetensors", "x.bin", "gone.safetensors"):
-        (tmp_path / models.INDEX).write_text(json.dumps({"weight_map": {"x": evil}}))
+        (tmp_path / models.WEIGHTS_INDEX).write_text(json.dumps({"weight_map": {"x": evil}}))
         hub.add("a/evil", tmp_path)
-        said = message(lambda: AutoModel.from_pretrained("a/evil"), ModelError)
-        assert "names a file that is not beside it" in said and evil in said
+        kind = MissingFileError if evil == "gone.safetensors" else ModelError
+        said = message(lambda: AutoModel.from_pretrained("a/evil"), kind)
+        assert "names a file" in said and evil in said
 
 
 def test_real_weights_by_name_are_those_by_path(hub):

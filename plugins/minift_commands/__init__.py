@@ -1,8 +1,13 @@
 """`minift train`, `eval`, `predict`, `tasks`, `plugins`, `env`: the core's parts, for a shell.
 
-What they share is in `inputs.py`, and other plugins' commands may use it: `minift demo` does. This
-module and those it imports bring no torch along, so that `minift --help` is quick; each command's
-`run` imports the rest.
+What they share is in three files, which other plugins' commands may use, as `minift demo` does:
+
+    resolve.py   which rows, columns, label, names, metrics: options over run over task over guess
+    labels.py    labels to class numbers or float32, and the checks of rows
+    build.py     rows to the inputs of a model, to a Trainer
+
+This module and those it imports do not import torch, so that `minift --help` is quick; each
+command's `run` imports the rest.
 """
 
 from minift import hookimpl
@@ -17,5 +22,5 @@ def minift_register_commands():
     from minift_commands.tasks import Tasks
     from minift_commands.train import Train
 
-    given = {"train": Train, "eval": Eval, "predict": Predict}
-    return given | {"plugins": Plugins, "tasks": Tasks, "env": Env}
+    running = {"train": Train, "eval": Eval, "predict": Predict}
+    return running | {"plugins": Plugins, "tasks": Tasks, "env": Env}

@@ -40,20 +40,15 @@ def survey(manager: plugins.Manager) -> dict[str, Any]:
     from minift.training.recorder import versions
 
     devices = plugins.registry(manager, "minift_register_devices")
+    threads = torch.get_num_threads()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     group = ("world_size", "rank", "local_rank")
     return {
         "versions": versions(),
-        "devices": [
-            {**one, "plugin": devices[one["name"]].plugin} for one in describe_devices(devices)
-        ],
+        "devices": [{**d, "plugin": devices[d["name"]].plugin} for d in describe_devices(devices)],
         "not_loaded": {k: f"{type(e).__name__}: {e}" for k, e in manager.load_errors.items()},
         "auto": choice(manager),
-        "processor": {
-            "cores": os.cpu_count(),
-            "usable": usable,
-            "threads": torch.get_num_threads(),
-        },
+        "processor": {"cores": os.cpu_count(), "usable": usable, "threads": threads},
         "memory": memory(),
         "processes": {name: getattr(distributed, name)() for name in group},
         "cache": {"folder": str(cache_root()), "free": free_space(cache_root())},

@@ -14,8 +14,7 @@ class Eval:
     @staticmethod
     def configure(parser: ArgumentParser) -> None:
         parser.allow_abbrev = False
-        text = "run folder, or any folder with a trained classifier"
-        parser.add_argument("model", help=text)
+        parser.add_argument("model", help="run folder, or any folder with a trained classifier")
         add_options(parser, "data", DataOptions)
         parser.add_argument("--split", help="which rows (default: validation)")
         parser.add_argument("--device", default="auto")

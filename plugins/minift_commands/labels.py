@@ -30,12 +30,10 @@ def check_texts(dataset: Dataset, columns: list[str], label: str | None, split: 
     for name in columns:
         values = dataset.to_arrow(columns=[name]).column(name)
         if getattr(dataset.features[name], "dtype", "") not in ("string", "large_string"):
-            raise DataError(
-                f"the column {name!r} of the {split} data is no text",
-                got=f"{dataset.features[name]!r}",
-                expected="strings; in a csv file, a column of nothing but numbers is numbers",
-                do="pass --text-columns with the columns that hold the text",
-            )
+            what = f"the column {name!r} of the {split} data is no text"
+            expected = "strings; in a csv file, a column of nothing but numbers is numbers"
+            do = "pass --text-columns with the columns that hold the text"
+            raise DataError(what, got=f"{dataset.features[name]!r}", expected=expected, do=do)
         if values.null_count:
             row = values.is_null().to_pylist().index(True)
             what = f"the column {name!r} of the {split} data has rows without text"
@@ -73,12 +71,9 @@ def encode_strings(dataset: Dataset, label: str, names: list[str] | None, split:
         classes = dataset.unique(label)
         shown = ",".join(sorted(map(str, classes))[:20])
         others = f" and {len(classes) - 1} others" if len(classes) > 1 else ""
-        raise DataError(
-            f"the labels in column {label!r} are strings",
-            got=f"{classes[0]!r}{others}",
-            expected="class numbers from 0, or names that say which number each string is",
-            do=f"pass --label-names {shown}",
-        )
+        what, got = f"the labels in column {label!r} are strings", f"{classes[0]!r}{others}"
+        expected = "class numbers from 0, or names that say which number each string is"
+        raise DataError(what, got=got, expected=expected, do=f"pass --label-names {shown}")
     try:
         return dataset.cast_column(label, ClassLabel(names=names))
     except DataError as error:
@@ -119,12 +114,10 @@ def infer_names(data: dict[str, Dataset], label: str | None) -> list[str]:
         raise DataError(what, got=f"{feature!r}", expected="integers from 0")
     values = sorted(v for v in first.unique("labels") if v is not None and v >= 0)
     if values != list(range(len(values))):
-        raise DataError(
-            f"the classes in column {label!r} are not 0, 1, 2, ...",
-            got=", ".join(map(str, values[:8])),
-            expected=f"0 to {len(values) - 1}",
-            do="renumber them, or name every class, also one without rows: --label-names a,b,c",
-        )
+        what = f"the classes in column {label!r} are not 0, 1, 2, ..."
+        got, expected = ", ".join(map(str, values[:8])), f"0 to {len(values) - 1}"
+        do = "renumber them, or name every class, also one without rows: --label-names a,b,c"
+        raise DataError(what, got=got, expected=expected, do=do)
     return default_names(max(len(values), 2))
 
 

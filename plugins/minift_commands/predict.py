@@ -16,11 +16,9 @@ class Predict:
     @staticmethod
     def configure(parser: ArgumentParser) -> None:
         parser.allow_abbrev = False
-        text = "run folder, or any folder with a trained classifier"
-        parser.add_argument("model", help=text)
+        parser.add_argument("model", help="run folder, or any folder with a trained classifier")
         parser.add_argument("text", nargs="*", help="one text, or the two texts of a pair")
-        text = "csv, tsv, json, jsonl or parquet; prints a JSON line a row"
-        parser.add_argument("--file", help=text)
+        parser.add_argument("--file", help="csv, tsv, json, jsonl or parquet: a JSON line a row")
         text = "the same for a split of the data that the model was trained with"
         parser.add_argument("--split", help=text)
         parser.add_argument("--text-columns", help="one column of text, or two: a,b")
@@ -35,12 +33,9 @@ class Predict:
         if [bool(args.text), bool(args.file), bool(args.split)].count(True) != 1 or args.text[2:]:
             raise ArgumentError("give one text, two texts (a pair), --file FILE or --split NAME")
         columns = split_words(args.text_columns) or run.choices.columns
-        if args.text:
-            inputs = [from_texts(args.text, columns)]
-        else:
-            inputs = from_rows(args, run, columns)
+        texts = [from_texts(args.text, columns)] if args.text else from_rows(args, run, columns)
         classify: Any = pipeline("text-classification", args.model, device=args.device)
-        for labels in classify(inputs, top_k=None):
+        for labels in classify(texts, top_k=None):
             scores = {one["label"]: round(one["score"], 4) for one in labels}
             if not args.text:
                 print(json.dumps({"label": labels[0]["label"], "scores": scores}))
@@ -56,11 +51,8 @@ def from_texts(texts: list[str], columns: list[str] | None) -> dict[str, str]:
         ArgumentError: the model was trained on pairs and got one text, or the other way round.
     """
     if columns and len(columns) != len(texts):
-        raise ArgumentError(
-            "this model was trained on " + ("pairs" if len(columns) == 2 else "single texts"),
-            got=f"{len(texts)} text(s)",
-            expected=", ".join(columns),
-        )
+        what = f"this model was trained on {'pairs' if len(columns) == 2 else 'single texts'}"
+        raise ArgumentError(what, got=f"{len(texts)} text(s)", expected=", ".join(columns))
     return dict(zip(("text", "text_pair"), texts, strict=False))
 
 

@@ -76,8 +76,8 @@ def details(task: Task) -> list[list[str]]:
     for name in task.metrics:
         for key, score in find_metric(name).score_info.items():
             better = "more" if score.higher_is_better else "less"
-            bounds = f"{score.low:g} to {score.high:g}"
-            rows.append(["metric", f"{name}: {key}, {bounds}, {better} is better"])
+            text = f"{name}: {key}, {score.low:g} to {score.high:g}, {better} is better"
+            rows.append(["metric", text])
     rows += [["others", f"{r.model}: {r.score} ({r.source})"] for r in task.references]
     return [row for row in rows if row[1]]
 

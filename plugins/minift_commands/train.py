@@ -1,7 +1,7 @@
 """`minift train`: from files, or a dataset by name, to a saved model."""
 
-import dataclasses
 from argparse import ArgumentParser, Namespace
+from dataclasses import fields
 
 from minift.errors import ArgumentError
 from minift.training.arguments import TrainingArguments
@@ -16,8 +16,9 @@ class Train:
     @staticmethod
     def configure(parser: ArgumentParser) -> None:
         parser.allow_abbrev = False
-        text = "a TOML file with any of these options"
-        parser.add_argument("--config", metavar="FILE", help=text)
+        parser.add_argument(
+            "--config", metavar="FILE", help="a TOML file with any of these options"
+        )
         text = "folder with config.json, model.safetensors, tokenizer.json"
         parser.add_argument("--model", help=text)
         add_options(parser, "data", DataOptions)
@@ -31,8 +32,8 @@ class Train:
         apply_config(args)
         if not args.model:
             raise ArgumentError("minift train needs --model", do="pass a folder with a model")
-        settings = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainingArguments)}
-        settings = {name: value for name, value in settings.items() if value is not None}
+        names = [field.name for field in fields(TrainingArguments)]
+        settings = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
         training_args = TrainingArguments(**settings)
         inputs = Inputs.prepare(DataOptions.from_args(args))
         trainer = build_trainer(args.model, inputs, training_args)

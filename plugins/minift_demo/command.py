@@ -82,13 +82,13 @@ def report(result: Any, rows: Any, names: list[str]) -> None:
     shifted = result.predictions - result.predictions.max(-1, keepdims=True)
     probability = np.exp(shifted).max(-1) / np.exp(shifted).sum(-1)
     surest = np.argsort(-probability)
-    for title, wanted in (("right", guesses == labels), ("wrong", guesses != labels)):
+    for title, chosen in (("right", guesses == labels), ("wrong", guesses != labels)):
         console.print(f"\n{title}, the surest first", style="bold")
-        for i in [i for i in surest if wanted[i]][:EXAMPLES]:
+        for i in [i for i in surest if chosen[i]][:EXAMPLES]:
             row = rows[int(i)]
-            said = f"says {names[guesses[i]]} ({probability[i]:.2f})"
+            answer = f"says {names[guesses[i]]} ({probability[i]:.2f})"
             truth = "" if guesses[i] == labels[i] else f", is {names[labels[i]]}"
-            console.print(f"  {said}{truth}: {row['sentence1']}", highlight=False, markup=False)
+            console.print(f"  {answer}{truth}: {row['sentence1']}", highlight=False, markup=False)
             console.print(f"    {row['sentence2'][:90]}...", style="dim", markup=False)
 
 

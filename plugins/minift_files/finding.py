@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +74,9 @@ def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
         return format_of(path), {"train": [path]}
     present = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
     present = [name for name in present if not re.search(r"(^|/)(\.|__)", name.as_posix())]
-    # Where there are as many files of several formats, the first of FORMATS counts.
-    kinds = {kind: [name for name in present if FORMATS[kind].matches(name)] for kind in FORMATS}
-    kind = max(kinds, key=lambda kind: (any(map(split_of, kinds[kind])), len(kinds[kind])))
-    if not kinds[kind]:
+    kind, splits = files_by_split(present, FORMATS)
+    if not splits:
         raise MissingFileError(f"{path} holds no data files", expected=", ".join(FORMATS))
-    shards = [name for name in kinds[kind] if SHARD.fullmatch(name.as_posix())]
-    splits: dict[str, list[Path]] = {}
-    for name in shards or kinds[kind]:
-        splits.setdefault(split_of(name), []).append(name)
-    if len(splits) > 1:
-        splits.pop("", None)
-    order = dict.fromkeys([*SPLIT_WORDS, *sorted(splits)])
-    # Where no name says a split, all of it is for training.
-    splits = {split or "train": splits[split] for split in order if split in splits}
     used = {name for names in splits.values() for name in names}
     left = ", ".join(str(name) for name in present if name not in used)
     shown = ", ".join(f"{s}: {', '.join(n.name for n in names)}" for s, names in splits.items())
@@ -95,8 +84,36 @@ def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
     return kind, {split: [path / name for name in names] for split, names in splits.items()}
 
 
+def files_by_split(
+    paths: Sequence[Path], formats: Mapping[str, Any]
+) -> tuple[str, dict[str, list[Path]]]:
+    """Choose data files by their names: those of one format, by the split that they name.
+
+    Args:
+        paths: relative to the folder of the data set, in order.
+        formats: {name: `FileFormat`}.
+
+    Returns:
+        The format whose files name splits, then the one with most files, then the first; and its
+        files by split. Shards of a data set on the Hub exclude other files. Where no name says a
+        split, all files are for training.
+    """
+    of_format = {name: [p for p in paths if one.matches(p)] for name, one in formats.items()}
+    kind = max(
+        of_format, key=lambda name: (any(map(split_of, of_format[name])), len(of_format[name]))
+    )
+    shards = [path for path in of_format[kind] if SHARD.fullmatch(path.as_posix())]
+    splits: dict[str, list[Path]] = {}
+    for path in shards or of_format[kind]:
+        splits.setdefault(split_of(path), []).append(path)
+    if len(splits) > 1:
+        splits.pop("", None)
+    order = dict.fromkeys([*SPLIT_WORDS, *sorted(splits)])
+    return kind, {split or "train": splits[split] for split in order if split in splits}
+
+
 def split_of(relative: Path) -> str:
-    """The split that a file's name says, or its folder's name; "" if neither does."""
+    """Return the split that a file's name says, or its folder's name; "" if neither does."""
     if shard := SHARD.fullmatch(relative.as_posix()):
         return shard[1]
     for part in reversed(relative.parts):

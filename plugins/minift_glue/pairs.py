@@ -27,11 +27,11 @@ def marked_words(text: str, index: int, span: str, mark: str) -> str:
     Raises:
         DataError: the text has no such words.
     """
-    words, wanted = text.split(), plain(span.split())
-    n = len(wanted)
-    places = [i for i in range(len(words) - n + 1) if plain(words[i : i + n]) == wanted]
+    words, target = text.split(), plain(span.split())
+    n = len(target)
+    places = [i for i in range(len(words) - n + 1) if plain(words[i : i + n]) == target]
     start = min(places, key=lambda i: abs(i - index), default=index)
-    if not wanted or not 0 <= start <= len(words) - n:
+    if not target or not 0 <= start <= len(words) - n:
         raise DataError(f"there is no {span!r} at word {index} of the text", got=text)
     words[start] = mark + words[start]
     words[start + n - 1] += mark
@@ -149,8 +149,8 @@ def chosen(prediction: Any) -> tuple[Any, Any]:
 
 def answered(prediction: Any) -> tuple[Any, Any]:
     """MultiRC: each answer is judged by itself, then counted by question."""
-    said = zip(prediction.rows["idx"], prediction.predictions.argmax(-1).tolist(), strict=True)
-    predictions = [{"idx": idx, "prediction": answer} for idx, answer in said]
+    pairs = zip(prediction.rows["idx"], prediction.predictions.argmax(-1).tolist(), strict=True)
+    predictions = [{"idx": idx, "prediction": answer} for idx, answer in pairs]
     return predictions, prediction.label_ids.tolist()
 
 

@@ -23,7 +23,7 @@ SETTINGS = (
 
 
 def card_of(folder: Path, repo: str) -> str:
-    """The text of README.md for the model in a run folder; short where there is no run.json."""
+    """Return README.md for the model in a run folder; it is short where there is no run.json."""
     import yaml
 
     run = read_run(folder)
@@ -34,9 +34,9 @@ def card_of(folder: Path, repo: str) -> str:
     if base:
         head["base_model"] = base
     evaluated = data.get("eval") or {}
-    sources = [one for one in (data.get("train") or {}, evaluated) if one.get("revision")]
-    if sources:
-        head["datasets"] = sorted({one["source"].split()[0] for one in sources})
+    public = [part for part in (data.get("train") or {}, evaluated) if part.get("revision")]
+    if public:
+        head["datasets"] = sorted({part["source"].split()[0] for part in public})
     names = [name for name in scores if name != "loss"]
     if names:
         head["metrics"] = names
@@ -52,25 +52,22 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def index_entry(repo: str, evaluated: Mapping[str, Any], scores: Mapping[str, float]) -> Any:
-    """The scores in the form that the Hub shows beside a model."""
+    """Return the scores as the Hub shows them beside a model."""
     source, _, config = evaluated["source"].partition(" ")
     data = {"name": evaluated["source"], "type": source, "revision": evaluated["revision"]}
     if config:
         data["config"] = config
-    metrics = [
-        {"type": k, "value": round(v, 4), "name": k} for k, v in scores.items() if k != "loss"
-    ]
+    values = {key: round(value, 4) for key, value in scores.items() if key != "loss"}
+    metrics = [{"type": key, "value": value, "name": key} for key, value in values.items()]
     task = {"type": "text-classification", "name": "Text Classification"}
-    return {
-        "name": repo.rpartition("/")[2],
-        "results": [{"task": task, "dataset": data, "metrics": metrics}],
-    }
+    results = [{"task": task, "dataset": data, "metrics": metrics}]
+    return {"name": repo.rpartition("/")[2], "results": results}
 
 
 def body(
     repo: str, run: Mapping[str, Any], base: str | None, scores: Mapping[str, float]
 ) -> list[str]:
-    """The part for people."""
+    """Return the lines of the part for people."""
     model, data = run.get("model") or {}, run.get("data") or {}
     inputs = run.get("inputs") or {}
     lines = ["", f"# {repo.rpartition('/')[2]}", ""]
@@ -80,7 +77,7 @@ def body(
         lines += [f"Classes: {', '.join(f'`{name}`' for name in inputs['names'])}.", ""]
     if data:
         lines += ["## Data", ""]
-        lines += [f"- {split}: {described(said)}" for split, said in data.items()]
+        lines += [f"- {split}: {described(rows)}" for split, rows in data.items()]
         if inputs.get("validation"):
             lines += [f"- held out for evaluation: {inputs['validation']}"]
         lines += [""]
@@ -91,8 +88,8 @@ def body(
         lines += [""]
     if run:
         lines += ["## Training", ""]
-        said = run.get("arguments") or {}
-        lines += [f"- {key}: {said[key]}" for key in SETTINGS if said.get(key) is not None]
+        args = run.get("arguments") or {}
+        lines += [f"- {key}: {args[key]}" for key in SETTINGS if args.get(key) is not None]
         lines += [f"- seed: {run.get('seed')}"]
         lines += [f"- device: {run.get('device')}, precision: {run.get('precision')}"]
         versions = run.get("versions") or {}
@@ -104,21 +101,21 @@ def body(
     return lines
 
 
-def described(said: Mapping[str, Any]) -> str:
-    where = f"`{said['source']}` at `{said['revision']}`" if said.get("revision") else "own files"
-    return f"{said.get('rows', 0):,} rows of {where}"
+def described(rows: Mapping[str, Any]) -> str:
+    source = f"`{rows['source']}` at `{rows['revision']}`" if rows.get("revision") else "own files"
+    return f"{rows.get('rows', 0):,} rows of {source}"
 
 
 def pinned(run: Mapping[str, Any]) -> str:
-    """The commits that the run used, as the command takes what a name means on its day."""
+    """Name the commits that the run used: the command takes what a name stands for on its day."""
     used = [run.get("model") or {}, *(run.get("data") or {}).values()]
-    said = [f"`{one['source']}` at `{one['revision']}`" for one in used if one.get("revision")]
-    text = f" (names mean what is there now; the run used {', '.join(dict.fromkeys(said))})"
-    return text if said else ""
+    pins = [f"`{one['source']}` at `{one['revision']}`" for one in used if one.get("revision")]
+    text = f" (names mean what is there now; the run used {', '.join(dict.fromkeys(pins))})"
+    return text if pins else ""
 
 
 def command(run: Mapping[str, Any]) -> str:
-    """What was typed, as a shell reads it, without paths of this machine."""
+    """Return the command of the run for a shell, without paths of this machine."""
     words = [str(word) for word in run.get("command") or ["minift"]]
     program = os.path.basename(words[0])
     first = f"python {shlex.quote(program)}" if program.endswith(".py") else program
@@ -128,12 +125,12 @@ def command(run: Mapping[str, Any]) -> str:
 
 
 def without_path(word: str) -> str:
-    """Paths in a word (train=a/b.csv,test=c/d.csv) cut to their last part; all else stays."""
+    """Cut paths in a word (train=a/b.csv,test=c/d.csv) to their last part; all else stays."""
     return "".join(map(last_part, re.split("([=,])", word)))
 
 
 def last_part(value: str) -> str:
-    """The last part of a path; a name on the Hub is none, unless it is there on this machine."""
+    """Return the last part of a path; a name on the Hub is no path, unless it exists locally."""
     local = os.path.exists(os.path.expanduser(value)) or not REPOSITORY.fullmatch(value)
     if local and re.search(r"[/\\]", value):
         value = re.split(r"[/\\]", value.rstrip("/\\"))[-1]

@@ -1,18 +1,22 @@
 """`minift push RUN NAME`, `minift hub search TEXT`, `minift hub card NAME`."""
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 from minift.errors import MissingFileError, PluginError
 from minift.files import bytes_as_text
+from minift.plugins import default_manager
+from minift_hub.client import api, clean, translate_errors
 from minift_hub.names import DATASETS, MODELS, repository
+from minift_hub.snapshot import look_up
 
-SHOWN = 20
+MOST_RESULTS = 20
 WIDTH = 120
 
 
 class Push:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift push`."""
 
     help = "upload a run's model, with a card made from the run"
 
@@ -25,16 +29,9 @@ class Push:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        from pathlib import Path
-
-        from minift.plugins import default_manager
-
-        address = default_manager().hook.minift_publish(
-            folder=Path(args.run_folder),
-            repo=args.repo,
-            message=args.message,
-            private=args.private,
-        )
+        folder, publish = Path(args.run_folder), default_manager().hook.minift_publish
+        options = {"message": args.message, "private": args.private}
+        address = publish(folder=folder, repo=args.repo, **options)
         if address is None:
             raise PluginError("no plugin publishes models (hook minift_publish)")
         print(address)
@@ -42,7 +39,7 @@ class Push:
 
 
 class Hub:
-    """The command, as `minift_register_commands` wants it."""
+    """The command `minift hub`."""
 
     help = "look for models and datasets on the Hub"
 
@@ -60,35 +57,29 @@ class Hub:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        if args.action == "search":
-            return run_search(args)
-        return run_card(args)
+        return run_search(args) if args.action == "search" else run_card(args)
 
 
 def run_search(args: Namespace) -> int:
-    from minift_hub.client import api, translate_errors
-
+    """Print repositories whose names hold the text; the exit code is 1 if there are none."""
     with translate_errors(f"search for {args.text!r}"):
-        search = api().list_datasets if args.datasets else api().list_models
-        found = list(search(search=args.text, sort="downloads", limit=SHOWN))
+        list_repos = api().list_datasets if args.datasets else api().list_models
+        found = list(list_repos(search=args.text, sort="downloads", limit=MOST_RESULTS))
+    for repo in found:
+        print_clean(f"{repo.downloads or 0:>13,}  {repo.id}  {' '.join(repo.tags or [])}"[:WIDTH])
     repo_type = "dataset" if args.datasets else "model"
-    for one in found:
-        print_clean(f"{one.downloads or 0:>13,}  {one.id}  {' '.join(one.tags or [])}"[:WIDTH])
-    print(f"{len(found)} {repo_type}s" + (", the most downloaded" if len(found) == SHOWN else ""))
+    more = ", the most downloaded" if len(found) == MOST_RESULTS else ""
+    print(f"{len(found)} {repo_type}s{more}")
     return 0 if found else 1
 
 
 def print_clean(text: str) -> None:
     """Print what comes from the Hub, without what would command a terminal."""
-    from minift_hub.client import clean
-
     print(clean(text))
 
 
 def run_card(args: Namespace) -> int:
-    from minift_hub.client import api, translate_errors
-    from minift_hub.snapshot import look_up
-
+    """Print what is known of a repository."""
     repo_type, short_names = ("dataset", DATASETS) if args.dataset else ("model", MODELS)
     try:
         repo = repository(args.name, short_names) or args.name
@@ -99,45 +90,45 @@ def run_card(args: Namespace) -> int:
         raise
     with translate_errors(f"{repo_type} {repo!r}"):
         info = api().repo_info(repo, repo_type=repo_type)
-    size = sum(entry.size for entry in snapshot.files.values())
+    size = bytes_as_text(sum(entry.size for entry in snapshot.files.values()))
     print(f"{repo_type} {repo} at {snapshot.revision}")
-    print(f"{len(snapshot.files)} files, {bytes_as_text(size)}; {info.downloads or 0:,} downloads")
+    print(f"{len(snapshot.files)} files, {size}; {info.downloads or 0:,} downloads")
     print_clean(f"tags: {', '.join(info.tags or ['none'])}")
     if repo_type == "model":
-        show_model(snapshot)
+        print_model(snapshot)
     else:
-        show_dataset(snapshot)
+        print_dataset(snapshot)
     return 0
 
 
-def show_model(snapshot: Any) -> None:
-    """Its kind and classes, and what it would be loaded from."""
+def print_model(snapshot: Any) -> None:
+    """Print a model's type and classes, and the size of its weights."""
     from minift_hub.models import find, weight_files
     from minift_hub.trust import read_json
 
     find(snapshot.repo, snapshot.revision, "config")
-    said = read_json(snapshot, "config.json")
-    print_clean(f"type: {said.get('model_type')}")
-    classes = said.get("id2label")
-    names = classes.values() if isinstance(classes, dict) else ["not said"]
+    config = read_json(snapshot, "config.json")
+    print_clean(f"type: {config.get('model_type')}")
+    id2label = config.get("id2label")
+    names = id2label.values() if isinstance(id2label, dict) else ["not said"]
     print_clean(f"classes: {', '.join(map(str, names))}")
     weights = sum(snapshot.files[name].size for name in weight_files(snapshot))
     print(f"weights: {bytes_as_text(weights)} of safetensors")
 
 
-def show_dataset(snapshot: Any) -> None:
-    """Configurations, splits with their rows, columns and classes, as far as the card says them."""
+def print_dataset(snapshot: Any) -> None:
+    """Print configurations, their splits, columns and classes, as far as the card has them."""
     from minift_hub.datasets import CONVERTED, has_script
-    from minift_hub.describing import describe, features_of, listed
+    from minift_hub.describing import as_list, describe, features_of
 
     description = describe(snapshot)
     if has_script(snapshot):
         print(f"it has a Python script, which is never run; what the Hub made of it: {CONVERTED}")
     for name in dict.fromkeys([*description.configs, *description.infos]):
-        said = (description.infos.get(name) or {}).get("splits")
-        splits = said.values() if isinstance(said, dict) else listed(said)
-        known = [one for one in splits if isinstance(one, dict)]
-        counts = [f"{one.get('name')} {one.get('num_examples', '?')}" for one in known]
+        splits = description.infos.get(name, {}).get("splits")
+        entries = splits.values() if isinstance(splits, dict) else as_list(splits)
+        entries = [entry for entry in entries if isinstance(entry, dict)]
+        counts = [f"{entry.get('name')} {entry.get('num_examples', '?')}" for entry in entries]
         print_clean(f"configuration {name}: {', '.join(counts) or 'rows not said'}")
         for column, feature in (features_of(description, name) or {}).items():
             names = getattr(feature, "names", None)

@@ -1,4 +1,4 @@
-"""Which files of a repository are a dataset's configuration, by split.
+"""The files of a repository that make up a dataset's configuration, by split.
 
 In this order: what the caller names with `data_files`; what the card's `configs` say; what the
 files' names say; and where a repository is a Python script, which is never run, the Parquet files
@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from minift_files.finding import SPLIT_WORDS, split_of
+from minift_files.finding import SPLIT_WORDS, files_by_split
 from minift_files.formats import FORMATS as LOCAL_FORMATS
 from minift_files.readers import plain_types
 from minift_files.saving import check_split
@@ -24,6 +24,7 @@ from minift_files.saving import check_split
 from minift.data.features import METADATA_KEY, Features
 from minift.data.file_formats import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, nearest
+from minift.files import bytes_as_text
 from minift_hub import trust
 from minift_hub.client import clean
 from minift_hub.describing import Description, describe, features_of
@@ -31,7 +32,7 @@ from minift_hub.download import fetch
 from minift_hub.snapshot import Snapshot, look_up
 
 # An Arrow file is mapped into memory as it is, and nothing checks what it says of itself.
-FORMATS = {kind: form for kind, form in LOCAL_FORMATS.items() if kind != "arrow"}
+FORMATS = {name: one for name, one in LOCAL_FORMATS.items() if name != "arrow"}
 CONVERTED = "refs/convert/parquet"
 MEMORY = 16_000_000_000  # bytes that a dataset may take when it is read
 COUNTED_ROWS = 256  # of a Parquet file in memory at once while it is counted
@@ -39,7 +40,7 @@ Files = dict[str, list[str]]  # {split: paths in the repository}
 
 
 def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> DatasetFiles:
-    """The answer to `minift_find_dataset`."""
+    """Answer `minift_find_dataset`: choose, check and download the files."""
     snapshot = look_up(repo, "dataset", revision)
     description = describe(snapshot)
     if data_files is not None:
@@ -49,15 +50,15 @@ def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> 
     if not files and has_script(snapshot):
         snapshot = converted(snapshot, revision)
         config, files = converted_files(snapshot, name)
-    every = sorted({file for names in files.values() for file in names})
-    kind = format_of_all(repo, every)
-    fetch(snapshot, every)
-    paths = {split: [snapshot.folder / file for file in names] for split, names in files.items()}
+    names = sorted({name for some in files.values() for name in some})
+    kind = format_of_all(repo, names)
+    fetch(snapshot, names)
+    paths = {split: [snapshot.folder / name for name in some] for split, some in files.items()}
     features = features_of(description, config)
-    whole = [path for files in paths.values() for path in files]
-    check_memory(repo, kind, whole)
+    every = [path for some in paths.values() for path in some]
+    check_memory(repo, kind, every)
     if kind == "parquet" and features:
-        features = features_of_files(whole, features)
+        features = features_of_files(every, features)
     source = repo if config == "default" else f"{repo} {config}"
     return DatasetFiles(paths, features, source, snapshot.revision, kind)
 
@@ -65,7 +66,7 @@ def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> 
 def configuration(
     snapshot: Snapshot, description: Description, name: str | None, revision: str | None
 ) -> tuple[str, Files]:
-    """The configuration that is meant, and its files; none if only a script could tell.
+    """Choose the configuration, and its files; none if only a script could tell.
 
     Raises:
         ConfigError: there are several, or none of that name; lists them.
@@ -74,10 +75,10 @@ def configuration(
     with_files = {key: one for key, one in configs.items() if {"data_files", "data_dir"} & set(one)}
     if with_files:
         config = choose(repo, with_files, name)
-        said = with_files[config]
-        folder = str(said.get("data_dir") or "").strip("/")
-        if "data_files" in said:
-            return config, by_split(snapshot, said["data_files"], folder)
+        chosen = with_files[config]
+        folder = str(chosen.get("data_dir") or "").strip("/")
+        if "data_files" in chosen:
+            return config, by_split(snapshot, chosen["data_files"], folder)
         return config, inferred(snapshot, folder)
     if revision and revision.startswith("refs/convert/"):
         return converted_files(snapshot, name)
@@ -98,42 +99,41 @@ def has_script(snapshot: Snapshot) -> bool:
 
 
 def choose(repo: str, configs: Mapping[str, Any], name: str | None) -> str:
-    """The configuration of that name, or the one that is meant without a name."""
+    """Return the configuration of that name, or the default one without a name."""
     if name is not None:
         if name not in configs:
             known = clean(f"one of {', '.join(configs)}")
             raise ConfigError(f"{repo} has no configuration {name!r}", expected=known)
         return name
-    marked = [key for key, said in configs.items() if said.get("default") is True]
-    for meant in (marked, list(configs) if len(configs) == 1 else [], ["default"]):
-        if meant and meant[0] in configs:
-            return meant[0]
-    raise ConfigError(
-        f"{repo} has several configurations",
-        got="no name",
-        expected=clean(f"one of {', '.join(configs)}"),
-        do=f'load_dataset("{repo}", "{clean(next(iter(configs)))}")',
-    )
+    marked = [key for key, config in configs.items() if config.get("default") is True]
+    for choice in (marked, list(configs) if len(configs) == 1 else [], ["default"]):
+        if choice and choice[0] in configs:
+            return choice[0]
+    expected = clean(f"one of {', '.join(configs)}")
+    do = f'load_dataset("{repo}", "{clean(next(iter(configs)))}")'
+    what = f"{repo} has several configurations"
+    raise ConfigError(what, got="no name", expected=expected, do=do)
 
 
 # ----------------------------------------------------------------------------------- files by split
 
 
-def by_split(snapshot: Snapshot, said: Any, folder: str = "") -> Files:
-    """`data_files` in any of its forms, as files of the repository.
+def by_split(snapshot: Snapshot, data_files: Any, folder: str = "") -> Files:
+    """Return `data_files`, in any of the ways to write it, as files of the repository.
 
     A path or pattern, a list of them; {split: any of these}; or a list of {split, path}.
     """
-    if isinstance(said, Mapping):
-        pairs = list(said.items())
-    elif isinstance(said, list) and said and all(isinstance(one, Mapping) for one in said):
-        pairs = [(one.get("split", "train"), one.get("path", [])) for one in said]
+    dicts = isinstance(data_files, list) and all(isinstance(one, Mapping) for one in data_files)
+    if isinstance(data_files, Mapping):
+        pairs = list(data_files.items())
+    elif dicts and data_files:
+        pairs = [(one.get("split", "train"), one.get("path", [])) for one in data_files]
     else:
-        pairs = [("train", said)]
+        pairs = [("train", data_files)]
     files: Files = {}
     for split, patterns in pairs:
         if not isinstance(patterns, str | list | tuple):
-            what = f"the data files of {snapshot.repo} are not told as paths"
+            what = f"the data files of {snapshot.repo} are not given as paths"
             raise DataError(what, got=f"{split!r}: {patterns!r:.80}", expected="a path, or a list")
         check_split(split)
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -143,28 +143,28 @@ def by_split(snapshot: Snapshot, said: Any, folder: str = "") -> Files:
 
 
 def matching(snapshot: Snapshot, pattern: str, folder: str) -> list[str]:
-    """The files that a pattern means: `*`, `?` and `[0-9]` within a folder, `**` across them.
+    """Return the files that a pattern matches: `*`, `?`, `[0-9]` within a folder, `**` across them.
 
-    A name that is there is itself, whatever is in it.
+    The name of a file matches itself, whatever characters are in it.
 
     Raises:
         DataError: the pattern leads out of the repository, or is an address.
         MissingFileError: there is no such file.
     """
     trust.check_names(snapshot, [pattern])
-    whole = (PurePosixPath(folder) / pattern).as_posix()
-    if whole in snapshot.files:
-        return [whole]
-    parts = whole.split("/")
+    path = (PurePosixPath(folder) / pattern).as_posix()
+    if path in snapshot.files:
+        return [path]
+    parts = path.split("/")
     found = sorted(name for name in snapshot.files if fits(name.split("/"), parts))
     if not found:
-        what = f"{snapshot.repo} has no file {whole!r}"
+        what = f"{snapshot.repo} has no file {path!r}"
         raise MissingFileError(what, expected=snapshot.some_files())
     return found
 
 
 def fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path is one that a pattern means, folder by folder; no pattern takes long."""
+    """Match a path and a pattern, folder by folder; no pattern takes long."""
     ends = {0}  # how many folders the parts of the pattern so far can stand for
     for part in pattern:
         if part == "**":
@@ -175,29 +175,19 @@ def fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def inferred(snapshot: Snapshot, folder: str) -> Files:
-    """Files by the split that their names say, of the format that has most; {} if there are none.
-
-    Where no name says a split, all is for training.
-    """
+    """Return the files of a folder by the split that their names say; {} if there are none."""
     prefix = f"{folder}/" if folder else ""
     names = [
-        n for n in sorted(snapshot.files) if n.startswith(prefix) and n != "dataset_infos.json"
+        name.removeprefix(prefix) for name in sorted(snapshot.files) if name.startswith(prefix)
     ]
-    paths = [Path(name.removeprefix(prefix)) for name in names]
-    paths = [path for path in paths if not re.search(r"(^|/)[._]", path.as_posix())]
-    kinds = {kind: [p for p in paths if form.matches(p)] for kind, form in FORMATS.items()}
-    kind = max(kinds, key=lambda kind: (any(map(split_of, kinds[kind])), len(kinds[kind])))
-    files: Files = {}
-    for path in kinds[kind]:
-        files.setdefault(split_of(path), []).append(prefix + path.as_posix())
-    if len(files) > 1:
-        files.pop("", None)
-    order = dict.fromkeys([*SPLIT_WORDS, *files])
-    return {split or "train": files[split] for split in order if split in files}
+    hidden = re.compile(r"(^|/)[._]|^dataset_infos\.json$")
+    paths = [Path(name) for name in names if not hidden.search(name)]
+    _, splits = files_by_split(paths, FORMATS)
+    return {split: [prefix + p.as_posix() for p in files] for split, files in splits.items()}
 
 
 def format_of_all(repo: str, files: list[str]) -> str:
-    """The one format of all files.
+    """Return the one format of all files.
 
     Raises:
         MissingFileError: there are no files. DataError: there are several formats, or others.
@@ -205,27 +195,24 @@ def format_of_all(repo: str, files: list[str]) -> str:
     if not files:
         what = f"{repo} has no data files that minift reads"
         raise MissingFileError(what, expected=", ".join(FORMATS), do="name some with data_files=")
-    kinds = {form_of(PurePosixPath(file)) for file in files}
+    kinds = {format_name(PurePosixPath(file)) for file in files}
     if len(kinds) > 1 or not kinds <= set(FORMATS):
-        raise DataError(
-            f"the files of {repo} are of a format that minift does not read, or of several",
-            got=clean(", ".join(sorted(kinds))),
-            expected=f"one of {', '.join(FORMATS)}",
-            do="name some with data_files=",
-        )
+        what = f"the files of {repo} are of a format that minift does not read, or of several"
+        got, expected = clean(", ".join(sorted(kinds))), f"one of {', '.join(FORMATS)}"
+        raise DataError(what, got=got, expected=expected, do="name some with data_files=")
     return kinds.pop()
 
 
-def form_of(path: PurePosixPath) -> str:
-    """The name of a file's format; what it ends in, if that is none."""
-    return next((kind for kind, form in FORMATS.items() if form.matches(Path(path))), path.suffix)
+def format_name(path: PurePosixPath) -> str:
+    """Return the name of a file's format; its ending, if that is none."""
+    return next((name for name, one in FORMATS.items() if one.matches(Path(path))), path.suffix)
 
 
 # ------------------------------------------------------------------------ what a script would give
 
 
 def converted(snapshot: Snapshot, revision: str | None) -> Snapshot:
-    """The branch in which the Hub keeps a script's data as Parquet.
+    """Look up the branch in which the Hub keeps a script's data as Parquet.
 
     Raises:
         DataError: there is none, or the script of another revision was asked for.
@@ -246,7 +233,7 @@ def converted(snapshot: Snapshot, revision: str | None) -> Snapshot:
 
 
 def converted_files(snapshot: Snapshot, name: str | None) -> tuple[str, Files]:
-    """Files of that branch: configuration/split/0000.parquet; partial-split/ if it was cut."""
+    """List that branch's files: configuration/split/0000.parquet, partial-split/ if it was cut."""
     layout = re.compile(r"([^/]+)/(?:partial-)?(\w[\w.-]*)/\d+\.parquet")
     configs: dict[str, Files] = {}
     for file in sorted(snapshot.files):
@@ -268,16 +255,14 @@ def check_memory(repo: str, kind: str, paths: Sequence[Path]) -> None:
     for path in paths:
         total += count(path, MEMORY)
         if total > MEMORY:
-            raise DataError(
-                f"{repo} is too large to be read into memory",
-                got=f"more than {MEMORY / 1e9:,.0f} GB once unpacked",
-                do="name some of its files with data_files=",
-            )
+            what = f"{repo} is too large to be read into memory"
+            got = f"more than {bytes_as_text(MEMORY)} once unpacked"
+            raise DataError(what, got=got, do="name some of its files with data_files=")
 
 
 @functools.cache
 def text_bytes(path: Path, limit: int) -> int:
-    """The length of a file once it is unpacked; counting ends above the limit."""
+    """Return the length of a file once it is unpacked; counting ends above the limit."""
     total = path.stat().st_size
     if path.suffix == ".gz":
         total = 0
@@ -290,7 +275,7 @@ def text_bytes(path: Path, limit: int) -> int:
 
 @functools.cache
 def parquet_bytes(path: Path, limit: int) -> int:
-    """What a Parquet file takes in memory; counting ends above the limit.
+    """Return the bytes that a Parquet file takes in memory; counting ends above the limit.
 
     The footer says how large it is unpacked, but not how often a value repeats: to know that it is
     read, a few rows at a time. They are so few that, if each were as large as the largest group of
@@ -322,9 +307,9 @@ def parquet_bytes(path: Path, limit: int) -> int:
 
 
 def features_of_files(paths: Sequence[Path], features: Features) -> Features | None:
-    """The card's features, where the Parquet files do not say their own and have these columns."""
+    """Return the card's features, if the Parquet files have these columns and no features."""
     from pyarrow import parquet
 
     schemas = [parquet.read_schema(path) for path in paths]
-    said = any(METADATA_KEY in (schema.metadata or {}) for schema in schemas)
-    return None if said or set(schemas[-1].names) != set(features) else features
+    recorded = any(METADATA_KEY in (schema.metadata or {}) for schema in schemas)
+    return None if recorded or set(schemas[-1].names) != set(features) else features

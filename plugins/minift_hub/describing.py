@@ -1,4 +1,4 @@
-"""What a dataset says of itself: the head of its README.md, or the older dataset_infos.json.
+"""A dataset's description: the head of its README.md, or the older dataset_infos.json.
 
 README.md begins with YAML between two lines of dashes. `configs` in it names configurations with
 their files; `dataset_info` has the features and the number of rows of each.
@@ -26,7 +26,7 @@ class Description:
 
     Attributes:
         card: all of the head of README.md.
-        configs: {name: what it says of the configuration}, in its order.
+        configs: {name: the configuration's entry}, in the card's order.
         infos: {name: "features", "splits" and more}.
     """
 
@@ -36,34 +36,35 @@ class Description:
 
     @property
     def only(self) -> str:
-        """The configuration that is meant where there is but one, whatever it is called."""
+        """The name of the configuration where there is but one; else "default"."""
         return next(iter(self.infos)) if len(self.infos) == 1 else "default"
 
 
 def describe(snapshot: Snapshot) -> Description:
-    """Read the card and the older file, as far as there are any."""
-    there = [name for name in (CARD, LEGACY) if name in snapshot.files]
-    for name in there:
+    """Read the card and the older file, if there are any."""
+    present = [name for name in (CARD, LEGACY) if name in snapshot.files]
+    for name in present:
         trust.check_size(snapshot, name)
-    fetch(snapshot, there)
-    card = read_card(snapshot) if CARD in there else {}
-    # A list of plain names, as older cards have it, says nothing of files.
-    said = [one for one in listed(card.get("configs")) if isinstance(one, dict)]
-    configs = {clean(one.get("config_name", "default")): one for one in said}
-    said = [one for one in listed(card.get("dataset_info")) if isinstance(one, dict)]
-    known = trust.read_json(snapshot, LEGACY) if LEGACY in there else {}
-    infos = {clean(name): one for name, one in known.items() if isinstance(one, dict)}
-    infos |= {clean(one.get("config_name", "default")): one for one in said}
-    return Description(card, configs, infos)
+    fetch(snapshot, present)
+    card = read_card(snapshot) if CARD in present else {}
+    legacy = trust.read_json(snapshot, LEGACY) if LEGACY in present else {}
+    infos = {clean(name): one for name, one in legacy.items() if isinstance(one, dict)}
+    return Description(card, by_name(card, "configs"), infos | by_name(card, "dataset_info"))
 
 
-def listed(said: Any) -> list[Any]:
-    """A list of one or several."""
-    return said if isinstance(said, list) else [] if said is None else [said]
+def by_name(card: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    """Return {config_name: entry} of a list in the card; plain names, as in older cards, go."""
+    entries = [entry for entry in as_list(card.get(key)) if isinstance(entry, dict)]
+    return {clean(entry.get("config_name", "default")): entry for entry in entries}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list as it is, anything else as its only element, and None as an empty one."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def read_card(snapshot: Snapshot) -> dict[str, Any]:
-    """The YAML at the beginning of README.md, {} if there is none.
+    """Read the YAML at the beginning of README.md; {} if there is none.
 
     Aliases are refused: a few lines of them stand for more than fits into memory.
     """
@@ -78,45 +79,44 @@ def read_card(snapshot: Snapshot) -> dict[str, Any]:
     text = (snapshot.folder / CARD).read_text(encoding="utf-8", errors="replace")
     head = HEAD.match(text)
     try:
-        said = yaml.load(head[1], Loader) if head else {}
+        card = yaml.load(head[1], Loader) if head else {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         what = f"the head of {CARD} of {snapshot.repo} is not YAML, or not plain"
         got = clean(str(error).replace("\n", " "))[:200]
         raise DataError(what, got=got, expected="YAML without aliases or objects") from None
-    return said if isinstance(said, dict) else {}
+    return card if isinstance(card, dict) else {}
 
 
 def features_of(description: Description, config: str) -> Features | None:
-    """The features of a configuration, None if nothing says them, or not in words known here."""
-    info = description.infos.get(config)
-    said = info.get("features") if isinstance(info, dict) else None
-    if not said:
+    """Return the features of a configuration; None if it has none that are understood."""
+    features = description.infos.get(config, {}).get("features")
+    if not features:
         return None
     try:
-        return Features.from_dict(as_json(said) if isinstance(said, list) else said)
+        return Features.from_dict(as_json(features) if isinstance(features, list) else features)
     except (MiniftError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as e:
         warnings.warn(f"features in the card are ignored: {clean(getattr(e, 'what', e))}")
         return None
 
 
-def as_json(said: list[dict[str, Any]]) -> dict[str, Any]:
-    """The card's list of features in the form that parquet files have them."""
-    return {str(one["name"]): feature_json(one) for one in said}
+def as_json(features: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the card's list of features as Parquet files record them."""
+    return {str(one["name"]): feature_json(one) for one in features}
 
 
-def feature_json(said: dict[str, Any]) -> Any:
-    """One feature: `dtype: string`, `dtype: {class_label: ...}`, `list: ...`, `struct: [...]`."""
+def feature_json(feature: dict[str, Any]) -> Any:
+    """Return a feature: `dtype: string` or `{class_label: ...}`, `list: ...`, `struct: [...]`."""
     for key in ("sequence", "list"):
-        if key in said:
-            inner = said[key]
+        if key in feature:
+            inner = feature[key]
             if isinstance(inner, list):
-                form: Any = as_json(inner)
+                element: Any = as_json(inner)
             else:
-                form = feature_json(inner if isinstance(inner, dict) else {"dtype": inner})
-            return {"_type": "Sequence" if key == "sequence" else "List", "feature": form}
-    if "struct" in said:
-        return as_json(said["struct"])
-    dtype = said["dtype"]
+                element = feature_json(inner if isinstance(inner, dict) else {"dtype": inner})
+            return {"_type": "Sequence" if key == "sequence" else "List", "feature": element}
+    if "struct" in feature:
+        return as_json(feature["struct"])
+    dtype = feature["dtype"]
     if isinstance(dtype, dict) and "class_label" in dtype:
         names = dtype["class_label"]["names"]
         if isinstance(names, dict):  # {'0': first, '1': second}

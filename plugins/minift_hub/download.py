@@ -25,12 +25,9 @@ def fetch(snapshot: Snapshot, names: list[str]) -> None:
         files = f"{len(missing)} file{'s' if len(missing) > 1 else ''}, {bytes_as_text(size)}"
         limit = LARGEST[snapshot.repo_type]
         if size > limit:
-            raise HubError(
-                f"{snapshot.repo} is too large to be downloaded just by its name",
-                got=files,
-                expected=f"at most {bytes_as_text(limit)}",
-                do=f"download it (`hf download {snapshot.repo}`), and pass the path of the folder",
-            )
+            what = f"{snapshot.repo} is too large to be downloaded just by its name"
+            do = f"download it (`hf download {snapshot.repo}`), and pass the path of the folder"
+            raise HubError(what, got=files, expected=f"at most {bytes_as_text(limit)}", do=do)
         print(f"{snapshot.repo} at {snapshot.revision[:12]}: downloading {files}", file=sys.stderr)
         patterns = [glob.escape(name) for name in missing]
         quiet = size <= trust.SMALL

@@ -1,4 +1,4 @@
-"""Which files of a repository a model, its tokenizer or its configuration needs, and no others."""
+"""The files of a repository that a model, its tokenizer or its configuration needs: no others."""
 
 from minift.errors import ArgumentError, ModelError
 from minift.plugins import ResolvedCheckpoint
@@ -14,7 +14,7 @@ TOKENIZER = (*CONFIG, *SETTINGS, *VOCABULARIES)
 SMALL_FILES = {"config": CONFIG, "tokenizer": TOKENIZER, "model": TOKENIZER}
 VOCABULARY_BYTES = 100_000_000
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 
 
@@ -41,37 +41,26 @@ def find(repo: str, revision: str | None, component: str) -> ResolvedCheckpoint:
 
 
 def weight_files(snapshot: Snapshot) -> list[str]:
-    """The safetensors file, or the index and the shards that it names.
+    """List the safetensors file, or the index and the shards that it names.
 
     Raises:
-        ModelError: there are only pickles, or the index names what is not beside it.
+        ModelError: there are no safetensors, or the index names what they are not.
+        MissingFileError: the index names what is not beside it.
     """
+    from minift.models.weights import shard_names  # here, as it imports torch
+
     if WEIGHTS in snapshot.files:
         return [WEIGHTS]
-    if INDEX in snapshot.files:
-        trust.check_size(snapshot, INDEX)
-        fetch(snapshot, [INDEX])
-        said = trust.read_json(snapshot, INDEX).get("weight_map")
-        if not isinstance(said, dict):
-            raise ModelError(f"{INDEX} of {snapshot.repo} has no weight_map of names to files")
-        shards = sorted(set(map(str, said.values())))
-        for name in shards:
-            if "/" in name or not name.endswith(".safetensors") or name not in snapshot.files:
-                raise ModelError(
-                    f"{INDEX} of {snapshot.repo} names a file that is not beside it",
-                    got=repr(name),
-                    expected="safetensors files of the repository",
-                )
-        return [INDEX, *shards]
-    pickles = sorted(name for name in snapshot.files if name.endswith(PICKLES))
-    raise ModelError(
-        f"{snapshot.repo} has no weights as safetensors",
-        got=f"{clean(', '.join(pickles[:6]))}, which can run any code when opened"
-        if pickles
-        else "no weights",
-        expected="model.safetensors, or shards with an index",
-        do="look for a converted copy among the pull requests on its page, and pass it as "
-        'revision="refs/pr/NUMBER"'
-        if pickles
-        else "check the name",
-    )
+    if WEIGHTS_INDEX in snapshot.files:
+        trust.check_size(snapshot, WEIGHTS_INDEX)
+        fetch(snapshot, [WEIGHTS_INDEX])
+        index = trust.read_json(snapshot, WEIGHTS_INDEX)
+        source = f"{WEIGHTS_INDEX} of {snapshot.repo}"
+        return [WEIGHTS_INDEX, *shard_names(index, snapshot.files, source)]
+    got, do = "no weights", "check the name"
+    if pickles := sorted(name for name in snapshot.files if name.endswith(PICKLES)):
+        got = f"{clean(', '.join(pickles[:6]))}, which can run any code when opened"
+        do = "look for a converted copy among the pull requests on its page, and pass it as "
+        do += 'revision="refs/pr/NUMBER"'
+    what = f"{snapshot.repo} has no weights as safetensors"
+    raise ModelError(what, got=got, expected=f"{WEIGHTS}, or shards with an index", do=do)

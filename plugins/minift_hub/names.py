@@ -1,4 +1,4 @@
-"""What a name means: "namespace/name" on the Hub, or one of the short names from before that.
+"""Names on the Hub: "namespace/name", or one of the short names from before that.
 
 Repositories without a namespace were moved to their owners, and kept their names. Courses and
 papers still say "glue" and "bert-base-uncased"; the tables say whose these are now.
@@ -37,12 +37,12 @@ DATASETS = {name: f"{owner}/{name}" for owner, names in DATASET_OWNERS.items() f
 MODELS = {name: f"{owner}/{name}" for owner, names in MODEL_OWNERS.items() for name in names}
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# A path that is not there, and not a repository.
+# The path of a file that does not exist, rather than a repository.
 FILES = re.compile(r".*\.(csv|tsv|jsonl?|txt|parquet|arrow|gz|safetensors|bin)")
 
 
 def repository(name: str, short: Mapping[str, str]) -> str | None:
-    """The "namespace/name" that a name means, None if it is none.
+    """Return the "namespace/name" that a name stands for; None if it is none.
 
     Raises:
         MissingFileError: it is nearly one of the short names.

@@ -29,11 +29,10 @@ def check_names(snapshot: Snapshot, names: list[str]) -> None:
     for name in names:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or not parts:
+            what, do = "names a file outside its folder", "do not use this repository"
+            expected = "paths inside the repository"
             raise error_type(snapshot)(
-                f"{snapshot.repo} names a file outside its folder",
-                got=repr(name),
-                expected="paths inside the repository",
-                do="do not use this repository",
+                f"{snapshot.repo} {what}", got=repr(name), expected=expected, do=do
             )
 
 
@@ -41,11 +40,8 @@ def check_size(snapshot: Snapshot, name: str, limit: int = SMALL) -> None:
     """Refuse a file that is too large for what it is, before it is downloaded."""
     size = snapshot.files[name].size
     if size > limit:
-        raise error_type(snapshot)(
-            f"{name} of {snapshot.repo} is too large for what it is",
-            got=f"{size:,} bytes",
-            expected=f"at most {limit:,}",
-        )
+        what = f"{name} of {snapshot.repo} is too large for what it is"
+        raise error_type(snapshot)(what, got=f"{size:,} bytes", expected=f"at most {limit:,}")
 
 
 def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
@@ -76,12 +72,9 @@ def verify(snapshot: Snapshot, names: list[str]) -> None:
         expected = expected_hash(snapshot, name)
         got = hash_of(path, "sha1" if len(expected) == 40 else "sha256")
         if got != expected:
-            raise error_type(snapshot)(
-                f"{name} of {snapshot.repo} is damaged: it is not what the Hub has",
-                got=got,
-                expected=expected,
-                do=f"delete {os.path.realpath(path)} and load it again",
-            )
+            what = f"{name} of {snapshot.repo} is damaged: it is not what the Hub has"
+            do = f"delete {os.path.realpath(path)} and load it again"
+            raise error_type(snapshot)(what, got=got, expected=expected, do=do)
 
 
 def expected_hash(snapshot: Snapshot, name: str) -> str:
