@@ -136,13 +136,12 @@ class Device:
                 end that do not count. Each batch then has an `example_mask`, fp32 (B,), which is 0
                 for them.
         """
+
+        def moved(value: Any) -> Any:
+            return value.to(self.torch_device, non_blocking=True) if hasattr(value, "to") else value
+
         for batch in loader:
-            yield {
-                name: value.to(self.torch_device, non_blocking=True)
-                if hasattr(value, "to")
-                else value
-                for name, value in batch.items()
-            }
+            yield {name: moved(value) for name, value in batch.items()}
 
     def unpadded_size(self, num_tokens: int, precision: str) -> int:
         """Return to how many tokens an unpadded batch is extended, at least `num_tokens`.

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minift.models.unpadding import Block, Unpadding
+from minift.models.unpadding import Unpadding
 
 
 def attention(
@@ -127,36 +127,28 @@ class HeadIndex(NamedTuple):
 
 
 def head_index(unpadding: Unpadding, k: int, N: int) -> HeadIndex:
-    """The index for k things a token and N heads, made once a batch."""
-    if (k, N) not in unpadding.cache:
-        of_cells, of_tokens, padding = make_head_index(unpadding.blocks, k, N)
-        extra = torch.arange(unpadding.num_extra_tokens * k * N, device=of_tokens.device)
-        of_tokens_and_extra = torch.cat([of_tokens, torch.zeros_like(extra)])
-        index = HeadIndex(of_cells, of_tokens_and_extra, padding, extra + len(of_tokens))
-        unpadding.cache[k, N] = index
-    return unpadding.cache[k, N]
-
-
-def make_head_index(blocks: Sequence[Block], k: int, N: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`HeadIndex` without extra tokens, computed on the device that the blocks are on."""
-    device = blocks[0].token_index.device
+    """Return the index for k things a token and N heads; it is made once a batch."""
+    if (k, N) in unpadding.cache:
+        return unpadding.cache[k, N]
+    device = unpadding.indices.device
     part, head = torch.arange(k, device=device), torch.arange(N, device=device)
-    of_cells, of_tokens, padding = [], [], []
+    of_cells, of_tokens, padding = list[Tensor](), list[Tensor](), list[Tensor]()
     size = 0  # of the blocks before
-    for block in blocks:
+    for block in unpadding.blocks:
         b, t = block.token_index.shape
         tokens = block.token_index[None, :, None, :] * k + part[:, None, None, None]  # (k, b, 1, t)
         of_cells.append((tokens * N + head[:, None]).flatten())  # (k * b * N * t,)
-
-        def positions(cells: Tensor, b: int = b, t: int = t, size: int = size) -> Tensor:
-            """Cells of (b * t) to (cells, k, N), flattened: where in (k, b, N, t) each is."""
-            row, column = cells[:, None, None] // t, cells[:, None, None] % t
-            return (((part[:, None] * b + row) * N + head) * t + column + size).flatten()
-
-        of_tokens.append(positions(block.token_cells))
-        padding.append(positions(block.padding_cells))
+        for cells, places in ((block.token_cells, of_tokens), (block.padding_cells, padding)):
+            row, column = cells[:, None, None] // t, cells[:, None, None] % t  # (cells, 1, 1)
+            at = ((part[:, None] * b + row) * N + head) * t + column + size  # (cells, k, N)
+            places.append(at.flatten())
         size += k * b * N * t
-    return torch.cat(of_cells), torch.cat(of_tokens), torch.cat(padding)
+    extra = torch.arange(unpadding.num_extra_tokens * k * N, device=device)
+    extra += len(unpadding.indices) * k * N  # they follow the P tokens
+    of_tokens.append(torch.zeros_like(extra))
+    index = HeadIndex(torch.cat(of_cells), torch.cat(of_tokens), torch.cat(padding), extra)
+    unpadding.cache[k, N] = index
+    return index
 
 
 class Gather(torch.autograd.Function):

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 
 from minift.errors import ConfigError, ModelError
 
-MINIMUM = {
-    "vocab_size": 1,
-    "hidden_size": 1,
-    "num_hidden_layers": 0,
-    "num_attention_heads": 1,
-    "intermediate_size": 1,
-    "max_position_embeddings": 1,
-    "type_vocab_size": 0,
+POSITIVE = (
+    *("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size"),
+    "max_position_embeddings",
+)
+NOT_NEGATIVE = ("num_hidden_layers", "type_vocab_size")
+SUPPORTED = {
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "position_embedding_type": "absolute",
 }
 PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
@@ -73,8 +74,8 @@ class EncoderConfig:
     extra_entries: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, minimum in MINIMUM.items():
-            value = getattr(self, name)
+        for name in (*POSITIVE, *NOT_NEGATIVE):
+            value, minimum = getattr(self, name), int(name in POSITIVE)
             if not isinstance(value, int) or value < minimum:
                 self.refuse(name, value, f"a whole number of at least {minimum}")
         for name in PROBABILITIES:
@@ -121,13 +122,9 @@ class EncoderConfig:
         mapped = {n: config_dict[own] for n, own in cls.attribute_map.items() if own in config_dict}
         entries = {k: v for k, v in config_dict.items() if k not in cls.attribute_map.values()}
         entries |= mapped
-        for name in ("is_decoder", "add_cross_attention"):
-            if entries.get(name):
-                raise ModelError(f"config.json says {name}: true, which is not an encoder")
-        positions = entries.get("position_embedding_type", "absolute")
-        if positions != "absolute":
-            what = "position embeddings of this type are not supported"
-            raise ModelError(what, got=positions, expected="absolute")
+        for name, supported in SUPPORTED.items():
+            if (value := entries.get(name) or supported) != supported:
+                raise ModelError(f"{name} of the model", got=value, expected=supported)
         entries.pop("label2id", None)
         num_labels = entries.pop("num_labels", None) or 2
         names = entries.pop("id2label", None) or {i: f"LABEL_{i}" for i in range(num_labels)}

@@ -111,15 +111,11 @@ class Embeddings(nn.Module):
         self.p, self.has_types = config.hidden_dropout_prob, config.type_vocab_size > 0
 
     def forward(
-        self,
-        input_ids: Tensor,
-        positions: Tensor,
-        token_type_ids: Tensor | None,
-        unpadding: Unpadding,
+        self, ids: Tensor, positions: Tensor, types: Tensor | None, unpadding: Unpadding
     ) -> Tensor:
-        x = self.word_embeddings(unpadding.unpad(input_ids))  # (P, E)
-        if self.has_types and token_type_ids is not None:
-            x = x + self.token_type_embeddings(unpadding.unpad(token_type_ids))
+        x = self.word_embeddings(unpadding.unpad(ids))  # (P, E)
+        if self.has_types and types is not None:
+            x = x + self.token_type_embeddings(unpadding.unpad(types))
         elif self.has_types:
             x = x + self.token_type_embeddings.weight[0]
         x = x + self.position_embeddings(unpadding.unpad(positions))

@@ -105,13 +105,13 @@ def infer_problem_type(num_labels: int, float_labels: bool) -> str:
     Raises:
         ConfigError: one output and whole numbers fit no type.
     """
-    if num_labels == 1 and not float_labels:
+    if num_labels > 1:
+        return "multi_label_classification" if float_labels else "single_label_classification"
+    if not float_labels:
         what = "one label with integer values is neither a class nor a number to predict"
         do = "make the labels floats for regression, or pass num_labels=2"
         raise ConfigError(what, do=do)
-    if num_labels == 1:
-        return "regression"
-    return "multi_label_classification" if float_labels else "single_label_classification"
+    return "regression"
 
 
 def classifier_loss(

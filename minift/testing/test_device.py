@@ -94,6 +94,8 @@ def test_what_it_says_of_itself(device):
     precisions = device.precisions()
     assert precisions["fp32"] is None
     assert all(reason is None or reason for reason in precisions.values())
+    for precision in precisions:
+        assert all(device.unpadded_size(n, precision) >= n for n in range(1, 1000))
     assert device.description and isinstance(device.description, str)
     for figures in (device.memory(), device.counters()):
         assert all(isinstance(key, str) and type(n) is int for key, n in figures.items()), figures
@@ -205,7 +207,7 @@ def test_the_generator_is_seeded_saved_and_restored(device):
     (batch,) = device.batches(tiny.batches(4, 4), batch_size=4)
 
     def draw():
-        with torch.no_grad():
+        with torch.no_grad(), device.autocast("fp32"):
             return device.to_host({"logits": module(**batch).logits})["logits"]
 
     device.seed(1)
