@@ -57,12 +57,9 @@ def scratch_path(path: Path, owner: str = "") -> Path:
 
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk so that they survive a power cut."""
-    if os.name != "posix" and path.is_dir():  # neither possible nor needed on Windows
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
+    if os.name == "posix" or path.is_file():  # of a folder neither possible nor needed on Windows
+        descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
         os.fsync(descriptor)
-    finally:
         os.close(descriptor)
 
 

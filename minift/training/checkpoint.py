@@ -21,18 +21,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from minift import files
-from minift.data.dataset import Dataset
-from minift.data.fingerprint import column_digest, fingerprint
-from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
-from minift.models.pretrained import PretrainedModel
+from minift.errors import DataError, MissingFileError, TrainingError
 from minift.models.weights import save_weights
 from minift.training import serialization
-from minift.training.arguments import DECISIVE
 from minift.training.run import Run, TrainerState
 
 PREFIX = "checkpoint-"
-BATCH_SIZES = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 # -------------------------------------------------------------------------- which ones there are
 
@@ -141,7 +138,7 @@ def save(run: Run) -> None:
                     run.optimizer, run.model, run.device
                 )
                 save_weights(tensors, scratch / "optimizer.safetensors")
-                state = {**training_state(run), "optimizer": values}
+                state = {**serialization.training_state(run), "optimizer": values}
                 files.write_text(scratch / "state.json", json.dumps(state, indent=1))
         remove_oldest(folder, run.id, run.args.save_total_limit)
         remove_other_best(run)
@@ -182,9 +179,7 @@ def explained(folder: Path, size: int) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         files.check_space(folder.parent, size)
         yield
-    except Exception as error:  # the safetensors library raises errors of its own
-        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
-            raise
+    except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{folder} cannot be written",
             got=error,
@@ -211,45 +206,6 @@ def remove(folder: Path, run_id: str) -> None:
         files.remove_folder(folder, owner=run_id)
 
 
-def training_state(run: Run) -> dict[str, Any]:
-    """Return what a run consists of beside its tensors, as JSON."""
-    return {
-        "state": asdict(run.state),
-        "losses": run.losses.state_dict(),
-        "schedule": serialization.to_json(run.scheduler.state_dict(), "the schedule's state"),
-        "scaler": run.device.scaler.state_dict() if run.device.scaler else None,
-        "arguments": run.args.to_dict(),
-        "setup": setup_of(run),
-        "device": run.device.description,
-        "world_size": run.device.world_size,
-    }
-
-
-def setup_of(run: Run) -> dict[str, Any]:
-    """Return what decides the result of a run beside its arguments."""
-    rows, at_once = len(run.train_dataset or ()), run.micro_batch_size
-    setup = {
-        "rows in an update": at_once * run.args.gradient_accumulation_steps,
-        "rows in an epoch": rows - rows % at_once if run.args.dataloader_drop_last else rows,
-        "train_dataset": run.data_digests.get("train"),
-        "eval_dataset": run.data_digests.get("eval"),
-        "model's config": (
-            run.model.config.to_dict() if isinstance(run.model, PretrainedModel) else None
-        ),
-        "optimizer": type(run.optimizer).__name__,
-        "schedule": type(run.scheduler).__name__,
-    }
-    return json.loads(json.dumps(setup, default=str))
-
-
-def dataset_digest(dataset: Dataset) -> str:
-    """Return a digest of the rows themselves, wherever and whenever they were read."""
-    columns = [
-        (n, column_digest(dataset.to_arrow(columns=[n]).column(n))) for n in dataset.features
-    ]
-    return fingerprint("content", columns)
-
-
 # ------------------------------------------------------------------------------------- restoring
 
 
@@ -260,7 +216,7 @@ def restore(run: Run, folder: Path) -> None:
         ConfigError: settings, rows or model are not those of the saved run; names them.
     """
     saved = read_state(folder)
-    check_same_run(run, saved, folder)
+    serialization.check_same_setup(run, saved, folder)
     serialization.load_model(run.model, folder)
     tensors = serialization.read_tensors(folder / "optimizer.safetensors")
     serialization.load_optimizer_state(run.optimizer, run.model, tensors, saved["optimizer"])
@@ -276,29 +232,6 @@ def restore(run: Run, folder: Path) -> None:
             run.log_message(f"the best model so far cannot be loaded: {error}")
     if (device := saved["device"]) != (now := run.device.description):
         run.log_message(f"saved on {device}: on {now} results are equal to rounding")
-
-
-def check_same_run(run: Run, saved: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a checkpoint of another run: the result would be neither one's nor the other's."""
-    then = {**saved["arguments"], "max_steps": saved["state"]["max_steps"], **saved["setup"]}
-    now = {**run.args.to_dict(), "max_steps": run.state.max_steps, **setup_of(run)}
-    names = [*DECISIVE, *saved["setup"]]
-    if saved["world_size"] != run.device.world_size:
-        names = [name for name in names if name not in BATCH_SIZES]  # "rows in an update" stays
-        run.log_message(
-            f"saved by {saved['world_size']} processes, and now there are {run.device.world_size}:"
-            " the same rows in the same order, equal to rounding but for dropout's masks"
-        )
-    if now["eval_dataset"] is None or then["eval_dataset"] is None:  # one run evaluates nothing
-        names.remove("eval_dataset")
-    different = [name for name in names if then.get(name) != now[name]]
-    if different:
-        raise ConfigError(
-            f"{folder} was saved by a run with other settings",
-            got=", ".join(f"{name}={now[name]!r:.200}" for name in different),
-            expected=", ".join(f"{name}={then.get(name)!r:.200}" for name in different),
-            do="resume with those of the saved run, or start a new run from the model in there",
-        )
 
 
 # -------------------------------------------------------------------------------- the best model

@@ -1,11 +1,14 @@
 """State to files and back: models, optimizers and schedules as tensors and JSON, without pickle.
 
 Tensors go to safetensors files, under the names of the parameters that they belong to; all else is
-JSON. Checkpoints and `Accelerator.save_state` are made of both.
+JSON. Checkpoints and `Accelerator.save_state` are made of both. What decides the result of a run is
+part of its state, so that another run does not continue from it.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minift.data.dataset import Dataset
+from minift.data.fingerprint import column_digest, fingerprint
 from minift.device import Device
 from minift.errors import ConfigError
 from minift.models.pretrained import PretrainedModel
 from minift.models.weights import save_weights
+from minift.training.arguments import DECISIVE
+from minift.training.run import Run
 
+BATCH_SIZES = ("per_device_train_batch_size", "gradient_accumulation_steps")
 PAIRS, COUNTS = "(key, value)", "(key, count)"  # mark a dict, a Counter with keys that are no text
 
 # ------------------------------------------------------------------------------------------ models
@@ -180,3 +188,68 @@ def from_json(value: Any) -> Any:
         pairs = value.get(PAIRS, value.items())
         return {key: from_json(inner) for key, inner in pairs}
     return [from_json(inner) for inner in value] if isinstance(value, list) else value
+
+
+# ------------------------------------------------------------------------------------ training runs
+
+
+def training_state(run: Run) -> dict[str, Any]:
+    """Return what a run consists of beside its tensors, as JSON."""
+    return {
+        "state": asdict(run.state),
+        "losses": run.losses.state_dict(),
+        "schedule": to_json(run.scheduler.state_dict(), "the schedule's state"),
+        "scaler": run.device.scaler.state_dict() if run.device.scaler else None,
+        "arguments": run.args.to_dict(),
+        "setup": setup_of(run),
+        "device": run.device.description,
+        "world_size": run.device.world_size,
+    }
+
+
+def setup_of(run: Run) -> dict[str, Any]:
+    """Return what decides the result of a run beside its arguments."""
+    rows, at_once = len(run.train_dataset or ()), run.micro_batch_size
+    setup = {
+        "rows in an update": at_once * run.args.gradient_accumulation_steps,
+        "rows in an epoch": rows - rows % at_once if run.args.dataloader_drop_last else rows,
+        "train_dataset": run.data_digests.get("train"),
+        "eval_dataset": run.data_digests.get("eval"),
+        "model's config": (
+            run.model.config.to_dict() if isinstance(run.model, PretrainedModel) else None
+        ),
+        "optimizer": type(run.optimizer).__name__,
+        "schedule": type(run.scheduler).__name__,
+    }
+    return json.loads(json.dumps(setup, default=str))
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Return a digest of the rows themselves, wherever and whenever they were read."""
+    columns = [
+        (n, column_digest(dataset.to_arrow(columns=[n]).column(n))) for n in dataset.features
+    ]
+    return fingerprint("content", columns)
+
+
+def check_same_setup(run: Run, saved: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a checkpoint of another run: the result would be neither one's nor the other's."""
+    then = {**saved["arguments"], "max_steps": saved["state"]["max_steps"], **saved["setup"]}
+    now = {**run.args.to_dict(), "max_steps": run.state.max_steps, **setup_of(run)}
+    names = [*DECISIVE, *saved["setup"]]
+    if saved["world_size"] != run.device.world_size:
+        names = [name for name in names if name not in BATCH_SIZES]  # "rows in an update" stays
+        run.log_message(
+            f"saved by {saved['world_size']} processes, and now there are {run.device.world_size}:"
+            " the same rows in the same order, equal to rounding but for dropout's masks"
+        )
+    if now["eval_dataset"] is None or then["eval_dataset"] is None:  # one run evaluates nothing
+        names.remove("eval_dataset")
+    different = [name for name in names if then.get(name) != now[name]]
+    if different:
+        raise ConfigError(
+            f"{folder} was saved by a run with other settings",
+            got=", ".join(f"{name}={now[name]!r:.200}" for name in different),
+            expected=", ".join(f"{name}={then.get(name)!r:.200}" for name in different),
+            do="resume with those of the saved run, or start a new run from the model in there",
+        )

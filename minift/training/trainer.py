@@ -251,9 +251,9 @@ class Trainer:
         run.losses = LossTracker(run.device)
         for name, dataset in (("train", run.train_dataset), ("eval", run.eval_dataset)):
             if dataset is not None and args.output_dir is not None:
-                run.data_digests[name] = checkpoint.dataset_digest(dataset)
+                run.data_digests[name] = serialization.dataset_digest(dataset)
         if run.writes and args.save_strategy != "no":  # refuse now what could not be saved later
-            json.dumps(checkpoint.training_state(run))
+            json.dumps(serialization.training_state(run))
             serialization.optimizer_state(run.optimizer, run.model, run.device)
 
     def evaluate(
