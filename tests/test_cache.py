@@ -15,7 +15,7 @@ import time
 import pyarrow as pa
 import pytest
 from minift_cache.command import parse_duration, parse_size
-from minift_cache.entries import all_entries, held
+from minift_cache.entries import all_entries, is_locked
 
 import minift
 from minift.cli import main
@@ -90,13 +90,13 @@ def test_a_second_process_waits_and_says_for_whom(other):
     second = other(HOLD, "abc")
     said = second.stderr.readline()
     assert f"process {first.pid} on {os.uname().nodename}" in said and "waiting" in said
-    assert held("abc")
+    assert is_locked("abc")
     first.stdin.close()
     assert second.stdout.readline() == "locked\n"
     second.stdin.close()
     assert second.stderr.read() == "", "said once"
     assert second.wait(20) == first.wait(20) == 0
-    assert not held("abc")
+    assert not is_locked("abc")
 
 
 @locks
@@ -110,10 +110,10 @@ def test_nothing_is_said_if_nobody_has_it(capfd):
 @locks
 def test_a_killed_process_holds_nothing(other):
     process = holder(other, "abc")
-    assert held("abc") and not held("abd")
+    assert is_locked("abc") and not is_locked("abd")
     os.kill(process.pid, signal.SIGKILL)
     process.wait(20)
-    assert not held("abc")
+    assert not is_locked("abc")
     with cache.lock("abc", wait=False) as ours:
         assert ours
 
@@ -134,7 +134,7 @@ def test_a_lock_that_was_removed_while_somebody_waited(other):
         assert "waiting" in waiting.stderr.readline()
         path.unlink()
     assert waiting.stdout.readline() == "locked\n"
-    assert path.exists() and held("abc")
+    assert path.exists() and is_locked("abc")
 
 
 @locks
@@ -156,7 +156,7 @@ def test_a_file_system_without_locks(monkeypatch, number):
     monkeypatch.setattr(cache.fcntl, "flock", refuse)
     with cache.lock("abc") as ours:
         assert ours
-    assert not held("abc")
+    assert not is_locked("abc")
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
@@ -169,7 +169,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
 def test_an_exception_frees_the_lock():
     with pytest.raises(ValueError, match="mine"), cache.lock("abc"):
         raise ValueError("mine")
-    assert not held("abc")
+    assert not is_locked("abc")
 
 
 @locks

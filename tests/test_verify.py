@@ -124,7 +124,7 @@ def test_one_digit_of_one_record_is_a_difference(run, tmp_path):
 
 def test_what_is_no_run_or_cannot_be_made_again(inputs, tmp_path, capsys):
     assert cli.main(["verify-resume", str(tmp_path)]) == 2
-    assert "no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
     rows = {"input_ids": [[2, 5, 3]] * 4, "labels": [0, 1] * 2}
     model, tokenizer = load_both(inputs / "model")
     args = TrainingArguments(str(tmp_path / "script"), max_steps=1, disable_tqdm=True)

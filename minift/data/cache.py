@@ -1,14 +1,14 @@
 """The cache folder: where it is, and one writer for each entry at a time.
 
 $MINIFT_CACHE or ~/.cache/minift
-  map/<fingerprint>/           one immutable result, see storage.py; its time: when it was last used
-  map/<fingerprint>.work/      only while it is being computed, or after that was killed
-  map/<fingerprint>.tmp-*/     only while it is being written, or after that was killed
+  map/<fingerprint>/           one immutable result, see storage.py; touched whenever it is opened
+  map/<fingerprint>.work/      its finished shards, while it is computed or after that was killed
+  map/.<fingerprint>.tmp-*/    while it is written or removed, or after that was killed
   src/                         the same for files that were read
-  locks/<fingerprint>          locked while that result is being computed, and says by whom
+  locks/<fingerprint>          locked while that result is computed; names the process
 
 Results are never changed and a lock ends with its process, so nothing needs to be repaired after a
-crash; `minift cache prune` removes what was left lying about.
+crash; `minift cache prune` removes what killed processes left.
 """
 
 import contextlib
@@ -31,38 +31,39 @@ _enabled = True
 
 
 def enable_caching() -> None:
-    """Keep and reuse the results of `map` in this process, as is the default."""
+    """Store and reuse the results of `map` in this process, as is the default."""
     global _enabled
     _enabled = True
 
 
 def disable_caching() -> None:
-    """Compute every `map` of this process anew, and keep its result for this process only."""
+    """Compute every `map` of this process anew, and store nothing."""
     global _enabled
     _enabled = False
 
 
 def is_caching_enabled() -> bool:
+    """Tell whether `map` stores and reuses results in this process."""
     return _enabled
 
 
 def cache_root() -> Path:
-    """The folder, from MINIFT_CACHE, read at each call so that a test can move it."""
+    """Return the cache folder; MINIFT_CACHE is read at each call, so that a test can move it."""
     named = os.environ.get("MINIFT_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "minift"
 
 
 def entry_path(kind: str, fingerprint: str) -> Path:
-    """Where the result with this fingerprint is, or will be."""
+    """Return where the result with this fingerprint is, or will be; `kind` is "map" or "src"."""
     return cache_root() / kind / fingerprint
 
 
 @contextlib.contextmanager
 def lock(fingerprint: str, wait: bool = True) -> Iterator[bool]:
-    """One process computes; others wait here and then find the result.
+    """Hold the lock of a result: one process computes it, others wait and then find it.
 
     Yields:
-        Whether the lock is ours; False only with wait=False, if somebody else has it.
+        True if the lock is ours; False, with wait=False only, if another process holds it.
 
     Raises:
         ConfigError: the cache folder cannot be written.
@@ -73,20 +74,20 @@ def lock(fingerprint: str, wait: bool = True) -> Iterator[bool]:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+b", buffering=0)
         except OSError as error:
-            what = f"the cache folder {cache_root()} cannot be written: {error}"
+            problem = f"the cache folder {cache_root()} cannot be written: {error}"
             do = "set MINIFT_CACHE to a folder that you can write"
-            raise ConfigError(what, do=do) from None
+            raise ConfigError(problem, do=do) from None
         with file:
             links = os.fstat(file.fileno()).st_nlink  # always 0 on some file systems
             ours = acquire(file, wait)
-            # `minift cache prune` may have removed the file meanwhile: others would open a new one.
+            # `minift cache prune` may have removed the file: others would lock a new one.
             locked = not ours or os.fstat(file.fileno()).st_nlink == links
             if locked:
                 yield ours
 
 
 def acquire(file: BinaryIO, wait: bool) -> bool:
-    """Take the lock and write down who has it; whether it is ours."""
+    """Take the lock, write our name into the file, and return whether the lock is ours."""
     if fcntl is None:
         return True
     with contextlib.suppress(OSError):  # a file system without locks is like Windows
@@ -96,8 +97,8 @@ def acquire(file: BinaryIO, wait: bool) -> bool:
             if not wait:
                 return False
             holder = os.pread(file.fileno(), 300, 0).decode(errors="replace")
-            said = f"{holder or 'another process'} is computing this result; waiting for it"
-            print(f"minift: {said} ({file.name})", file=sys.stderr)
+            text = f"{holder or 'another process'} is computing this result; waiting for it"
+            print(f"minift: {text} ({file.name})", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())

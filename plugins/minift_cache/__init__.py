@@ -1,4 +1,4 @@
-"""`minift cache`: what the cache folder holds, what can go, and whether it is sound."""
+"""`minift cache`: list, prune and verify the results in the cache folder."""
 
 from minift import hookimpl
 

@@ -14,7 +14,7 @@ from minift import files
 from minift.data import cache
 from minift.errors import ConfigError
 from minift.files import bytes_as_text
-from minift_cache.entries import Entry, all_entries, held
+from minift_cache.entries import Entry, all_entries, is_locked
 
 SIZES = {"": 1, "b": 1} | {
     f"{letter}{ending}": base**power
@@ -26,7 +26,7 @@ KEY_DIGITS = 12
 
 
 class Cache:
-    """The command, as `minift_register_commands` wants it."""
+    """The command, for `minift_register_commands`."""
 
     help = "list, prune or verify the cached results"
 
@@ -36,7 +36,7 @@ class Cache:
         text = "list every entry, the most recently used first"
         ls = actions.add_parser("ls", help=text, description=text)
         ls.add_argument("--json", action="store_true", help="print JSON")
-        text = "remove what killed runs left, and what else is asked for"
+        text = "remove what killed runs left, and entries by age, size or all"
         prune = actions.add_parser("prune", help=text, description=text)
         prune.add_argument("--max-bytes", metavar="SIZE", help="least recently used first: 10GB")
         prune.add_argument("--older-than", metavar="TIME", help="not used for so long: 30d")
@@ -57,8 +57,8 @@ class Cache:
 def run_ls(args: Namespace) -> int:
     entries = sorted(all_entries(), key=lambda entry: -entry.used)
     if args.json:
-        listed = [{**asdict(entry), "path": str(entry.path)} for entry in entries]
-        print(json.dumps(listed, indent=2))
+        records = [{**asdict(entry), "path": str(entry.path)} for entry in entries]
+        print(json.dumps(records, indent=2))
         return 0
     if not entries:
         print(f"nothing in {cache.cache_root()}")
@@ -74,15 +74,15 @@ def run_ls(args: Namespace) -> int:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         cells = [entry.key[:KEY_DIGITS], entry.kind, entry.function]
         cells += [str(entry.rows) if entry.complete else "", bytes_as_text(entry.bytes), used]
-        table.add_row(*map(Text, [*cells, "" if entry.complete else remains(entry)]))
+        table.add_row(*map(Text, [*cells, "" if entry.complete else remains_of(entry)]))
     Console(file=sys.stdout, width=120).print(table)
     total = sum(entry.bytes for entry in entries)
     print(f"{len(entries)} entries, {bytes_as_text(total)} in {cache.cache_root()}")
     return 0
 
 
-def remains(entry: Entry) -> str:
-    return "being computed" if held(entry.key) else "left by a killed run"
+def remains_of(entry: Entry) -> str:
+    return "being computed" if is_locked(entry.key) else "left by a killed run"
 
 
 # -------------------------------------------------------------------------------------------- prune
@@ -104,8 +104,8 @@ def run_prune(args: Namespace) -> int:
             freed, left, count = freed + entry.bytes, left - entry.bytes, count + 1
         else:
             failed += outcome != IN_USE
-        said = outcome or ("would be removed" if args.dry_run else "removed")
-        print(f"{entry.path.name[:KEY_DIGITS]} {entry.function or entry.kind}: {said} ({why})")
+        done = outcome or ("would be removed" if args.dry_run else "removed")
+        print(f"{entry.path.name[:KEY_DIGITS]} {entry.function or entry.kind}: {done} ({why})")
     locks = 0 if args.dry_run else remove_locks()
     would = "would free" if args.dry_run else "freed"
     sizes = f"{would} {bytes_as_text(freed)}; {bytes_as_text(left)} left"
@@ -119,9 +119,10 @@ IN_USE = "kept: a process is computing it"
 def candidates(
     entries: list[Entry], now: float, age: float | None, everything: bool
 ) -> list[tuple[Entry, str | None]]:
-    """Each entry with the reason to remove it; None: only if there is too much. Oldest first.
+    """Return each entry with the reason to remove it, or None: then only to make room.
 
-    What has a reason comes first, so that it counts before anything else has to make room.
+    Those with a reason come first, so that they are gone before anything else has to make room;
+    within both groups the least recently used come first.
     """
     judged: list[tuple[Entry, str | None]] = []
     for entry in sorted(entries, key=lambda entry: entry.used):
@@ -137,7 +138,7 @@ def candidates(
 
 
 def remove(entry: Entry, dry_run: bool = False) -> str | None:
-    """Remove an entry under its lock; why that was not possible, or None."""
+    """Remove an entry under its lock; return why that was not possible, or None."""
     with cache.lock(entry.key, wait=False) as ours:
         if not ours:
             return IN_USE
@@ -153,7 +154,7 @@ def remove(entry: Entry, dry_run: bool = False) -> str | None:
 
 
 def remove_locks() -> int:
-    """Lock files are only names to lock: each that nobody holds can go. How many went."""
+    """Remove the lock files that no process holds, and return how many there were."""
     removed = 0
     for path in sorted((cache.cache_root() / "locks").glob("*")):
         if path.is_file():
@@ -184,18 +185,16 @@ def run_verify(args: Namespace) -> int:
         try:
             used = entry.path.stat()
             storage.open_folder(entry.path, verify=True)
-            # Looking is not using: `prune` goes by the time of the last use.
+            # Verifying is not a use: `prune` removes the least recently used.
             restore_times(entry.path, used.st_atime, used.st_mtime)
             continue
         except (DataError, OSError) as error:
             problem = str(error).replace("\n", " ")
-        if not entry.path.exists() or (not entry.complete and held(entry.key)):
+        if not entry.path.exists() or (not entry.complete and is_locked(entry.key)):
             continue  # removed meanwhile, or being computed
         damaged += 1
-        said = ""
-        if args.remove:
-            said = f"; {remove(entry) or 'removed'}"
-        print(f"{entry.key[:KEY_DIGITS]} {entry.function or entry.kind}: {problem}{said}")
+        outcome = f"; {remove(entry) or 'removed'}" if args.remove else ""
+        print(f"{entry.key[:KEY_DIGITS]} {entry.function or entry.kind}: {problem}{outcome}")
     print(f"{len(entries)} entries, {damaged} damaged")
     return 1 if damaged else 0
 
@@ -221,7 +220,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse(text: str, units: dict[str, int], option: str, expected: str) -> float:
-    said = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
-    if said is None or said[2] not in units:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
+    if match is None or match[2] not in units:
         raise ConfigError(f"{option} is not understood", got=repr(text), expected=expected)
-    return float(said[1]) * units[said[2]]
+    return float(match[1]) * units[match[2]]

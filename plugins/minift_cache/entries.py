@@ -1,4 +1,4 @@
-"""What is in the cache: its entries, and what killed runs left."""
+"""The entries of the cache, and what killed runs left of them."""
 
 import contextlib
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Entry:
         bytes: of all its files.
         function: the name of what computed it, "" if that is not known.
         used: seconds since 1970.
-        complete: whether a reader would take it for a result.
+        complete: it has a readable manifest, so that it can be opened.
     """
 
     key: str
@@ -35,19 +35,19 @@ class Entry:
 
 
 def all_entries() -> list[Entry]:
-    """All that is there, the remains of killed runs included."""
-    found = []
+    """Return all entries, what killed runs left included."""
+    entries = []
     kinds = [cache.cache_root() / kind for kind in ("map", "src")]
     patterns = ("[!.]*", ".*.tmp-*")  # results and what is computed; what was being written
     for path in sorted(p for kind in kinds for pattern in patterns for p in kind.glob(pattern)):
         with contextlib.suppress(OSError):  # removed meanwhile
             if path.is_dir() and not path.is_symlink():
-                found.append(describe(path))
-    return found
+                entries.append(describe(path))
+    return entries
 
 
 def describe(path: Path) -> Entry:
-    """The entry in a folder."""
+    """Return the entry in a folder."""
     key, dot, _ = path.name.lstrip(".").partition(".")  # KEY, KEY.work, .KEY.tmp-ID
     rows, function, complete = 0, "", False
     with contextlib.suppress(DataError, ValueError, KeyError, TypeError):
@@ -58,7 +58,7 @@ def describe(path: Path) -> Entry:
     return Entry(key, path.parent.name, path, rows, size, function, path.stat().st_mtime, complete)
 
 
-def held(fingerprint: str) -> bool:
-    """Whether a living process has the lock; never so on a file system without locks."""
+def is_locked(fingerprint: str) -> bool:
+    """Tell whether a living process holds the lock; False on a file system without locks."""
     with cache.lock(fingerprint, wait=False) as ours:
         return not ours

@@ -1,4 +1,4 @@
-"""`minift verify-resume RUN`: does a run that is killed end where the one that is not ends?"""
+"""`minift verify-resume RUN`: compare a run that is killed with one that is not."""
 
 from minift import hookimpl
 

@@ -1,4 +1,4 @@
-"""`minift verify-resume`: two runs as processes, one of them killed, and what they end with."""
+"""`minift verify-resume`: run a training twice, kill one of the two again and again, compare."""
 
 import json
 import random
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from minift.errors import ConfigError, MissingFileError, TrainingError
+from minift.files import MANIFEST
 from minift_verify.comparing import differences
 
-STARTED = "training on "  # the line a run says when its first step is next
+STARTED = "training on "  # begins the line that a run prints before its first step
 
 
 class VerifyResume:
-    """The command, as `minift_register_commands` wants it."""
+    """The command, for `minift_register_commands`."""
 
     help = "kill a short copy of a run again and again, and compare what it ends with"
 
@@ -30,7 +31,7 @@ class VerifyResume:
         parser.add_argument("--steps", type=int, default=30, help="optimizer steps, at most")
         parser.add_argument("--save-steps", type=int, default=5, help="steps between checkpoints")
         parser.add_argument("--kills", type=int, default=3)
-        parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+        parser.add_argument("--seed", type=int, default=0, help="decides when it is killed")
         parser.add_argument("--keep", metavar="FOLDER", help="keep both runs there")
 
     @staticmethod
@@ -50,20 +51,20 @@ class VerifyResume:
             seconds = json.loads((first.folder / "run.json").read_text())["seconds"]
             print(f"A: {settings['max_steps']} steps in {seconds:.1f} s", flush=True)
             kill_again_and_again(second, args.kills, args.seed, seconds, settings["max_steps"])
-            found = differences(first.folder, second.folder)
-        for line in found:
+            lines = differences(first.folder, second.folder)
+        for line in lines:
             print(f"DIFFERENT: {line}")
-        if not found:
+        if not lines:
             print("EQUAL: weights, optimizer and every record, to the bit")
-        return int(bool(found))
+        return int(bool(lines))
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """run.json of a run that can be made again."""
+    """Return run.json of a run that `minift train` can repeat."""
     path = folder / "run.json"
     if not path.is_file():
-        what = f"{folder} is no run folder: it has no run.json"
-        raise MissingFileError(what, do="pass the output_dir of a `minift train`")
+        problem = f"{folder} is not a run folder: it has no run.json"
+        raise MissingFileError(problem, do="pass the output_dir of a `minift train`")
     record = json.loads(path.read_text(encoding="utf-8"))
     if not record.get("inputs") or not record["model"]["source"]:
         raise ConfigError(
@@ -75,7 +76,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def settings_of(record: dict[str, Any], steps: int, every: int) -> dict[str, Any]:
-    """The options of `minift train` that make the run again, shorter."""
+    """Return the options of `minift train` that repeat a run, shortened to `steps`."""
     inputs, then = record["inputs"], dict(record["arguments"])
     options = {**inputs["source"], "model": record["model"]["source"]}
     options |= {"text_columns": inputs["columns"], "label_column": inputs["label"]}
@@ -92,7 +93,7 @@ def settings_of(record: dict[str, Any], steps: int, every: int) -> dict[str, Any
 
 
 class Copy:
-    """One of the two runs; each process of it appends to FOLDER.log."""
+    """One of the two runs; each of its processes appends to FOLDER.log."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], record: dict[str, Any]) -> None:
         self.folder, self.log = folder, folder.with_suffix(".log")
@@ -100,52 +101,52 @@ class Copy:
         config.write_text(as_toml({**settings, "output_dir": str(folder)}), encoding="utf-8")
         self.command = [sys.executable, "-m", "minift", *plugins_of(record["command"]), "train"]
         self.command += ["--config", str(config)]
-        self.before = 0  # bytes in the log before this process
-        self.step = 0  # that it went on from
+        self.log_start = 0  # bytes in the log before this process
+        self.step = 0  # of the checkpoint that it resumed from
 
     def start(self, *options: str) -> None:
-        self.before = self.log.stat().st_size if self.log.exists() else 0
-        self.half = set(self.folder.glob(".*.tmp-*"))
+        self.log_start = self.log.stat().st_size if self.log.exists() else 0
+        self.scratch = set(self.folder.glob(".*.tmp-*"))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.command, *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
 
     def resume(self) -> str:
-        """Start it again where it can go on; what it goes on from."""
-        there = any(self.folder.glob("checkpoint-*/manifest.json"))
-        self.start(*(("--resume-from-checkpoint", "true") if there else ()))
+        """Start it again from its newest checkpoint, and return what it continues from."""
+        saved = any(self.folder.glob(f"checkpoint-*/{MANIFEST}"))
+        self.start(*(("--resume-from-checkpoint", "true") if saved else ()))
         self.until_started()
-        skipped = re.findall(r"^skipped (.*)", self.said(), re.M)
-        going_on = re.search(r"^going on from .*-(\d+)$", self.said(), re.M)
-        self.step = int(going_on[1]) if going_on else 0
-        text = f"checkpoint-{self.step}" if going_on else "the beginning"
+        skipped = re.findall(r"^skipped (.*)", self.output(), re.M)
+        resumed = re.search(r"^going on from .*-(\d+)$", self.output(), re.M)
+        self.step = int(resumed[1]) if resumed else 0
+        text = f"checkpoint-{self.step}" if resumed else "the beginning"
         return text + "".join(f"; skipped {line}" for line in skipped)
 
-    def said(self) -> str:
-        return self.log.read_bytes()[self.before :].decode(errors="replace")
+    def output(self) -> str:
+        return self.log.read_bytes()[self.log_start :].decode(errors="replace")
 
     def until_started(self) -> None:
-        while self.process.poll() is None and STARTED not in self.said():
+        while self.process.poll() is None and STARTED not in self.output():
             time.sleep(0.002)
 
     def finish(self) -> None:
         if self.process.wait():
-            last = "\n".join(self.said().splitlines()[-8:])
+            last = "\n".join(self.output().splitlines()[-8:])
             raise TrainingError(f"the run {self.folder} ended by itself:\n{last}")
 
     def last_step(self) -> int:
-        """Of the last record, as far as it was written."""
+        """Return the step of the last record in metrics.jsonl."""
         path = self.folder / "metrics.jsonl"
         steps = re.findall(r'"step": (\d+)}', path.read_text() if path.is_file() else "")
         return int(steps[-1]) if steps else 0
 
 
 def kill_again_and_again(copy: Copy, kills: int, seed: int, seconds: float, steps: int) -> None:
-    """Run a copy to its end in spite of so many kills, one line each.
+    """Run a copy to its end, killing it `kills` times, and print a line for each kill.
 
-    Each kill has a share of A's time, in whose course a random moment is chosen. A process that
-    goes on from step s is as far as A was after s/steps of its time.
+    A's time is divided into as many parts, and each kill comes at a random moment of its part. A
+    process that resumes from step s is as far as A was after s/steps of its time.
     """
     rng = random.Random(seed)
     copy.start()
@@ -158,8 +159,8 @@ def kill_again_and_again(copy: Copy, kills: int, seed: int, seconds: float, step
         copy.process.wait()
         if ended and copy.process.returncode:
             copy.finish()
-        half = set(copy.folder.glob(".*.tmp-*")) - copy.half
-        writing = sorted({path.name.split(".")[1] for path in half})
+        scratch = set(copy.folder.glob(".*.tmp-*")) - copy.scratch
+        writing = sorted({path.name[1:].rpartition(".tmp-")[0] for path in scratch})
         doing = f"while writing {', '.join(writing)}" if writing else ""
         at = f"{'after its end' if ended else 'killed'} at {moment:.0%} of A's time"
         at = f"B {i + 1}: {at}, last record of step {copy.last_step()} {doing}".rstrip()
@@ -168,7 +169,7 @@ def kill_again_and_again(copy: Copy, kills: int, seed: int, seconds: float, step
 
 
 def plugins_of(command: Sequence[str]) -> list[str]:
-    """The -p and --plugin options that a run was started with."""
+    """Return the -p and --plugin options that a run was started with."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-p", action="append", default=[])
     parser.add_argument("--plugin", action="append", default=[])
@@ -177,7 +178,7 @@ def plugins_of(command: Sequence[str]) -> list[str]:
 
 
 def as_toml(settings: dict[str, Any]) -> str:
-    """TOML as `minift train --config` reads it; JSON's strings, numbers and lists are TOML's."""
+    """Return TOML for `minift train --config`, where strings, numbers and lists are as in JSON."""
     lines = []
     for name, value in settings.items():
         if isinstance(value, dict):

@@ -1,29 +1,31 @@
-"""What two finished runs ended with: the same or not, and where they first differ."""
+"""Compare the results of two finished runs, and find where they first differ."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-TIMED = ("runtime", "per_second")  # endings of what may differ
+from minift.files import file_entry
+
+TIMED = ("runtime", "per_second")  # endings of the names of values that may differ
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """The first difference of the records, of the weights and of the optimizer; [] if equal."""
-    found = [of_records(records(one), records(other))]
-    found.append(of_tensors(one / "model.safetensors", other / "model.safetensors"))
+    """Return the first difference of records, weights and optimizer, a line each; [] if equal."""
+    lines = [compare_records(records(one), records(other))]
+    lines.append(compare_tensors(one / "model.safetensors", other / "model.safetensors"))
     last = [newest_checkpoint(folder) / "optimizer.safetensors" for folder in (one, other)]
-    found.append(of_tensors(*last))
-    return [line for line in found if line]
+    lines.append(compare_tensors(*last))
+    return [line for line in lines if line]
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times."""
+    """Return the records of metrics.jsonl without times."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(x).items() if not k.endswith(TIMED)} for x in lines]
 
 
-def of_records(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> str:
+def compare_records(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> str:
+    """Return the first difference of two lists of records, "" if they are equal."""
     for a, b in zip(one, other, strict=False):
         for name in [*a, *b]:
             # As text: NaN is equal to NaN here.
@@ -36,17 +38,18 @@ def of_records(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> str:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    found = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
-    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=folder)
+    """Return the checkpoint of the highest step."""
+    saved = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
+    return max(saved, key=lambda p: int(p.name.rpartition("-")[2]), default=folder)
 
 
-def of_tensors(one: Path, other: Path) -> str:
-    """ "" if the files are equal, else the first tensor that is not."""
+def compare_tensors(one: Path, other: Path) -> str:
+    """Return "" if two safetensors files are equal, else the first tensor that is not."""
     name = f"{one.parent.name}/{one.name}".removeprefix("A/")
     missing = [path for path in (one, other) if not path.is_file()]
     if missing:
         return f"{missing[0]} is not there"
-    if sha256(one) == sha256(other):
+    if file_entry(one) == file_entry(other):
         return ""
     import torch
     from safetensors.torch import load_file
@@ -56,8 +59,3 @@ def of_tensors(one: Path, other: Path) -> str:
         if key not in b or a[key].shape != b[key].shape or not torch.equal(a[key], b[key]):
             return f"{name}: {key}"
     return f"{name}: the tensors are equal, the files are not"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
