@@ -5,6 +5,7 @@ metadata under the key `huggingface`, in the JSON form that `datasets` writes: f
 either library writes open in the other with their class names.
 """
 
+import functools
 import json
 import re
 import warnings
@@ -190,6 +191,7 @@ def check_names(features: Features, columns: Iterable[str], where: str = "") -> 
         )
 
 
+@functools.cache
 def value_type(name: str) -> pa.DataType:
     """Return the Arrow type that a `Value` names, for example "timestamp[us]" or "int8"."""
     bare, *inside = re.split(r"[\[\](),\s]+", name.strip("])"))

@@ -50,11 +50,6 @@ class Ragged(Sequence[list[Any]]):
             what = f"the column {name!r} holds something else than lists of numbers"
             raise DataError(what, got=f"{odd!r:.60}") from None
 
-    @classmethod
-    def from_arrow(cls, rows: pa.ListArray) -> "Ragged":
-        """View a list array without missing values."""
-        return cls(rows.flatten().to_numpy(), rows.value_lengths().to_numpy())
-
     def to_arrow(self) -> pa.ListArray:
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
         return pa.ListArray.from_arrays(offsets, self.values)
@@ -66,9 +61,7 @@ class Ragged(Sequence[list[Any]]):
         return iter(self[:])
 
     def __getitem__(self, key: Any) -> Any:
-        values, ends = self.values.tolist(), np.cumsum(self.lengths).tolist()
-        rows = [values[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-        return rows[key]
+        return split_rows(self.values, np.cumsum(self.lengths))[key]
 
 
 class Runs(Ragged):
@@ -172,6 +165,12 @@ def is_flat(type_: pa.DataType) -> bool:
     if not (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
         return False
     return pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)
+
+
+def split_rows(values: np.ndarray, ends: np.ndarray) -> list[list[Any]]:
+    """Return rows as Python lists, slices of one list: several times faster than row by row."""
+    flat, stops = values.tolist(), ends.tolist()
+    return [flat[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 def as_ragged(name: str, rows: Any) -> Ragged:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from minift.data.features import ClassLabel, Features, Json, Value, as_array
+from minift.data.features import ClassLabel, Features, Json, Value, as_array, holds
 from minift.data.storage import read_stream
 from minift.errors import ConfigError, DataError, nearest
 
@@ -278,9 +278,10 @@ def parse_json(path: Path, text: str, line: int) -> Any:
 def json_column(path: Path, name: str, rows: Sequence[Mapping[str, Any]], feature: Any) -> pa.Array:
     """The values of a key; dicts that no struct fits, because types vary in them, are Json."""
     values = [row.get(name) for row in rows]
-    wanted = feature if "Json(" in repr(feature) else None
-    if wanted is not None or fit(values):
-        return as_array(name, values, wanted)
+    if holds(feature, Json):
+        return as_array(name, values, feature)
+    if fit(values):
+        return as_array(name, values)
     items = [item for value in values for item in (value if isinstance(value, list) else [value])]
     if all(isinstance(item, dict | None) for item in items):
         return as_array(name, values, Json())

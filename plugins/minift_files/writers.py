@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.csv
 
 from minift.data.dataset import Dataset
+from minift.data.features import Json, List
 from minift.data.formatting import to_lists
 from minift.errors import DataError
 from minift_files.saving import tables
@@ -13,9 +14,7 @@ from minift_files.saving import tables
 
 def write_csv(dataset: Dataset, path: Path, sep: str = ",", header: bool = True) -> None:
     """Columns of text and numbers; lists and dicts do not fit into cells."""
-    nested = [
-        n for n, f in dataset.features.items() if type(f).__name__ in ("List", "dict", "Json")
-    ]
+    nested = [n for n, f in dataset.features.items() if isinstance(f, List | Json | dict)]
     if nested:
         raise DataError("csv has no place for lists and dicts", got=nested, do="use to_json")
     options = pyarrow.csv.WriteOptions(include_header=header, delimiter=sep)
