@@ -119,14 +119,14 @@ def by_hand(model: Path, folder: Path, size: int = 8, steps: int = 20) -> dict:
         batches, scored, network, optimizer, scheduler
     )
     network.train()
-    while optimizer.updates < steps:
+    while optimizer.gradients.updates < steps:
         for batch in batches:
             accelerator.backward(network(**batch))
             accelerator.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            if optimizer.updates == steps:
+            if optimizer.gradients.updates == steps:
                 break
     network.eval()
     labels = []
