@@ -75,8 +75,9 @@ class Inputs:
             data = {s: labels.without_hidden_labels(rows, s) for s, rows in data.items()}
         names = labels.infer_names(data, label) if names is None else names
         labels.check_names(data, names)
-        held_out = task.validation_fraction if task and "validation" not in data else None
-        if held_out and "train" in data:
+        undivided = "train" in data and "validation" not in data
+        held_out = task.validation_fraction if task and undivided else None
+        if held_out:
             data = labels.hold_out(data, held_out, names)
         metrics = choices.metrics or (["accuracy", "f1"] if len(names) == 2 else ["accuracy"])
         own = task is not None and metrics[: len(task.metrics)] == list(task.metrics)

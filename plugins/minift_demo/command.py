@@ -59,7 +59,7 @@ class Demo:
 
 
 def report(result: Any, rows: Any, names: list[str]) -> None:
-    """Scores beside what always answering the commoner class would get, then examples."""
+    """Print scores beside those of always answering the commoner class, then examples."""
     import numpy as np
     from rich.console import Console
     from rich.table import Table
@@ -72,11 +72,8 @@ def report(result: Any, rows: Any, names: list[str]) -> None:
     for column in ("", "accuracy", "F1"):
         table.add_column(column)
     for title, answers in (("this model", guesses), ("always the commoner class", commoner)):
-        scores = [
-            evaluate.accuracy(answers, labels)["accuracy"],
-            evaluate.f1(answers, labels)["f1"],
-        ]
-        table.add_row(title, *(f"{score:.3f}" for score in scores))
+        accuracy, f1 = evaluate.accuracy(answers, labels), evaluate.f1(answers, labels)
+        table.add_row(title, f"{accuracy['accuracy']:.3f}", f"{f1['f1']:.3f}")
     console = Console(file=sys.stdout, width=100)
     console.print(table)
     shifted = result.predictions - result.predictions.max(-1, keepdims=True)
@@ -93,6 +90,7 @@ def report(result: Any, rows: Any, names: list[str]) -> None:
 
 
 def next_steps(folder: str, rows: Any) -> None:
+    """Print commands that go on from here, as they can be typed."""
     row = rows[0]
     minift = sys.argv[0] if Path(sys.argv[0]).name == "minift" else "minift"
     texts = " ".join(shlex.quote(text) for text in (row["sentence1"], row["sentence2"][:60]))

@@ -55,7 +55,7 @@ class Article:
 
 
 def package_folder(distribution: str, holding: Sequence[str]) -> Path:
-    """The folder in an installed package that holds the given files, found without importing it.
+    """Return the folder in an installed package that holds some files, without importing it.
 
     The installer's own list of files (RECORD) says where everything is. It goes by the name that
     was typed after `pip install`; `importlib.util.find_spec` would need the import name instead,
@@ -63,7 +63,7 @@ def package_folder(distribution: str, holding: Sequence[str]) -> Path:
 
     Args:
         distribution: the name on the package index.
-        holding: paths relative to the wanted folder, such as "model.safetensors".
+        holding: paths relative to that folder, such as "model.safetensors".
 
     Raises:
         MiniftError: the package is not installed, or has no such folder.
@@ -91,12 +91,12 @@ def package_folder(distribution: str, holding: Sequence[str]) -> Path:
 
 
 def corpus_folder() -> Path:
-    """The folder with one folder of articles for each topic."""
+    """Return the folder with one folder of articles for each topic."""
     return package_folder(CORPUS, ("business/001.txt", "tech/001.txt"))
 
 
 def weights_folder() -> Path:
-    """The folder with the demo's pretrained encoder (MiniLM, 6 layers of 384) and its tokenizer."""
+    """Return the folder with the pretrained encoder (MiniLM, 6 layers of 384) and its tokenizer."""
     return package_folder(WEIGHTS, ("model.safetensors", "config.json", "tokenizer.json"))
 
 
@@ -125,7 +125,7 @@ def read_articles(folder: Path) -> list[Article]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without case and punctuation."""
+    """Return the words of a text, without case and punctuation."""
     return re.findall(r"\w+", text.casefold())
 
 
@@ -153,7 +153,7 @@ def distinct(articles: Sequence[Article]) -> list[int]:
 
 
 def _weighted(documents: list[list[str]], column: dict[str, int], idf: np.ndarray) -> np.ndarray:
-    """TF-IDF vectors of length 1, (documents, vocabulary).
+    """Return TF-IDF vectors of length 1, (documents, vocabulary).
 
     1 + ln(count) for a word that occurs: ten times as often is not ten times as telling.
     """
@@ -166,7 +166,7 @@ def _weighted(documents: list[list[str]], column: dict[str, int], idf: np.ndarra
 
 
 def similarity(articles: Sequence[Article]) -> np.ndarray:
-    """How near each article's text (row) is to each paragraph (column): cosine of TF-IDF.
+    """Return the cosine of TF-IDF of each article's text (row) and each paragraph (column).
 
     A word weighs more the fewer documents have it, idf = 1 + ln((1 + N) / (1 + df)), as if one
     more document held every word, so that nothing is divided by zero and nothing weighs nothing.
@@ -238,7 +238,7 @@ def hard_partners(near: np.ndarray) -> list[tuple[int, int]]:
 
 
 def build_pairs(articles: Sequence[Article], seed: int = 0) -> dict[str, list[dict]]:
-    """The rows of each split: one right and one wrong paragraph for every headline.
+    """Build the rows of each split: one right and one wrong paragraph for every headline.
 
     A tenth of the pairs of each topic goes to validation, a tenth to test, the rest to train.
 
@@ -277,7 +277,7 @@ def build_pairs(articles: Sequence[Article], seed: int = 0) -> dict[str, list[di
 
 
 def _row(articles: Sequence[Article], headline: int, paragraph: int) -> dict:
-    """The row that puts one article's headline to the paragraph of the same or another one."""
+    """Return the row of one article's headline and the paragraph of the same or another one."""
     return {
         "sentence1": articles[headline].headline,
         "sentence2": articles[paragraph].paragraph,

@@ -139,7 +139,7 @@ def word_f1(first: list[str], second: list[str]) -> float:
 
 
 def by_name() -> dict[str, Metric]:
-    """{"glue/mrpc": Metric, ...}: every config of `evaluate`'s glue and super_glue, and ax."""
+    """Return {"glue/mrpc": Metric, ...}: each config of `evaluate`'s glue, super_glue and ax."""
     share = Metric(accuracy, {"accuracy": PROPORTION})
     phi = Metric(matthews_correlation, {"matthews_correlation": CORRELATION})
     pair = {"accuracy": PROPORTION, "f1": ScoreInfo()}
@@ -153,5 +153,5 @@ def by_name() -> dict[str, Metric]:
     questions = {"exact_match": PROPORTION, "f1_m": ScoreInfo(), "f1_a": ScoreInfo()}
     hard["multirc"] = Metric(multirc, questions, multirc_ratios)
     hard["record"] = Metric(record, {"exact_match": PROPORTION, "f1": ScoreInfo()}, record_ratios)
-    found = {f"glue/{name}": metric for name, metric in glue.items()}
-    return found | {f"super_glue/{name}": metric for name, metric in hard.items()}
+    metrics = {f"glue/{name}": metric for name, metric in glue.items()}
+    return metrics | {f"super_glue/{name}": metric for name, metric in hard.items()}

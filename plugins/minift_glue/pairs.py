@@ -19,7 +19,7 @@ def marked(text: str, start: int, end: int, mark: str = "*") -> str:
 
 
 def marked_words(text: str, index: int, span: str, mark: str) -> str:
-    """The span's words between marks: those at word `index`, or the nearest that are the span.
+    """Put the span's words between marks: those at word `index`, or the nearest that are the span.
 
     One index of SuperGLUE's validation rows is another word's. Where the text does not have the
     span as such (two test rows), as many words from `index` on are marked.
@@ -39,7 +39,7 @@ def marked_words(text: str, index: int, span: str, mark: str) -> str:
 
 
 def plain(words: list[str]) -> list[str]:
-    """Words without what stands around them: marks, a sentence's punctuation, and the 's."""
+    """Strip words of what stands around them: marks, a sentence's punctuation, and the 's."""
     return [word.strip(string.punctuation).casefold().removesuffix("'s") for word in words]
 
 
@@ -95,7 +95,7 @@ def candidates(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare_with(function: Any, several: bool = False) -> Any:
-    """`prepare` of a task: the texts beside a row's own columns, or `several` rows for each.
+    """Return a `prepare` that adds texts to a row's columns, or makes `several` rows of each.
 
     Those have the classes wrong and right.
     """
@@ -124,7 +124,7 @@ def mnli_columns(dataset: Any) -> Any:
 
 
 def renamed(dataset: Any, names: dict[str, str]) -> Any:
-    """The dataset with other names for those columns that it has."""
+    """Return the dataset with other names for those columns that it has."""
     return dataset.rename_columns({n: names[n] for n in dataset.column_names if n in names})
 
 
@@ -132,7 +132,7 @@ def renamed(dataset: Any, names: dict[str, str]) -> Any:
 
 
 def best_rows(keys: Any, logits: Any) -> list[int]:
-    """The row with the largest margin for each key, keys in order; the first of equal ones."""
+    """Return the row with the largest margin for each key, in order; the first of equal ones."""
     margins = logits[:, 1] - logits[:, 0]
     best: dict[Any, int] = {}
     for row, key in enumerate(keys):

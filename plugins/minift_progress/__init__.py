@@ -1,4 +1,4 @@
-"""Watching a run: a bar on a terminal, a line a record elsewhere; an observer and nothing else."""
+"""Show a run as it trains: a bar on a terminal, else a line for each record. It only observes."""
 
 import sys
 from typing import Any
@@ -9,7 +9,7 @@ SHOWN = ("loss", "grad_norm", "learning_rate")  # of a training record, in a lin
 
 
 class Progress:
-    """What a run shows while it goes on; nothing of it is kept for the next."""
+    """The observer; between two runs it holds nothing."""
 
     def __init__(self) -> None:
         self.bar: Any = None
@@ -64,7 +64,7 @@ class Progress:
 
 
 def line(run: Any, record: dict[str, Any]) -> str:
-    """A record as one line: `step 20/618  epoch 0.10  loss 0.6931  ...`"""
+    """Return a record as one line: `step 20/618  epoch 0.10  loss 0.6931  ...`"""
     head = f"step {record['step']}/{run.state.max_steps}  epoch {record['epoch']:.2f}"
     names = SHOWN if "loss" in record else [n for n in record if n not in ("step", "epoch")]
     return "  ".join([head, *(f"{name} {record[name]:.4g}" for name in names if name in record)])
