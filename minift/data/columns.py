@@ -6,15 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from minift.data.features import (
-    ClassLabel,
-    Features,
-    Value,
-    as_array,
-    cast_array,
-    check_names,
-    from_arrow,
-)
+from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
 from minift.data.table import AnyTable
 from minift.errors import ColumnError, DataError
 
@@ -79,11 +71,13 @@ def add_column(table: AnyTable, name: str, column: Any, feature: Any = None) -> 
     values = as_array(name, column, feature)
     if len(values) != len(table):
         raise DataError(f"column {name!r} does not fit", got=len(values), expected=len(table))
+    if feature is None:
+        feature = Features.from_arrow_schema(pa.schema([(name, values.type)]))[name]
     table = flatten_indices(table)
     shown = table.row_format.columns
     return table.replace(
         data=table.data.append_column(name, values),
-        features=Features({**table.features, name: feature or from_arrow(values.type)}),
+        features=Features({**table.features, name: feature}),
         digests=dict(table.digests),
         derived=table.derived,
         row_format=replace(table.row_format, columns=shown and (*shown, name)),

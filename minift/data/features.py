@@ -24,9 +24,8 @@ METADATA_KEY = b"huggingface"
 
 JSON = pa.json_()  # text to Arrow, with a name that says what it is
 
-# Names that `datasets` uses and pyarrow spells otherwise.
-ALIASES = {"float": "float32", "double": "float64"}
-SPELLINGS = {
+# Types that pyarrow prints otherwise than `datasets` names them.
+NAMES = {
     "halffloat": "float16",
     "float": "float32",
     "double": "float64",
@@ -42,7 +41,7 @@ class Value:
     dtype: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dtype", ALIASES.get(self.dtype, self.dtype))
+        object.__setattr__(self, "dtype", NAMES.get(self.dtype, self.dtype))
         value_type(self.dtype)  # an unknown name is an error here, not at the first row
 
     def __repr__(self) -> str:
@@ -235,7 +234,7 @@ def from_arrow(type_: pa.DataType) -> Any:
         return List(from_arrow(type_.value_type), type_.list_size)
     if pa.types.is_struct(type_):
         return {field.name: from_arrow(field.type) for field in type_}
-    return Value(SPELLINGS.get(str(type_), str(type_)))
+    return Value(str(type_))
 
 
 def to_json(feature: Any) -> Any:

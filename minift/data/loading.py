@@ -16,17 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from minift.data import cache, storage
+from minift.data import cache, file_formats, storage
 from minift.data.combining import concatenate_datasets
 from minift.data.dataset import Dataset, DatasetDict
 from minift.data.features import Features, cast_array, check_names
-from minift.data.file_formats import (
-    DatasetFiles,
-    file_formats,
-    folder_format,
-    format_named,
-    format_of,
-)
+from minift.data.file_formats import DatasetFiles, folder_format, format_named, format_of
 from minift.data.fingerprint import fingerprint
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
 from minift.files import MANIFEST
@@ -120,7 +114,7 @@ def find_files(path: str, name: str | None, revision: str | None, data_files: An
             f"there is no dataset {path!r}",
             got="no plugin that reads it (minift_files does)" if exists else nothing,
             expected="a path, a name that a plugin knows (`minift plugins`), or one of "
-            f"{', '.join(sorted(file_formats()))} with data_files=",
+            f"{', '.join(sorted(file_formats.file_formats()))} with data_files=",
         )
     if not any(answer.files.values()):
         raise MissingFileError(f"{path!r} has no data files", expected="files for a split")

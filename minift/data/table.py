@@ -15,13 +15,13 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from minift.data.features import Features
+from minift.data.features import Features, check_names
 from minift.data.fingerprint import column_digest, fingerprint
 from minift.data.formatting import Format, format_batch, rows_of
 from minift.data.indices import Indices, compose, resolve_key, split_range, take_rows
 from minift.data.ragged import FlatColumn, Runs, is_flat
 from minift.data.transfer import by_file
-from minift.errors import ColumnError, DataError, nearest
+from minift.errors import ColumnError, nearest
 
 READ_ROWS = 1000  # rows read at once by plain iteration
 # The arguments of Table, in their order.
@@ -54,12 +54,8 @@ class Table:
         origin: dict[str, str] | None = None,
     ) -> None:
         features = features or Features.from_arrow_schema(data.schema)
-        if list(features) != data.column_names:
-            raise DataError(
-                "the features do not name the columns",
-                got=list(features),
-                expected=data.column_names,
-            )
+        check_names(features, data.column_names)
+        data = data.select(list(features))
         self.data = data.replace_schema_metadata(features.arrow_schema.metadata)
         self.features = features
         self.indices = range(data.num_rows) if indices is None else indices
