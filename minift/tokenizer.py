@@ -160,7 +160,8 @@ class Tokenizer:
         input_ids = np.fromiter(ids, np.int32, int(mask.lengths.sum()))
         columns: Any = {"input_ids": Ragged(input_ids, mask.lengths)}
         if "token_type_ids" in self.model_input_names:
-            columns["token_type_ids"] = type_ids_column([bytes(row.type_ids) for row in rows])
+            type_ids = np.frombuffer(b"".join(bytes(row.type_ids) for row in rows), np.int8)
+            columns["token_type_ids"] = Ragged(type_ids, mask.lengths)
         columns["attention_mask"] = mask
         if pad_strategy != "do_not_pad" or return_tensors:
             columns = self.pad(columns, padding, max_length, pad_to_multiple_of, return_tensors)
@@ -328,14 +329,6 @@ def as_strings(texts: Any, name: str) -> list[str]:
         if not isinstance(text, str):
             raise DataError(what, got=f"{text!r:.60} ({type(text).__name__}) at position {i}")
     return strings
-
-
-def type_ids_column(rows: Sequence[bytes]) -> Any:
-    """Return type ids as `Runs` if each row is zeros, then ones, as for a pair; else as lists."""
-    zeros = [row.count(0) for row in rows]
-    if any(row[n:].strip(b"\1") for row, n in zip(rows, zeros, strict=True)):
-        return [list(row) for row in rows]
-    return Runs(np.asarray([len(row) for row in rows], np.int32), np.asarray(zeros, np.int32))
 
 
 def as_columns(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
