@@ -7,6 +7,7 @@ reads, however far away, and ask that its fingerprint moves. The others edit wha
 import collections
 import copy
 import dataclasses
+import dis
 import enum
 import functools
 import importlib
@@ -31,14 +32,11 @@ import pytest
 import torch
 
 from minift import ClassLabel, Dataset, Value
-from minift.data.fingerprint import (
-    MAX_NOTES,
-    Unhashable,
-    changes,
-    explained,
-    fingerprint,
-    library,
-)
+from minift.data.fingerprint import functions
+from minift.data.fingerprint.explain import MAX_NOTES, Notes, changes
+from minift.data.fingerprint.functions import Unhashable
+from minift.data.fingerprint.modules import library
+from minift.data.fingerprint.values import fingerprint
 from minift.data.formatting import Format
 
 
@@ -73,6 +71,12 @@ def edited(project, before: dict[str, str], after: dict[str, str], name: str = "
     return fingerprint(project(name, before | after).f) != first
 
 
+def explained(*values) -> tuple[str, Notes]:
+    """The fingerprint of the values, and the notes of it."""
+    notes = Notes()
+    return fingerprint(*values, notes=notes), notes
+
+
 def of(source: str, name: str = "f", **scope) -> str:
     """The fingerprint of something that a source defines, as a notebook's cell would."""
     scope |= {"__name__": "__main__"}
@@ -85,7 +89,7 @@ def of(source: str, name: str = "f", **scope) -> str:
 EVERYTHING = """
     import collections, dataclasses, enum, functools, pathlib, re, sys
     import numpy as np
-    from minift.data.fingerprint import fingerprint
+    from minift.data.fingerprint.values import fingerprint
 
     STOP = {"the", "a", "of", "and", "to", "in", "that", "it", "is", "was"}
     FROZEN = frozenset(["x", "y", "z", ("t", 1)])
@@ -146,7 +150,7 @@ def test_what_is_loaded_already_does_not_matter(tmp_path):
     script.write_text(
         textwrap.dedent("""
             import sys
-            from minift.data.fingerprint import fingerprint
+            from minift.data.fingerprint.values import fingerprint
             def f(x):
                 import pluggy, xml.dom.minidom, packaging.version
                 return pluggy.__version__ + x
@@ -164,7 +168,7 @@ def test_what_is_loaded_already_does_not_matter(tmp_path):
 def test_torch_is_not_imported():
     code = """
         import sys
-        from minift.data.fingerprint import fingerprint
+        from minift.data.fingerprint.values import fingerprint
         def f(x):
             import torch
             return torch.tensor(x)
@@ -791,6 +795,35 @@ def uses_helper(x):
     return uses_lock(x)
 
 
+def test_an_instruction_that_is_not_known_is_no_digest(monkeypatch):
+    """A version of Python may read names in another way: a digest could then miss an edit."""
+
+    def reads(x):
+        return len(x)
+
+    known = functions.OPCODES[sys.version_info[:2]]
+    fewer = {name: effect for name, effect in known.items() if name != "LOAD_GLOBAL"}
+    assert len(fingerprint(reads)) == 32
+    monkeypatch.setitem(functions.OPCODES, sys.version_info[:2], fewer)
+    with pytest.raises(Unhashable, match="'reads'") as info:
+        fingerprint(reads)
+    assert "LOAD_GLOBAL" in str(info.value) and "cache_key=" in str(info.value)
+    assert len(fingerprint(math_floor)) == 32  # no such instruction in it
+
+
+def test_a_python_that_is_not_known_gives_no_digest(monkeypatch):
+    monkeypatch.delitem(functions.OPCODES, sys.version_info[:2])
+    with pytest.raises(Unhashable, match="does not know what it reads"):
+        fingerprint(lambda x: x)
+
+
+def test_every_instruction_of_this_python_that_takes_a_name_is_known():
+    """Numbers above 255 are the compiler's own: it replaces them before code runs."""
+    names = {name for name, number in dis.opmap.items() if number in dis.hasname and number < 256}
+    unknown = names - set(functions.OPCODES[sys.version_info[:2]])
+    assert not [name for name in unknown if not name.startswith("INSTRUMENTED_")]
+
+
 def test_unhashable_names_the_path():
     with pytest.raises(Unhashable) as caught:
         fingerprint(uses_helper)
@@ -987,10 +1020,12 @@ def test_notes_do_not_change_the_digest():
 def test_notes_are_the_same_in_every_process(tmp_path):
     script = tmp_path / "script.py"
     said = set()
-    source = textwrap.dedent(EVERYTHING).replace("import fingerprint", "import explained")
-    source = source.replace("[fingerprint(value) for value in values]", "explained(*values)")
+    imports = "from minift.data.fingerprint.explain import Notes\nnotes = Notes()\n"
+    source = imports + textwrap.dedent(EVERYTHING)
+    noted = "fingerprint(*values, notes=notes), notes"
+    source = source.replace("[fingerprint(value) for value in values]", noted)
     keys = "{frozenset(['a', 'b', 'c']): 1, ('a', Color.RED): 2}"
-    script.write_text(source + f"print(explained({{'d': {keys}}}))\n")
+    script.write_text(source + f"print(fingerprint({{'d': {keys}}}, notes=notes), notes)\n")
     for seed in ("0", "1", "77"):
         run = [sys.executable, str(script)]
         environment = os.environ | {"PYTHONHASHSEED": seed}

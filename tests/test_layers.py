@@ -29,14 +29,20 @@ ROWS = [
     ["data.features", "data.indices"],
     ["data.storage"],
     ["data.cache"],
-    ["data.fingerprint", "data.ragged", "data.pool", "data.transfer"],
+    ["data.ragged", "data.pool", "data.transfer", "data.fingerprint.modules"],
+    ["data.fingerprint.explain", "data.fingerprint.functions"],
+    ["data.fingerprint.values"],
     ["data.formatting"],
     ["data.file_formats"],
     ["data.table"],
     ["data.column", "data.batch", "data.selecting", "data.columns", "data.combining"],
     ["data.splitting"],
-    ["data.apply"],
-    ["data.mapping"],
+    ["data.mapping.spec"],
+    ["data.mapping.call"],
+    ["data.mapping.merge"],
+    ["data.mapping.shards"],
+    ["data.mapping.cache"],
+    ["data.mapping.filter"],
     ["data.dataset"],
     ["data.loading"],
     ["tokenizer_config"],
@@ -64,10 +70,7 @@ ROWS = [
 ]
 # What that rule still finds, as (file, what it imports): exactly this, so that an import which goes
 # is struck out here. Nothing is added.
-STILL_TO_GO: set[tuple[str, str]] = {
-    ("data.apply", "data.dataset"),
-    ("data.mapping", "data.dataset"),
-}
+STILL_TO_GO: set[tuple[str, str]] = set()
 # Underscore names of libraries that our files read, and why there is no other way.
 PRIVATE = {
     "_exit": "os._exit is documented; the underscore warns of what it leaves undone",
@@ -144,7 +147,15 @@ def code_lines(text: str) -> int:
 def test_every_file_has_a_row():
     listed = {name for row in ROWS for name in row}
     there = {module_name(path) for path in sources(CORE)}
-    packages = {"__main__", "accelerate", "data", "models", "training"}
+    packages = {
+        "__main__",
+        "accelerate",
+        "data",
+        "data.fingerprint",
+        "data.mapping",
+        "models",
+        "training",
+    }
     kit = {name for name in there if name.split(".")[0] == "testing"}  # uses the rest as anybody
     assert there - {"__init__"} - packages - kit == listed
 

@@ -17,7 +17,8 @@ import torch
 from tiny import count, make_model
 
 from minift import AutoTokenizer, ClassLabel, Dataset, DatasetDict, Features, List, Value, files
-from minift.data import cache, mapping, storage
+from minift.data import cache, storage
+from minift.data.mapping import spec
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 
 
@@ -727,7 +728,7 @@ def test_cache_key_names_the_result(ds, calls):
 
 def test_a_version_of_the_engine_is_part_of_the_result(ds, calls, monkeypatch):
     ds.map(plus_one)
-    monkeypatch.setattr(mapping, "MAP_VERSION", mapping.MAP_VERSION + 1)
+    monkeypatch.setattr(spec, "MAP_VERSION", spec.MAP_VERSION + 1)
     ds.map(plus_one)
     assert calls() == 6
 

@@ -36,7 +36,7 @@ from minift import (
     load_from_disk,
 )
 from minift.data import cache, storage
-from minift.data.fingerprint import fingerprint
+from minift.data.fingerprint.values import fingerprint
 from minift.errors import ColumnError, ConfigError, DataError
 
 LABEL = ClassLabel(names=["neg", "pos"])

@@ -21,6 +21,8 @@ from minift.data.features import Features, as_array, check_names
 from minift.data.file_formats import format_named
 from minift.data.formatting import Format, rows_of, to_frame
 from minift.data.indices import split_range
+from minift.data.mapping.cache import map_table
+from minift.data.mapping.filter import filter_mask
 from minift.data.table import READ_ROWS, Table
 from minift.errors import DataError
 
@@ -113,9 +115,7 @@ class Dataset(Table):
 
     def filter(self, function: Any, **options: Any) -> "Dataset":
         if callable(function):
-            from minift.data.mapping import answers_of
-
-            function = answers_of(self, function, **options)
+            function = filter_mask(self, function, **options)
         return selecting.select_where(self, function)
 
     def train_test_split(
@@ -145,10 +145,7 @@ class Dataset(Table):
     class_encode_column = columns.class_encode_column
     flatten_indices = columns.flatten_indices
 
-    def map(self, function: Callable[..., Any] | None = None, *args: Any, **options: Any) -> Any:
-        from minift.data.mapping import map_dataset
-
-        return map_dataset(self, function, *args, **options)
+    map = map_table
 
     # -- formats ----------------------------------------------------------------------------------
 

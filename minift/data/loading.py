@@ -21,7 +21,7 @@ from minift.data.combining import concatenate_datasets
 from minift.data.dataset import Dataset, DatasetDict
 from minift.data.features import Features, cast_array, check_names
 from minift.data.file_formats import DatasetFiles, folder_format, format_named, format_of
-from minift.data.fingerprint import fingerprint
+from minift.data.fingerprint.values import fingerprint
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
 from minift.files import MANIFEST
 from minift.plugins import default_manager

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from minift.data.features import Features, check_names
-from minift.data.fingerprint import column_digest, fingerprint
+from minift.data.fingerprint.values import column_digest, fingerprint
 from minift.data.formatting import Format, format_batch, rows_of
 from minift.data.indices import Indices, compose, resolve_key, split_range, take_rows
 from minift.data.ragged import FlatColumn, Runs, is_flat
@@ -85,6 +85,9 @@ class Table:
         fields["data"] = by_file(self.data)
         fields["derived"] = {name: by_file(tokens) for name, tokens in self.derived.items()}
         return type(self), tuple(fields.values())
+
+    def __copy__(self) -> Self:
+        return self.replace()
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from minift.data.dataset import Dataset
-from minift.data.fingerprint import column_digest, fingerprint
+from minift.data.fingerprint.values import column_digest, fingerprint
 from minift.device import Device
 from minift.errors import ConfigError
 from minift.models.pretrained import PretrainedModel

@@ -1,0 +1,291 @@
+"""`fingerprint`: one walk over a value and all that it refers to."""
+
+import copyreg
+import enum
+import functools
+import re
+import struct
+import sys
+import types
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from minift.data.fingerprint.explain import MAX_NOTES, Notes, shown
+from minift.data.fingerprint.functions import (
+    ImportedModules,
+    PartOfModule,
+    Unhashable,
+    code_content,
+    function_digest,
+    library_function,
+)
+from minift.data.fingerprint.modules import join, library, source_digest
+
+# Entries of vars(class) that were not written in the class.
+NO_CONTENT = {"__dict__", "__weakref__", "__module__", "__qualname__", "_abc_impl"}
+NO_CONTENT |= {"__firstlineno__", "__static_attributes__", "__slotnames__"}
+NO_CONTENT |= {"__annotations_cache__"}  # Python 3.14's, once somebody has asked
+DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
+
+NOTED_ITEMS = 20  # a larger container is noted as one
+
+
+def fingerprint(*values: Any, notes: Notes | None = None) -> str:
+    """Return 32 hexadecimal digits for the values, equal in every process.
+
+    Args:
+        values: of any type.
+        notes: gets notes of what was digested, which takes a little longer. A dict of values gives
+            names to their places: {"function": f, "batch_size": 1000}.
+
+    Raises:
+        Unhashable: names the path to the value that cannot be digested.
+    """
+    walk = Walk(notes)
+    try:
+        return join(*(walk.digest(value, "") for value in values)).hex()
+    except RecursionError:
+        raise Unhashable("a value is nested too deeply to be fingerprinted") from None
+
+
+class Walk:
+    """One walk over a value.
+
+    Attributes:
+        notes: None where they are not wanted.
+        open: the containers that are being digested now, so that cycles end.
+        seen: functions, classes and objects, numbered in the order of meeting them. A second
+            meeting is "the n-th", so that a net of helpers that call each other is walked once and
+            not along each of its paths.
+    """
+
+    def __init__(self, notes: Notes | None, outer: "Walk | None" = None) -> None:
+        self.notes = notes
+        self.open: dict[int, int] = dict(outer.open) if outer else {}
+        self.seen: dict[int, tuple[int, Any]] = dict(outer.seen) if outer else {}
+
+    def digest(self, value: Any, path: str) -> bytes:
+        """Digest any value; the path to it is for notes and errors."""
+        digest = scalar_digest(value)
+        if digest is not None:
+            if self.notes is not None:
+                self.notes.add(path, shown(value, digest))
+            return digest
+        if id(value) in self.open:  # a cycle is told by how far up it leads
+            return join(b"cycle", str(len(self.open) - self.open[id(value)]).encode())
+        class_, notes = type(value), self.notes
+        is_container = class_ in (list, tuple, dict)
+        if is_container:
+            self.open[id(value)] = len(self.open)
+        count, seen_before = len(notes or ()), id(value) in self.seen
+        if (
+            count >= MAX_NOTES
+            or class_ is types.CodeType
+            or (is_container and len(value) > NOTED_ITEMS)
+        ):
+            self.notes = None
+        name = f"{class_.__module__}.{class_.__qualname__}"
+        digest = join(name.encode(), self.content(value, path))
+        self.notes = notes
+        if is_container:
+            del self.open[id(value)]
+        if notes is not None and len(notes) == count and not seen_before:  # nor is any part noted
+            notes.add(path, digest.hex()[:8])
+        return digest
+
+    def once(self, value: Any, content: Callable[[], bytes]) -> bytes:
+        """Digest the content at the first meeting, the number at any other."""
+        if id(value) in self.seen:
+            return join(b"seen", str(self.seen[id(value)][0]).encode())
+        self.seen[id(value)] = (len(self.seen), value)  # kept alive, so that its id stays its own
+        return content()
+
+    def content(self, value: Any, path: str) -> bytes:
+        """Digest what a value holds; its type is digested beside it."""
+        match value:
+            case list() | tuple() if type(value) in (list, tuple):
+                return join(*(self.digest(v, f"{path}[{i}]") for i, v in enumerate(value)))
+            case dict() if type(value) is dict:
+                return self.pairs(value, path)
+            case types.MappingProxyType():
+                return self.pairs(dict(value), path)
+            case set() | frozenset():  # a walk for each, as their order is chance
+                return join(*sorted(Walk(None, self).digest(v, f"{path}{{}}") for v in value))
+            case types.FunctionType():
+                library_name = library_function(value)
+                return library_name or self.once(
+                    value, lambda: function_digest(value, path, self.digest)
+                )
+            case types.CodeType():
+                return self.digest(code_content(value), path)
+            case types.MethodType():
+                function = self.digest(value.__func__, path)
+                return join(function, self.digest(value.__self__, f"{path}.self"))
+            case types.BuiltinFunctionType():
+                name, owner = f"{value.__module__}.{value.__qualname__}".encode(), value.__self__
+                if owner is None or isinstance(owner, types.ModuleType):
+                    return name
+                return join(name, self.digest(owner, f"{path}.self"))
+            case functools.partial():
+                keywords = dict(sorted(value.keywords.items()))
+                return self.digest((value.func, value.args, keywords), path)
+            case types.ModuleType():
+                return library(value.__name__) or source_digest([value.__name__])
+            case PartOfModule():
+                return self.part_of_module(value, path)
+            case ImportedModules():
+                return source_digest(value.names)
+            case type():
+                return self.class_(value, path)
+            case np.ndarray() if type(value) in (np.ndarray, np.memmap) and value.dtype != object:
+                head = f"{value.dtype!r}{value.shape}".encode()
+                return join(head, np.ascontiguousarray(value).tobytes())
+            case pa.Table():
+                columns = [column_digest(column) for column in value.columns]
+                return join(*(name.encode() for name in value.column_names), *columns)
+        return self.instance(value, path)
+
+    def pairs(self, value: dict[Any, Any], path: str) -> bytes:
+        """Digest a dict in its own order, which can matter (the order of labels)."""
+        parts = []
+        for key, item in value.items():
+            digest = self.digest(key, f"{path} keys".lstrip())
+            place = f"{path}[{shown(key, digest)}]" if path else str(key)
+            parts += [digest, self.digest(item, place)]
+        return join(*parts)
+
+    def part_of_module(self, read: PartOfModule, path: str) -> bytes:
+        """Digest those of a module's attributes that code can mean; a library by its version."""
+        module = read.module
+        known = library(module.__name__)
+        if known or id(module) in self.open:
+            known = known or module.__name__.encode()
+            if self.notes is not None:
+                self.notes.add(path, known.decode())
+            return known
+        self.open[id(module)] = len(self.open)
+        parts = []
+        for name in sorted(read.attributes & set(vars(module))):
+            value = vars(module)[name]
+            if isinstance(value, types.ModuleType):
+                value = PartOfModule(value, read.attributes)
+            parts += [name.encode(), self.digest(value, f"{path}.{name}")]
+        del self.open[id(module)]
+        return join(*parts)
+
+    def class_(self, class_: type, path: str) -> bytes:
+        """Digest a library's class by its version, another by its members."""
+        module = class_.__module__ if isinstance(class_.__module__, str) else "builtins"
+        name = f"{module}.{class_.__qualname__}".encode()
+        version = library(module)
+        if version and "<" not in class_.__qualname__:
+            return join(name, version)
+        return self.once(class_, lambda: join(name, self.members(class_, path or name.decode())))
+
+    def members(self, class_: type, path: str) -> bytes:
+        """Digest bases, metaclass, and all that the class itself defines."""
+        parts = [self.digest(base, path) for base in (*class_.__bases__, type(class_))]
+        for key, value in sorted(vars(class_).items()):
+            if key in NO_CONTENT or isinstance(value, DESCRIPTORS):
+                continue
+            if isinstance(value, property):
+                value = (value.fget, value.fset, value.fdel)
+            elif isinstance(value, functools.cached_property):
+                value = value.func
+            elif isinstance(value, staticmethod | classmethod):
+                value = value.__func__
+            parts += [key.encode(), self.digest(value, f"{path}.{key}")]
+        return join(*parts)
+
+    def instance(self, value: Any, path: str) -> bytes:
+        """Digest any other object: by its `__fingerprint__`, its bytes, or as copying needs it."""
+        own = getattr(type(value), "__fingerprint__", None)
+        if own is not None:
+            return str(own(value)).encode()
+        if isinstance(value, enum.Enum):
+            return self.digest((type(value), value.name, value.value), path)
+        if isinstance(value, re.Pattern):
+            return self.digest((value.pattern, value.flags), path)
+        if isinstance(value, PurePath | np.dtype):
+            return repr(value).encode()
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(value, torch.Tensor):
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            return join(f"{value.dtype}{tuple(value.shape)}".encode(), raw.numpy().tobytes())
+        return self.once(value, lambda: self.reduced(value, path))
+
+    def reduced(self, value: Any, path: str) -> bytes:
+        """Digest what `copy` would make the object of."""
+        try:
+            copier = copyreg.dispatch_table.get(type(value))
+            reduced = copier(value) if copier else value.__reduce_ex__(4)
+        except Exception:  # pickling is how an object says that it has no content
+            raise Unhashable(
+                f"cannot fingerprint {type(value).__qualname__!r} at {path or 'top'}",
+                do="pass cache_key='...' to name the result yourself",
+            ) from None
+        class_ = self.digest(type(value), path)
+        if isinstance(reduced, str):  # "the global of this name", without what is in it
+            wrapped = getattr(value, "__wrapped__", None)  # functools.cache
+            known = wrapped is None and library(type(value).__module__)
+            inside = None if known else (wrapped, getattr(value, "__dict__", None))
+            return join(reduced.encode(), class_, self.digest(inside, path))
+        constructor, arguments, *more = reduced
+        state = more[0] if more else None
+        if isinstance(state, dict):
+            state = dict(sorted(state.items(), key=lambda item: str(item[0])))
+        items = [list(iterator) for iterator in more[1:3] if iterator is not None]
+        return join(
+            class_,
+            *(self.digest(part, path) for part in (constructor, arguments)),
+            b"" if state is None else self.digest(state, f"{path}.{type(value).__name__}"),
+            self.digest(items, path) if items else b"",
+        )
+
+
+def scalar_digest(value: Any) -> bytes | None:
+    """Digest a value of a plain type, else None; 1, True and 1.0 are three different values."""
+    match type(value):
+        case class_ if class_ in (int, bool, type(None), complex, type(Ellipsis)):
+            return join(class_.__name__.encode(), repr(value).encode())
+        case class_ if class_ is str:
+            return join(b"str", value.encode("utf-8", "surrogatepass"))
+        case class_ if class_ is bytes:
+            return join(b"bytes", value)
+        case class_ if class_ is float:
+            return join(b"float", struct.pack("<d", value))
+    return None
+
+
+def column_digest(column: pa.ChunkedArray) -> bytes:
+    """Digest the content of an Arrow column, whatever its chunks, offsets and unused bits."""
+    joined = column.combine_chunks() if len(column) else column  # no byte shared with other rows
+    chunks = joined.chunks if isinstance(joined, pa.ChunkedArray) else [joined]
+    chunks = [chunk for chunk in chunks if len(chunk)]
+    return join(str(column.type).encode(), *(array_digest(chunk) for chunk in chunks))
+
+
+def array_digest(array: pa.Array) -> bytes:
+    """Digest the values of an array, and where some are missing."""
+    parts = [str(len(array)).encode()]
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    if array.null_count:  # what lies under a missing value is chance
+        parts.append(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+        array = array if pa.types.is_struct(array.type) else array.drop_null()
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        lengths = pc.list_value_length(array).cast(pa.int64())
+        return join(*parts, array_digest(lengths), array_digest(array.flatten()))
+    if pa.types.is_struct(array.type):
+        return join(*parts, *(array_digest(child) for child in array.flatten()))
+    table = pa.table({"": array})
+    for batch in table.to_batches(max_chunksize=65536):  # a stream of messages has no slack bytes
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_batch(batch)
+        parts.append(join(sink.getvalue()))
+    return join(*parts)

@@ -1,0 +1,285 @@
+"""`map_table`: find a map's result or compute it, commit it, and open it."""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from minift.data import cache, storage
+from minift.data.columns import flatten_indices, select_columns
+from minift.data.features import Features, List, Value, arrow_type, check_names
+from minift.data.fingerprint.explain import changes
+from minift.data.mapping.call import TOKENS, MappedRows
+from minift.data.mapping.merge import merge
+from minift.data.mapping.shards import Shards, compute_missing, cut
+from minift.data.mapping.spec import MapSpec, map_key
+from minift.data.selecting import take
+from minift.data.table import AnyTable, Table
+from minift.errors import ConfigError, DataError
+from minift.files import MANIFEST, read_manifest
+
+MOST_COMPARED = 500  # results, the latest first, that are looked at to say what changed
+
+
+def map_table(
+    table: AnyTable,
+    function: Callable[..., Any] | None = None,
+    with_indices: bool = False,
+    with_rank: bool = False,
+    input_columns: str | Sequence[str] | None = None,
+    batched: bool = False,
+    batch_size: int | None = 1000,
+    drop_last_batch: bool = False,
+    remove_columns: str | Sequence[str] | None = None,
+    keep_in_memory: bool = False,
+    load_from_cache_file: bool | None = None,
+    cache_file_name: str | Path | None = None,
+    writer_batch_size: int | None = None,
+    features: Features | None = None,
+    fn_kwargs: Mapping[str, Any] | None = None,
+    num_proc: int | None = None,
+    desc: str | None = None,
+    new_fingerprint: str | None = None,
+    cache_key: str | None = None,
+) -> AnyTable:
+    """Return the table with what `function` returns merged into its rows.
+
+    Args:
+        table: the input.
+        function: gets a row (a dict), or with `batched` a dict of lists, and returns a dict of
+            values or of equally long lists; None for every row means "called for its effect".
+        with_indices: also pass the position of the row, or the list of positions.
+        with_rank: also pass the number of the worker process, None without `num_proc`.
+        input_columns: pass only these columns, as positional arguments.
+        batched: pass `batch_size` rows at a time; the number of rows may then change.
+        batch_size: None or 0 passes all rows at once.
+        drop_last_batch: leave out the rows at the end that do not fill a batch.
+        remove_columns: drop these from the input before merging.
+        keep_in_memory: leave no file behind.
+        load_from_cache_file: False computes again and replaces what the cache holds.
+        cache_file_name: a folder for the result instead of one in the cache.
+        writer_batch_size: accepted for familiarity; results are written by size.
+        features: the result's features, instead of inferring them.
+        fn_kwargs: further keyword arguments, part of the fingerprint.
+        num_proc: share the work among so many processes; the result is the same.
+        desc: accepted for familiarity; nothing is printed.
+        new_fingerprint: stands for the whole fingerprint of the result.
+        cache_key: stands for the function in the fingerprint; for functions that cannot be
+            digested.
+
+    Raises:
+        DataError: the function's result would lose or mix up rows, or mixes types in a column.
+    """
+    if function is None:
+        return table
+    inputs, removed = names_of(input_columns), names_of(remove_columns)
+    table.check_columns(inputs + removed)
+    if (num_proc or 0) < 0:
+        raise ConfigError("num_proc must be positive", got=num_proc)
+    size = (batch_size if batch_size and batch_size > 0 else max(len(table), 1)) if batched else 1
+    spec = MapSpec(
+        table=table,
+        function=function,
+        batched=batched,
+        batch_size=size,
+        num_rows=len(table) - len(table) % size if drop_last_batch else len(table),
+        with_indices=with_indices,
+        with_rank=with_rank,
+        input_columns=None if input_columns is None else inputs,
+        remove_columns=removed,
+        fn_kwargs=fn_kwargs or {},
+        features=features,
+    )
+    key, notes = map_key(spec, cache_key, new_fingerprint)
+    if key is None or keep_in_memory:  # the maps stay open when their files are gone
+        with tempfile.TemporaryDirectory(prefix="minift-", ignore_cleanup_errors=True) as scratch:
+            return compute(spec, Path(scratch) / "result", {"key": key}, num_proc)
+    folder = Path(cache_file_name) if cache_file_name else cache.entry_path("map", key)
+    meta = {"key": key, "notes": notes, "input": table.fingerprint, "function": spec.name}
+    return find_or_compute(spec, folder, meta, num_proc, load_from_cache_file is not False)
+
+
+def names_of(columns: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else tuple(columns or ())
+
+
+def find_or_compute(
+    spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | None, reuse: bool
+) -> Any:
+    """Open the result, or be the one that computes it while others wait.
+
+    Args:
+        reuse: whether a result that is there already will do.
+    """
+    if reuse:
+        with contextlib.suppress(DataError):
+            return open_result(spec, folder, meta["key"])
+    with cache.lock(meta["key"]):
+        if reuse:
+            try:
+                return open_result(spec, folder, meta["key"])  # of who had the lock before
+            except DataError as error:
+                if (folder / MANIFEST).exists():
+                    warnings.warn(f"a cached result is computed again: {error}", stacklevel=3)
+                    (folder / MANIFEST).unlink()
+        else:
+            shutil.rmtree(work_folder(folder, meta["key"]), ignore_errors=True)
+            # It may differ from the result that it replaces, and others were made from that one.
+            meta |= {"run": uuid.uuid4().hex}
+        say_what_changed(meta)
+        return compute(spec, folder, meta, num_proc)
+
+
+def say_what_changed(meta: dict[str, Any]) -> None:
+    """Print one line if the cache holds a result of the same function for the same input."""
+    with contextlib.suppress(OSError):  # removed meanwhile
+        folders = [path.parent for path in cache.cache_root().glob(f"map/*/{MANIFEST}")]
+        for folder in sorted(folders, key=os.path.getmtime, reverse=True)[:MOST_COMPARED]:
+            try:
+                other = read_manifest(folder).meta
+            except DataError:  # damaged, or of another version of minift
+                continue
+            if all(other.get(name) == meta[name] for name in ("function", "input")):
+                changed, name = changes(other["notes"], meta["notes"]), meta["function"]
+                # Two lambdas are two functions, and not one that was edited.
+                if changed and not ("<lambda>" in name and "the code of" in changed):
+                    print(f"map({name}) is computed again: {changed}", file=sys.stderr)
+                return
+
+
+def work_folder(folder: Path, key: str | None) -> Path:
+    """Return where the shards of a result are until it is complete."""
+    return folder.with_name(f"{key}.work")
+
+
+def compute(spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | None) -> Any:
+    """Compute the shards that are not there yet, make them a result, and open it."""
+    if spec.num_rows == 0:  # the function is not called: only what the arguments tell is known
+        before = spec.table.features
+        left = {name: before[name] for name in before if name not in spec.remove_columns}
+        features = spec.features or Features(left)
+        empty = features.arrow_schema.empty_table()
+        return spec.table.replace(data=empty, features=features, indices=None)
+    shards = Shards(spec, work_folder(folder, meta["key"]), cut(spec))
+    (shards.folder / "entry").mkdir(parents=True, exist_ok=True)
+    try:
+        compute_missing(shards, num_proc)
+    except BaseException as error:
+        shards.sweep()
+        done = sum(shards.read(i) is not None for i in range(len(shards.ranges)))
+        if not done:
+            shutil.rmtree(shards.folder)
+        elif "notes" in meta:  # a result in memory keeps nothing
+            total = len(shards.ranges)
+            error.add_note(f"{done} of {total} shards are kept; the same map goes on")
+        raise
+    pieces = [shards.read(i) or MappedRows(rows, None) for i, rows in enumerate(shards.ranges)]
+    merged = merge(spec, pieces)
+    if not merged.names:  # every column of the result is one of the input
+        shutil.rmtree(shards.folder)
+        if merged.columns is None:
+            return spec.table
+        names = list(result_features(spec, merged))
+        return select_columns(take(spec.table, spec.num_rows), names)
+    commit(shards, pieces, merged, folder, meta)
+    return open_result(spec, folder, meta["key"])
+
+
+def commit(
+    shards: Shards, pieces: list[MappedRows], merged: MappedRows, folder: Path, meta: dict[str, Any]
+) -> None:
+    """Give all shards the columns and types of the merged ones, and make them the result."""
+    assert merged.columns is not None
+    features, start, entries = result_features(shards.spec, merged), 0, []
+    types = {name: merged.columns.schema.field(name).type for name in merged.names}
+    types = {
+        name: types[name] if name in merged.packed else arrow_type(feature)
+        for name, feature in features.items()
+        if name in types
+    }
+    schema = pa.schema(list(types.items()))
+    for i, piece in enumerate(pieces):
+        assert piece.columns is not None
+        if not piece.columns.schema.equals(schema) or piece.packed != merged.packed:
+            columns = merged.columns.slice(start, piece.num_rows).select(schema.names).cast(schema)
+            piece = shards.write(i, replace(piece, columns=columns, packed=merged.packed))
+        start += piece.num_rows
+        entries.append(piece.entry or {})
+    shards.sweep()
+    meta |= {"features": features.to_dict(), "packed": sorted(merged.packed)}
+    if meta.get("run"):  # the result that it replaces stays until here
+        (folder / MANIFEST).unlink(missing_ok=True)
+    storage.commit(shards.folder / "entry", folder, entries, meta)
+    shutil.rmtree(shards.folder, ignore_errors=True)
+
+
+def result_features(spec: MapSpec, merged: MappedRows) -> Features:
+    """Return the result's columns in their order: the input's that stayed, and then the new ones.
+
+    Raises:
+        DataError: `features` names other columns.
+    """
+    assert merged.columns is not None
+    before, untouched = spec.table.features, merged.untouched(spec)
+    stayed = [name for name in before if name in untouched or name in merged.names]
+    names = [*stayed, *(name for name in merged.names if name not in stayed)]
+    if spec.features is not None:
+        check_names(spec.features, names, f"map({spec.name}): ")
+        return spec.features
+    after = Features.from_arrow_schema(merged.columns.schema.remove_metadata())
+    after |= {name: List(Value("int8")) for name in merged.packed}
+    features = Features()
+    for name in names:
+        same = name in before and arrow_type(before[name]) == arrow_type(
+            after.get(name, before[name])
+        )
+        features[name] = before[name] if same else after[name]
+    return features
+
+
+def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:
+    """Open the result in a folder; a DataError if there is none, or a damaged one."""
+    data, meta = storage.open_folder(folder)
+    if meta.get("key") != key:
+        raise ConfigError(f"{folder} holds the result of another map", do="choose another folder")
+    try:
+        return result_table(spec, data, meta)
+    except pa.ArrowException as error:
+        raise DataError(f"{folder} is damaged: {error}") from None
+
+
+def result_table(spec: MapSpec, data: pa.Table, meta: dict[str, Any]) -> Table:
+    """Return the columns of a result among those of the input that stayed, in its format."""
+    features = Features.from_dict(meta["features"])
+    key = meta["key"] and meta["key"] + meta.get("run", "")
+    digests = {name: f"{key} {name}" for name in features} if key else {}
+    derived: dict[str, Any] = {name: data.column(TOKENS) for name in meta["packed"]}
+    columns = {name: data.column(name) for name in data.column_names}
+    untouched = [name for name in features if name not in columns]
+    if untouched:
+        base = flatten_indices(take(spec.table, spec.num_rows))
+        columns |= {name: base.data.column(name) for name in untouched}
+        derived |= {name: base.derived[name] for name in untouched if name in base.derived}
+        digests |= {name: base.digests[name] for name in untouched if name in base.digests}
+    row_format = spec.table.row_format
+    if row_format.columns is not None:
+        hidden = {name for name in spec.table.features if name not in row_format.columns}
+        shown = tuple(name for name in features if name not in hidden)
+        row_format = replace(row_format, columns=shown)
+    return spec.table.replace(
+        data=pa.table({name: columns[name] for name in features}),
+        features=features,
+        indices=None,
+        digests=digests,
+        row_format=row_format,
+        derived=derived,
+    )

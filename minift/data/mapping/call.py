@@ -1,0 +1,264 @@
+"""The function on one batch: calling it, and making Arrow columns of what it returned.
+
+A row of the result is `{**input, **returned}`: what the function returns replaces or follows the
+input's columns, in order of appearance, and a key that it does not return for some row keeps the
+input's value there, or None if there is none. What the function assigns to the dict that it gets
+counts as returned, and what it pops from it is dropped. A row for which it returns None among
+others for which it does not, or a changed number of rows beside columns that stayed, is an error;
+a column changes its type only if its values do.
+"""
+
+from collections import UserDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from minift.data.features import ClassLabel, arrow_type, as_array, cast_array
+from minift.data.formatting import rows_of, to_list
+from minift.data.mapping.spec import MapSpec
+from minift.data.ragged import Ragged, Runs
+from minift.errors import ArgumentError, DataError
+
+# Lists of these are 0/1, whatever the batch: one byte each, as `datasets` stores them. Beside
+# TOKENS, and of the same lengths, they are stored as `Runs` if that is what they are.
+BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
+TOKENS = "input_ids"
+
+Returned = tuple[dict[str, Any], set[str]]  # columns, or values of one row; names that were popped
+
+
+@dataclass(frozen=True)
+class MappedRows:
+    """What the function made of some rows.
+
+    Attributes:
+        rows: of the input.
+        columns: what it returned, as an Arrow table; None if it returned None for all rows.
+        popped: columns that it dropped.
+        packed: those of `columns` that are stored as `Runs`.
+        entry: what `storage.write_stream` returned for the file of the columns, if there is one.
+    """
+
+    rows: range
+    columns: pa.Table | None
+    popped: frozenset[str] = frozenset()
+    packed: frozenset[str] = frozenset()
+    entry: dict[str, Any] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [] if self.columns is None else self.columns.column_names
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows of the result."""
+        return self.columns.num_rows if self.columns is not None and self.names else len(self.rows)
+
+    def untouched(self, spec: MapSpec) -> list[str]:
+        """Return the input's columns that the function neither returned nor dropped."""
+        gone = {*spec.remove_columns, *self.popped, *self.names}
+        return [name for name in spec.table.features if name not in gone]
+
+
+def map_batch(spec: MapSpec, rows: range, rank: int | None) -> MappedRows:
+    """Call a batched function once, another one for each row."""
+    batch = spec.table.read(rows, spec.input_columns or spec.table.column_names)
+    returned = (call_with_batch if spec.batched else call_with_rows)(spec, batch, rows, rank)
+    if returned is None:
+        return MappedRows(rows, None)
+    arrays = {name: to_arrow(spec, name, values) for name, values in returned[0].items()}
+    packed = pack_runs(arrays)
+    mapped = MappedRows(rows, pa.table(arrays), frozenset(returned[1]), frozenset(packed))
+    untouched = mapped.untouched(spec)
+    if untouched and mapped.num_rows != len(rows):
+        raise DataError(
+            f"map({spec.name}) returned {mapped.num_rows} rows for {len(rows)}, but the "
+            f"columns {', '.join(untouched)} keep {len(rows)}",
+            do=f"pass remove_columns={untouched!r}",
+        )
+    return mapped
+
+
+def call_with_batch(spec: MapSpec, batch: Any, rows: range, rank: int | None) -> Returned | None:
+    """Call the function with a batch; it returns columns of equal length."""
+    argument = copy_of(batch)
+    result = spec.function(*arguments(spec, argument, list(rows), rank), **spec.fn_kwargs)
+    if result is None:
+        return None
+    if isinstance(result, pa.Table):
+        result = {name: result.column(name) for name in result.column_names}
+    if not isinstance(result, Mapping):
+        raise not_a_dict(spec, result, rows)
+    result = result.data if isinstance(result, UserDict) else result  # a tokenizer's, as it is
+    columns, popped = with_effects(batch, argument, result)
+    lengths = {}
+    for name, values in columns.items():
+        is_scalar = isinstance(values, str | bytes | Mapping | set)
+        if is_scalar or not getattr(values, "shape", (1,)) or not hasattr(values, "__len__"):
+            raise ArgumentError(
+                f"map({spec.name}, batched=True) must return a list for each column",
+                got=f"{name!r}: {values!r:.80}",
+            )
+        lengths[name] = len(values)
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"map({spec.name}) returned columns of different lengths", got=lengths)
+    return columns, popped
+
+
+def call_with_rows(spec: MapSpec, batch: Any, rows: range, rank: int | None) -> Returned | None:
+    """Call the function with each row of a batch; its dicts become columns."""
+    results: list[Any] = []
+    for position, row in zip(rows, rows_of(batch, len(rows)), strict=True):
+        argument = copy_of(row)
+        result = spec.function(*arguments(spec, argument, position, rank), **spec.fn_kwargs)
+        if result is not None and not isinstance(result, Mapping):
+            raise not_a_dict(spec, result, position)
+        results.append(None if result is None else with_effects(row, argument, result))
+    if all(result is None for result in results):
+        return None
+    if None in results:
+        raise none_for_some(spec, rows[results.index(None)])
+    dropped = set.intersection(*(popped for _, popped in results))
+    names = dict.fromkeys(name for values, _ in results for name in values)
+    names |= dict.fromkeys(sorted(set.union(*(popped for _, popped in results)) - dropped))
+    columns = {}
+    for name in names:
+        if all(name in values for values, _ in results):
+            columns[name] = [values[name] for values, _ in results]
+            continue
+        before = [None] * len(rows)
+        if name in spec.table.features and name not in spec.remove_columns:
+            before = to_list(spec.table.to_arrow(rows, [name]).column(name))
+        columns[name] = [
+            values.get(name, None if name in popped else old)
+            for (values, popped), old in zip(results, before, strict=True)
+        ]
+    return columns, dropped
+
+
+def arguments(spec: MapSpec, argument: Any, position: Any, rank: int | None) -> list[Any]:
+    """Return the function's positional arguments."""
+    names = spec.input_columns
+    first = [argument] if names is None else [argument[name] for name in names]
+    return [*first, *[position] * spec.with_indices, *[rank] * spec.with_rank]
+
+
+def copy_of(argument: Any) -> Any:
+    """Return a copy for the function, so that what it does to its argument can be seen."""
+    if not isinstance(argument, dict):
+        return argument
+    return {name: v[:] if type(v) is list else v for name, v in argument.items()}
+
+
+def with_effects(before: Any, after: Any, result: Mapping[str, Any]) -> Returned:
+    """Return the result with what the function assigned to its argument, and what it popped."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return dict(result), set()
+    assigned = {n: v for n, v in after.items() if n not in before or differs(v, before[n])}
+    return {**assigned, **result}, set(before) - set(after) - set(result)
+
+
+def differs(value: Any, before: Any) -> bool:
+    """Return whether a value is another object, or a list that got other items."""
+    if type(value) is not list or type(before) is not list:
+        return value is not before
+    return len(value) != len(before) or any(a is not b for a, b in zip(value, before, strict=True))
+
+
+def not_a_dict(spec: MapSpec, result: Any, rows: Any) -> ArgumentError:
+    got = f"{type(result).__name__} for row(s) {rows}"
+    return ArgumentError(f"map({spec.name}) must return a dict", got=got)
+
+
+def none_for_some(spec: MapSpec, row: int) -> DataError:
+    return DataError(
+        f"map({spec.name}) returned None for row {row} and a dict for others",
+        expected="a dict for every row, or None for every row",
+        do="return {} where nothing is to be added, or use filter to drop rows",
+    )
+
+
+# ------------------------------------------------------------------------------ results as columns
+
+
+def to_arrow(spec: MapSpec, name: str, values: Any) -> Any:
+    """Return values as an Arrow array: as `features` has it, else as the column was before.
+
+    `Runs` in a new column stay what they are.
+    """
+    before, features = spec.table.features.get(name), spec.features
+    if isinstance(values, Ragged) and not (isinstance(values, Runs) and before is features is None):
+        values = values.to_arrow()
+    if features is not None:
+        return as_array(name, values, features.get(name))
+    if isinstance(values, Runs):
+        return values
+    array = as_array(name, values)
+    if before is None:
+        return narrow(name, array)
+    if isinstance(before, ClassLabel) and pa.types.is_integer(array.type):
+        return cast_array(name, array, before)  # a number that no class has is an error
+    return cast_if_lossless(array, arrow_type(before))
+
+
+def narrow(name: str, array: Any) -> Any:
+    """Return lists of integers in 32 bits where their values fit; single integers stay int64."""
+    if not (pa.types.is_list(array.type) and array.type.value_type == pa.int64()):
+        return array
+    try:
+        return array.cast(pa.list_(pa.int8() if name in BYTE_LISTS else pa.int32()))
+    except pa.ArrowInvalid:
+        return array
+
+
+def cast_if_lossless(array: Any, before: pa.DataType) -> Any:
+    """Return numbers as wide as the column's were, if they fit; anything else as it is."""
+    if not same_family(array.type, before):
+        return array
+    try:
+        return array.cast(before)
+    except pa.ArrowException:  # a value needs more bits
+        return array
+
+
+def same_family(new: pa.DataType, old: pa.DataType) -> bool:
+    """Return whether two types differ in width only; the type of None and [] fits any other."""
+    lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+    if isinstance(new, lists) and isinstance(old, lists):
+        return same_family(new.value_type, old.value_type)
+    if isinstance(new, pa.StructType) and isinstance(old, pa.StructType):
+        names = [field.name for field in new]
+        return set(names) == {field.name for field in old} and all(
+            same_family(new.field(n).type, old.field(n).type) for n in names
+        )
+    families = [pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp]
+    families += [lambda t: pa.types.is_string(t) or pa.types.is_large_string(t)]
+    return (
+        new == old or pa.types.is_null(new) or any(is_in(new) and is_in(old) for is_in in families)
+    )
+
+
+def pack_runs(columns: dict[str, Any]) -> set[str]:
+    """Replace masks and type ids by one number a row, where that and the tokens' lengths tell all.
+
+    Returns:
+        the names of these columns.
+    """
+    tokens, packed = columns.get(TOKENS), set()
+    lengths: Any = None
+    if isinstance(tokens, pa.ListArray) and not tokens.null_count:
+        lengths = np.diff(tokens.offsets.to_numpy())
+    for name, column in columns.items():
+        runs = column if isinstance(column, Runs) else None
+        is_array = isinstance(column, pa.ListArray) and column.type == pa.list_(pa.int8())
+        if name in BYTE_LISTS and lengths is not None and is_array:
+            runs = Runs.found_in(column)
+        if runs is not None and np.array_equal(runs.lengths, lengths):
+            columns[name] = runs.pack()
+            packed.add(name)
+        elif isinstance(column, Runs):
+            columns[name] = column.to_arrow()
+    return packed

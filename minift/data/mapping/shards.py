@@ -1,0 +1,129 @@
+"""Shards: the input's rows in pieces, each computed by one process and written to a file.
+
+<key>.work/entry/data-00000.arrow     the columns of one shard
+<key>.work/00000.json                 which rows it is of; written last, so that it is complete
+"""
+
+import contextlib
+import json
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from minift import files
+from minift.data import storage
+from minift.data.mapping.call import MappedRows, map_batch
+from minift.data.mapping.merge import complete, merge
+from minift.data.mapping.spec import MapSpec
+from minift.data.pool import Pool
+from minift.data.table import READ_ROWS
+from minift.subprocesses import UnsendableError
+
+# A shard is a 16th of all rows, so that workers can share and little is lost when one dies, but
+# at least 10 rows, no more than about 64 MiB of input, and no more than 128 files.
+SHARDS, MOST_SHARDS, SHARD_BYTES, FEWEST_ROWS = 16, 128, 64 << 20, 10
+
+
+def cut(spec: MapSpec) -> list[range]:
+    """Return the rows of each shard, in whole batches; it depends on the input alone."""
+    data = spec.table.data
+    size = data.nbytes * spec.num_rows // max(data.num_rows, 1)
+    count = min(max(SHARDS, size // SHARD_BYTES), MOST_SHARDS)
+    batch = spec.batch_size if spec.batched else 1
+    step = -(-max(-(-spec.num_rows // count), FEWEST_ROWS) // batch) * batch
+    return [range(i, min(i + step, spec.num_rows)) for i in range(0, spec.num_rows, step)]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of one map, as far as they have been computed.
+
+    Attributes:
+        folder: where they are until they are a result.
+        ranges: the rows of each.
+    """
+
+    spec: MapSpec
+    folder: Path
+    ranges: list[range]
+
+    def compute(self, i: int, rank: int | None) -> None:
+        """Compute one shard and write it; one for which the function returned None is not kept."""
+        spec, shard = self.spec, self.ranges[i]
+        size = spec.batch_size if spec.batched else READ_ROWS
+        pieces = []
+        for start in range(shard.start, shard.stop, size):
+            rows = range(start, min(start + size, shard.stop))
+            try:
+                pieces.append(map_batch(spec, rows, rank))
+            except Exception as error:
+                error.add_note(f"while mapping rows {start} to {rows.stop - 1} with {spec.name}")
+                raise
+        mapped = merge(spec, pieces)
+        if mapped.columns is not None:
+            names = [*mapped.names, *columns_to_copy(spec, mapped)]
+            columns = complete(spec, mapped, names, mapped.packed)
+            self.write(i, replace(mapped, columns=columns))
+
+    def write(self, i: int, mapped: MappedRows) -> MappedRows:
+        """Write the columns of a shard, and then that it is there."""
+        path, entry = self.folder / "entry" / f"data-{i:05d}.arrow", None
+        if mapped.names:
+            assert mapped.columns is not None
+            entry = storage.write_stream(path, [mapped.columns], mapped.columns.schema)
+        names = {"popped": sorted(mapped.popped), "packed": sorted(mapped.packed)}
+        record = {"rows": [mapped.rows.start, mapped.rows.stop], "entry": entry, **names}
+        files.write_text(self.folder / f"{i:05d}.json", json.dumps(record))
+        return replace(mapped, entry=entry)
+
+    def read(self, i: int) -> MappedRows | None:
+        """Open a shard; None if it is not complete, or not of these rows."""
+        rows = self.ranges[i]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            record = json.loads((self.folder / f"{i:05d}.json").read_text())
+            entry, columns = record["entry"], pa.table({})
+            if entry:
+                columns = storage.open_file(self.folder / "entry" / entry["name"], entry)
+            popped, packed = frozenset(record["popped"]), frozenset(record["packed"])
+            if record["rows"] == [rows.start, rows.stop]:
+                return MappedRows(rows, columns, popped, packed, entry)
+        return None
+
+    def sweep(self) -> None:
+        """Remove what was being written when a process died or the disk was full."""
+        for path in self.folder.glob("**/*.tmp-*"):
+            path.unlink()
+
+
+def columns_to_copy(spec: MapSpec, mapped: MappedRows) -> list[str]:
+    """Return the untouched columns that the result cannot refer to in the input's data.
+
+    That takes adjacent rows, and a feature that stays.
+    """
+    adjacent, before = isinstance(spec.table.indices, range), spec.table.features
+    after = spec.features or before
+    return [n for n in mapped.untouched(spec) if not adjacent or after.get(n) != before[n]]
+
+
+def compute_missing(shards: Shards, num_proc: int | None) -> None:
+    """Compute shards that are not there, in this process or in workers, in no certain order."""
+    spec = shards.spec
+    missing = [i for i in range(len(shards.ranges)) if shards.read(i) is None]
+    workers = min(num_proc or 1, len(missing))
+    if workers > 1:
+
+        def describe(i: int) -> str:
+            rows = shards.ranges[i]
+            return f"mapping rows {rows.start} to {rows.stop - 1} with {spec.name}"
+
+        try:
+            pool = Pool(shards.compute, missing, describe)
+        except UnsendableError as error:
+            warnings.warn(f"map({spec.name}) runs in this process alone: {error}")
+        else:
+            pool.run(workers, needs_rank=spec.with_rank)
+            return
+    for i in missing:
+        shards.compute(i, 0 if num_proc else None)
