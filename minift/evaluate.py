@@ -1,8 +1,9 @@
 """Metrics, and `evaluate.load(name)` to find one: no network, no code from elsewhere.
 
 A metric is a function of two sequences, predictions and references, that returns numbers by name.
-`Metric` describes those numbers: their range, and whether higher is better. The metrics of known
-tasks ("glue/mrpc") come from plugins, through the hook `minift_register_metrics`.
+`Metric` describes those numbers: their range, and whether higher is better. Accuracy, precision,
+recall and F1 are here; correlations, the confusion matrix and the metrics of known tasks
+("glue/mrpc") come from plugins, through the hook `minift_register_metrics`.
 
 Everything is computed in float64. Where a metric is not defined, its value is the one of
 scikit-learn and scipy (0.0 or nan), with a warning that gives the reason. Only without any rows
@@ -11,7 +12,6 @@ does minift return nan where they raise.
 
 import inspect
 import math
-import string
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -170,92 +170,11 @@ def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
 precision, recall, f1 = map(per_class_metric, ("precision", "recall", "f1"))
 
 
-def matthews_correlation(predictions: Any, references: Any) -> dict[str, float]:
-    """R_K (Gorodkin 2004), which for two classes is Matthews' phi; 0 if either side is constant.
-
-    (c n - sum p_k a_k) / sqrt((n^2 - sum p_k^2) (n^2 - sum a_k^2)), where c of n rows are right,
-    and p_k rows are predicted to be of class k and a_k actually are. Python's integers keep it
-    exact up to the root.
-    """
-    p, r = paired_classes(predictions, references)
-    n, labels = len(p), np.unique(np.concatenate([p, r]))
-    predicted, actual = ((x[:, None] == labels).sum(0).tolist() for x in (p, r))
-    by_chance = sum(a * b for a, b in zip(predicted, actual, strict=True))
-    covariance = n * int((p == r).sum()) - by_chance
-    variances = (n * n - sum(a * a for a in predicted)) * (n * n - sum(b * b for b in actual))
-    value = covariance / math.sqrt(variances) if variances else 0.0
-    return {"matthews_correlation": value if n else math.nan}
-
-
-def confusion_matrix(predictions: Any, references: Any, labels: Any = None) -> dict[str, Any]:
-    """int64 of shape (classes, classes): entry [i, j] counts rows of class i predicted as j."""
-    p, r = paired_classes(predictions, references)
-    labels = np.unique(np.concatenate([p, r])) if labels is None else as_array(labels)
-    predicted, actual = ((x[:, None] == labels).astype(np.float64) for x in (p, r))
-    if len(p) and not actual.any():
-        raise DataError("no row is of any of these classes", got=labels.tolist())
-    return {"confusion_matrix": (actual.T @ predicted).astype(np.int64)}
-
-
-def pearsonr(predictions: Any, references: Any) -> dict[str, float]:
-    """Pearson's correlation; nan if either side is constant.
-
-    Raises:
-        DataError: fewer than two rows.
-    """
-    p, r = (x.astype(np.float64) for x in paired(predictions, references))
-    if len(p) < 2:
-        raise DataError("a correlation needs two rows at least", got=len(p))
-    return {"pearsonr": correlation("pearsonr", p, r)}
-
-
-def spearmanr(predictions: Any, references: Any) -> dict[str, float]:
-    """Spearman's correlation: Pearson's of the ranks, where ties share their mean rank."""
-    p, r = (x.astype(np.float64) for x in paired(predictions, references))
-    return {"spearmanr": correlation("spearmanr", ranks(p), ranks(r))}
-
-
-def correlation(name: str, x: np.ndarray, y: np.ndarray) -> float:
-    """Return Pearson's correlation of two arrays of shape (rows,)."""
-    if not np.isfinite([x, y]).all() or (x == x[:1]).all() or (y == y[:1]).all():
-        return undefined(name, "one side is constant or not finite:", math.nan)
-    x, y = (v - v.mean() for v in (x, y))
-    x, y = (v / np.abs(v).max() for v in (x, y))  # so that no square overflows or underflows
-    return float(np.clip((x / np.linalg.norm(x)) @ (y / np.linalg.norm(y)), -1.0, 1.0))
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Return the rank of each value, from 1 for the smallest; all nan if one value is."""
-    if np.isnan(values).any():
-        return np.full(len(values), math.nan)
-    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[inverse]
-
-
-def exact_match(
-    predictions: Any, references: Any, ignore_case: bool = False, ignore_punctuation: bool = False,
-    ignore_numbers: bool = False,
-) -> dict[str, float]:  # fmt: skip
-    """The proportion of texts that are equal to their reference."""
-    p, r = paired(predictions, references)
-    ignored = string.punctuation * ignore_punctuation + string.digits * ignore_numbers
-    table = str.maketrans("", "", ignored)
-    if ignore_case or table:
-        texts = [[t.lower() if ignore_case else t for t in x] for x in (p, r)]
-        p, r = (as_array([t.translate(table) for t in x]) for x in texts)
-    return {"exact_match": accuracy(p, r)["accuracy"]}
-
-
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)}),
     "f1": Metric(f1, {"f1": ScoreInfo()}),
     "precision": Metric(precision, {"precision": ScoreInfo()}),
     "recall": Metric(recall, {"recall": ScoreInfo()}),
-    "matthews_correlation": Metric(matthews_correlation, {"matthews_correlation": ScoreInfo(-1.0)}),
-    "pearsonr": Metric(pearsonr, {"pearsonr": ScoreInfo(-1.0)}),
-    "spearmanr": Metric(spearmanr, {"spearmanr": ScoreInfo(-1.0)}),
-    "exact_match": Metric(exact_match, {"exact_match": ScoreInfo(is_proportion=True)}),
-    "confusion_matrix": Metric(confusion_matrix),
 }
 
 

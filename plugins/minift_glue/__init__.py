@@ -5,9 +5,9 @@ from minift import hookimpl
 
 @hookimpl
 def minift_register_metrics():
-    from minift_glue.metrics import by_name  # numpy is only loaded where something is measured
+    from minift_glue import metrics, statistics  # numpy is only loaded where something is measured
 
-    return by_name()
+    return statistics.METRICS | metrics.by_name()
 
 
 @hookimpl

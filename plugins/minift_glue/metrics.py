@@ -15,6 +15,7 @@ import numpy as np
 from minift import evaluate
 from minift.errors import DataError
 from minift.evaluate import GroupRatios, Metric, ScoreInfo
+from minift_glue import statistics
 
 PROPORTION, CORRELATION = ScoreInfo(is_proportion=True), ScoreInfo(-1.0)
 NO_ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -37,7 +38,7 @@ def accuracy(predictions: Any, references: Any) -> dict[str, float]:
 def matthews_correlation(predictions: Any, references: Any) -> dict[str, float]:
     """CoLA, AX and AX-b."""
     check_labels(references)
-    return evaluate.matthews_correlation(predictions, references)
+    return statistics.matthews_correlation(predictions, references)
 
 
 def accuracy_and_f1(predictions: Any, references: Any) -> dict[str, float]:
@@ -48,8 +49,8 @@ def accuracy_and_f1(predictions: Any, references: Any) -> dict[str, float]:
 def pearson_and_spearman(predictions: Any, references: Any) -> dict[str, float]:
     """STS-B: similarities from 0 to 5 as they come from the model, not clipped."""
     linear, ranked = (
-        evaluate.pearsonr(predictions, references),
-        evaluate.spearmanr(predictions, references),
+        statistics.pearsonr(predictions, references),
+        statistics.spearmanr(predictions, references),
     )
     return {"pearson": linear["pearsonr"], **ranked}
 
