@@ -72,7 +72,9 @@ def test_a_run_that_does_not_is_found_out(inputs, tmp_path, capsys, monkeypatch)
     record["command"] = ["minift", "--plugin", str(plugin), "train"]  # pytest's own was recorded
     (out / "run.json").write_text(json.dumps(record))
     # Late enough for a checkpoint, and before the end: after two thirds of the steps or so.
-    monkeypatch.setattr(command.random.Random, "random", lambda _: 0.5)
+    # A class of our own: tempfile draws its names from the library's, and would find one name only.
+    half = type("Half", (command.random.Random,), {"random": lambda _: 0.5})
+    monkeypatch.setattr(command.random, "Random", half)
     for _ in range(3):
         code = cli.main(["verify-resume", str(out), *SHORT, "--save-steps", "1"])
         said = capsys.readouterr().out
