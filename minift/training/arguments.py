@@ -83,7 +83,7 @@ class TrainingArguments:
     dataloader_drop_last: bool = arg(False, "leave out the last, shorter batch of an epoch")
     dataloader_num_workers: int = arg(0, "processes that collate batches; 0 = this one")
 
-    # What is said and when. Intervals below 1 are a share of all steps.
+    # What is logged and evaluated, and when. Intervals below 1 are a share of all steps.
     logging_strategy: str = arg("steps", "no, steps or epoch")
     logging_steps: int | float | str = arg(
         "auto", "steps between log lines; auto = about 50 lines a run"
@@ -107,24 +107,24 @@ class TrainingArguments:
     metric_for_best_model: str | None = arg(None, "what best_metric follows; loss by default")
     greater_is_better: bool | None = arg(None, "by default as the metric's name says")
 
-    def __init__(self, output_dir: str | None = "trainer_output", **given: Any) -> None:
-        known = {f.name: f for f in dataclasses.fields(self)}
-        values = {name: f.default for name, f in known.items()}
+    def __init__(self, output_dir: str | None = "trainer_output", **settings: Any) -> None:
+        fields = {f.name: f for f in dataclasses.fields(self)}
+        values = {name: f.default for name, f in fields.items()}
         values["output_dir"] = None if output_dir is None else str(output_dir)
-        if given.pop("group_by_length", False):  # as it was before there were three strategies
-            given.setdefault("train_sampling_strategy", "group_by_length")
-        if (given.get("warmup_ratio") or 0) >= 1:
-            raise ArgumentError("warmup_ratio must be below 1", got=given["warmup_ratio"])
-        for name, value in given.items():
+        if settings.pop("group_by_length", False):  # as it was before there were three strategies
+            settings.setdefault("train_sampling_strategy", "group_by_length")
+        if (settings.get("warmup_ratio") or 0) >= 1:
+            raise ArgumentError("warmup_ratio must be below 1", got=settings["warmup_ratio"])
+        for name, value in settings.items():
             if is_default_of_absent(name, value):
                 continue
-            today = current_name(name, list(known))
-            if today != name and today in given:
-                raise ArgumentError(f"{name} and {today} are one argument", do="pass one of them")
+            current = current_name(name, list(fields))
+            if current != name and current in settings:
+                raise ArgumentError(f"{name} and {current} are one argument", do="pass one of them")
             value = value.item() if hasattr(value, "item") else value  # a number of numpy's
-            if isinstance(value, str) and isinstance(known[today].default, int | float):
+            if isinstance(value, str) and isinstance(fields[current].default, int | float):
                 raise ArgumentError(f"{name} must be a number", got=repr(value))
-            values[today] = value
+            values[current] = value
         for name, value in values.items():
             setattr(self, name, value)
         self.check()

@@ -30,7 +30,7 @@ from minift.training.run import Run
 def row_order(
     n: int, seed: int, epoch: int, lengths: np.ndarray | None = None, size: int = 1
 ) -> np.ndarray:
-    """The order of `n` rows in an epoch, int64 of shape (n,).
+    """Return the order of `n` rows in an epoch, int64 of shape (n,).
 
     Args:
         n: number of rows.
@@ -53,7 +53,7 @@ def row_order(
 
 
 def split_into_batches(order: np.ndarray, size: int, drop_last: bool = False) -> list[np.ndarray]:
-    """An order cut into batches of `size` rows, the last one shorter unless dropped."""
+    """Cut an order into batches of `size` rows, the last one shorter unless dropped."""
     if size < 1:
         raise ConfigError("a batch needs at least one row", got=size)
     stop = len(order) - len(order) % size if drop_last else len(order)
@@ -68,7 +68,7 @@ def load_batches(
     seed: int = 0,
     numbers: Sequence[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Collated batches for a plan of row numbers, in its order whatever the number of workers.
+    """Give collated batches for a plan of row numbers, in its order for any number of workers.
 
     Args:
         dataset: whose rows.
@@ -92,7 +92,7 @@ def load_batches(
         batch_size=None,
         sampler=numbered,
         num_workers=num_workers,
-        # Without one of its own, it draws a seed from the generator that dropout uses.
+        # Otherwise it would draw a seed from the generator that dropout uses.
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=accept_sigterm_from_parent_only,
         collate_fn=unchanged,  # type: ignore[arg-type]

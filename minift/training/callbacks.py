@@ -43,16 +43,13 @@ class EarlyStoppingCallback:
 
 
 def best_metric_of(args: Any) -> tuple[str, bool]:
-    """The name of the metric that decides which model is best, and whether more is better.
-
-    The arguments may say it; else `more_is_better` does.
-    """
+    """Return the name of the metric that decides which model is best, and if more is better."""
     key = (args.metric_for_best_model or "loss").removeprefix("eval_")
     greater = args.greater_is_better
     return f"eval_{key}", more_is_better(key) if greater is None else greater
 
 
 def more_is_better(key: str) -> bool:
-    """Whether more is better of a number with this name: as its metric says, else by its words."""
-    said = None if key == "loss" else higher_is_better(key)
-    return not set(key.split("_")) & LESS_IS_BETTER if said is None else said
+    """Return whether a higher value of this metric is better; if no metric says, by its name."""
+    by_metric = None if key == "loss" else higher_is_better(key)
+    return not set(key.split("_")) & LESS_IS_BETTER if by_metric is None else by_metric

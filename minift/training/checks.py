@@ -95,8 +95,8 @@ def check_labels(
     column = dataset.to_arrow(columns=[label]).column(label)
     if not len(column) or num_labels is None:
         return True
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    arrow_type = column.type
+    if pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type):
         raise DataError(
             f"the labels in {name} are strings",
             got=f"{column[0].as_py()!r:.40}",
@@ -105,11 +105,13 @@ def check_labels(
         )
     if column.null_count:
         raise DataError(f"{column.null_count} rows of {name} have no label", do="filter them out")
-    if pa.types.is_floating(kind) and pc.any(pc.is_nan(column)).as_py():
+    if pa.types.is_floating(arrow_type) and pc.any(pc.is_nan(column)).as_py():
         row = pc.index(pc.is_nan(column), True).as_py()
         raise DataError(f"a label in {name} is NaN", got=f"row {row}", do="filter such rows out")
-    if not pa.types.is_integer(kind) or own_loss:
-        return not pa.types.is_integer(kind) or training or pc.unique(column).to_pylist() != [-1]
+    if not pa.types.is_integer(arrow_type) or own_loss:
+        return (
+            not pa.types.is_integer(arrow_type) or training or pc.unique(column).to_pylist() != [-1]
+        )
     if num_labels == 1:
         raise ConfigError(
             f"the labels in {name} are integers, but the model has one output",

@@ -17,8 +17,8 @@ ALIASES: dict[str, str] = {
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
 }
 
-# Names that people know from elsewhere, and why they are not here. The value that switches them off
-# says what minift does anyway, and is taken.
+# Arguments of transformers that minift does not have, and why. A value that switches one off asks
+# for what minift does anyway, and is accepted.
 OFF_VALUES: tuple[Any, ...] = (None, False, "none", "", [], ["none"])
 ABSENT = {
     "push_to_hub": "nothing is uploaded during training",
@@ -69,18 +69,18 @@ def is_default_of_absent(name: str, value: Any) -> bool:
     return name in ABSENT and (value in OFF_VALUES or (name, value) in SUPPORTED_VALUES)
 
 
-def current_name(name: str, known: list[str]) -> str:
+def current_name(name: str, names: list[str]) -> str:
     """Today's name of an argument.
 
     Raises:
         ArgumentError: minift does not have it; says why, or which name is the nearest.
     """
     name = ALIASES.get(name, name)
-    if name in known:
+    if name in names:
         return name
     raise ArgumentError(
         f"TrainingArguments has no argument {name!r}",
         got=ABSENT.get(name),
-        expected=nearest(name, known),
+        expected=nearest(name, names),
         do="leave it out" if name in ABSENT else "see TrainingArguments for all names",
     )

@@ -72,12 +72,12 @@ def evaluate(
     size = run.args.per_device_eval_batch_size
     batches = split_into_batches(longest_first(dataset), size)
     shared = len(batches) >= device.world_size > 1  # of fewer batches, each rank computes all
-    own = batches[device.rank :: device.world_size] if shared else batches
+    share = batches[device.rank :: device.world_size] if shared else batches
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
     loss_sum, num_items = 0.0, 0.0
     with torch.no_grad(), device.autocast(precision or run.precision):
-        for rows, batch in zip(own, device_batches(run, dataset, own, size), strict=True):
+        for rows, batch in zip(share, device_batches(run, dataset, share, size), strict=True):
             outputs = run.forward(batch)
             logits = write_rows(logits, outputs.logits.float(), rows, n)
             if "labels" in batch:

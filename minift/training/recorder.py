@@ -161,10 +161,10 @@ def to_python(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that numbers can depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    installed = {"python": platform.python_version(), "platform": platform.platform()}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed

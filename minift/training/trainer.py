@@ -1,6 +1,6 @@
-"""`Trainer`: checks what it is given, builds a `Run` from it, and calls the loop.
+"""`Trainer`: checks its arguments, builds a `Run` from them, and calls the loop.
 
-Whatever is wrong with the data, the labels or the settings is said here, before the first step.
+Whatever is wrong with the data, the labels or the settings is an error before the first step.
 """
 
 import json
@@ -32,7 +32,7 @@ from minift.training.run import Run, TrainerState
 
 
 class TrainOutput(NamedTuple):
-    """What `train()` returns: updates done, mean loss per item, and the summary that was logged."""
+    """The result of `train()`: updates done, mean loss per item, and the logged summary."""
 
     global_step: int
     training_loss: float
@@ -44,7 +44,7 @@ class Trainer:
 
     Args:
         model: a model of minift's, or any nn.Module whose output has `logits`, and `loss_sum` and
-            `count` when it is given labels (or pass `loss`).
+            `num_items` when it gets labels (or pass `loss`).
         args: the settings; see `TrainingArguments`.
         data_collator: rows to a batch; with a tokenizer, padding is the default.
         train_dataset: tokenized rows with a label column.
@@ -259,7 +259,7 @@ class Trainer:
     def evaluate(
         self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Loss and metrics, the keys beginning with the prefix."""
+        """Return loss and metrics; their names begin with the prefix."""
         dataset = self._select_columns(eval_dataset, "eval_dataset")
         dataset = self.run.eval_dataset if dataset is None else dataset
         if dataset is None or not len(dataset):
@@ -272,13 +272,13 @@ class Trainer:
         return {**result.metrics, "epoch": self.run.state.epoch}
 
     def predict(self, test_dataset: Dataset, metric_key_prefix: str = "test") -> EvalLoopOutput:
-        """Logits for every row, in fp32 and in the dataset's order; metrics if it has labels."""
+        """Return logits in fp32 in the dataset's order, and metrics if it has labels."""
         dataset = self._select_columns(test_dataset, "test_dataset")
         assert dataset is not None
         return evaluate(self.run, dataset, metric_key_prefix, precision="fp32")
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
-        """The model and its tokenizer, in the layout that transformers loads."""
+        """Save the model and its tokenizer, in the layout that transformers loads."""
         if output_dir is None and self.args.output_dir is None:
             raise ArgumentError("save_model needs a folder", do="pass one: output_dir is None")
         folder = Path(output_dir or self.run.folder)
@@ -313,17 +313,17 @@ class Trainer:
         if self.run.eval_dataset is not None and not self.recorder.current_scores:
             self.evaluate()
         self.save_model()
-        found = ""
+        address = ""
         if self.run.device.rank == 0:
             repo = repo_id or self.run.folder.resolve().name
             publish = self.run.manager.hook.minift_publish
-            found = publish(
+            address = publish(
                 folder=self.run.folder, repo=repo, message=commit_message, private=private
             )
-            if found is None:
+            if address is None:
                 raise PluginError("no plugin publishes models (hook minift_publish)")
         self.run.device.barrier()
-        return str(found)
+        return str(address)
 
     def _announce(self) -> None:
         run, args, ranks = self.run, self.args, self.run.device.world_size

@@ -23,7 +23,7 @@ def should_evaluate(run: Run) -> bool:
 
 
 def should_save(run: Run, improved: bool) -> bool:
-    """Args: improved: the evaluation after this step, if any, found the best model so far."""
+    """`improved`: the evaluation after this step found the best model so far."""
     args = run.args
     if args.output_dir is None or args.save_strategy == "best":
         return args.output_dir is not None and improved
