@@ -113,7 +113,14 @@ class Dataset(Table):
     skip = selecting.skip
     shard = selecting.shard
 
-    def filter(self, function: Any, **options: Any) -> "Dataset":
+    def filter(self, function: Any, **options: Any) -> Self:
+        """Return the rows for which a function answers True, or which a boolean array marks.
+
+        Args:
+            function: gets a row, or with `batched` a dict of lists and returns as many booleans.
+            options: of `map`, as whose result the answers are cached: `batched`, `batch_size`,
+                `with_indices`, `input_columns`, `fn_kwargs`, `num_proc`, ...
+        """
         if callable(function):
             function = filter_mask(self, function, **options)
         return selecting.select_where(self, function)
