@@ -1,21 +1,17 @@
 """`fingerprint`: one walk over a value and all that it refers to."""
 
 import copyreg
-import enum
 import functools
-import re
-import struct
 import sys
 import types
-from collections.abc import Callable
-from pathlib import PurePath
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data.fingerprint.explain import MAX_NOTES, Notes, shown
+from minift.data.fingerprint.explain import PLAIN, Notes, shown
 from minift.data.fingerprint.functions import (
     ImportedModules,
     PartOfModule,
@@ -32,6 +28,7 @@ NO_CONTENT |= {"__firstlineno__", "__static_attributes__", "__slotnames__"}
 NO_CONTENT |= {"__annotations_cache__"}  # Python 3.14's, once somebody has asked
 DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
+CONTAINERS = (list, tuple, dict, types.MappingProxyType)
 NOTED_ITEMS = 20  # a larger container is noted as one
 
 
@@ -79,15 +76,11 @@ class Walk:
         if id(value) in self.open:  # a cycle is told by how far up it leads
             return join(b"cycle", str(len(self.open) - self.open[id(value)]).encode())
         class_, notes = type(value), self.notes
-        is_container = class_ in (list, tuple, dict)
+        is_container = class_ in CONTAINERS
         if is_container:
             self.open[id(value)] = len(self.open)
         count, seen_before = len(notes or ()), id(value) in self.seen
-        if (
-            count >= MAX_NOTES
-            or class_ is types.CodeType
-            or (is_container and len(value) > NOTED_ITEMS)
-        ):
+        if class_ is types.CodeType or (is_container and len(value) > NOTED_ITEMS):
             self.notes = None
         name = f"{class_.__module__}.{class_.__qualname__}"
         digest = join(name.encode(), self.content(value, path))
@@ -108,12 +101,10 @@ class Walk:
     def content(self, value: Any, path: str) -> bytes:
         """Digest what a value holds; its type is digested beside it."""
         match value:
-            case list() | tuple() if type(value) in (list, tuple):
+            case list() | tuple() if type(value) in CONTAINERS:
                 return join(*(self.digest(v, f"{path}[{i}]") for i, v in enumerate(value)))
-            case dict() if type(value) is dict:
+            case dict() | types.MappingProxyType() if type(value) in CONTAINERS:
                 return self.pairs(value, path)
-            case types.MappingProxyType():
-                return self.pairs(dict(value), path)
             case set() | frozenset():  # a walk for each, as their order is chance
                 return join(*sorted(Walk(None, self).digest(v, f"{path}{{}}") for v in value))
             case types.FunctionType():
@@ -124,13 +115,7 @@ class Walk:
             case types.CodeType():
                 return self.digest(code_content(value), path)
             case types.MethodType():
-                function = self.digest(value.__func__, path)
-                return join(function, self.digest(value.__self__, f"{path}.self"))
-            case types.BuiltinFunctionType():
-                name, owner = f"{value.__module__}.{value.__qualname__}".encode(), value.__self__
-                if owner is None or isinstance(owner, types.ModuleType):
-                    return name
-                return join(name, self.digest(owner, f"{path}.self"))
+                return self.digest((value.__func__, value.__self__), path)
             case functools.partial():
                 keywords = dict(sorted(value.keywords.items()))
                 return self.digest((value.func, value.args, keywords), path)
@@ -150,7 +135,7 @@ class Walk:
                 return join(*(name.encode() for name in value.column_names), *columns)
         return self.instance(value, path)
 
-    def pairs(self, value: dict[Any, Any], path: str) -> bytes:
+    def pairs(self, value: Mapping[Any, Any], path: str) -> bytes:
         """Digest a dict in its own order, which can matter (the order of labels)."""
         parts = []
         for key, item in value.items():
@@ -207,12 +192,6 @@ class Walk:
         own = getattr(type(value), "__fingerprint__", None)
         if own is not None:
             return str(own(value)).encode()
-        if isinstance(value, enum.Enum):
-            return self.digest((type(value), value.name, value.value), path)
-        if isinstance(value, re.Pattern):
-            return self.digest((value.pattern, value.flags), path)
-        if isinstance(value, PurePath | np.dtype):
-            return repr(value).encode()
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.Tensor):
             raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -234,7 +213,8 @@ class Walk:
             wrapped = getattr(value, "__wrapped__", None)  # functools.cache
             known = wrapped is None and library(type(value).__module__)
             inside = None if known else (wrapped, getattr(value, "__dict__", None))
-            return join(reduced.encode(), class_, self.digest(inside, path))
+            name = f"{getattr(value, '__module__', None)}.{reduced}".encode()
+            return join(name, class_, self.digest(inside, path))
         constructor, arguments, *more = reduced
         state = more[0] if more else None
         if isinstance(state, dict):
@@ -250,16 +230,8 @@ class Walk:
 
 def scalar_digest(value: Any) -> bytes | None:
     """Digest a value of a plain type, else None; 1, True and 1.0 are three different values."""
-    match type(value):
-        case class_ if class_ in (int, bool, type(None), complex, type(Ellipsis)):
-            return join(class_.__name__.encode(), repr(value).encode())
-        case class_ if class_ is str:
-            return join(b"str", value.encode("utf-8", "surrogatepass"))
-        case class_ if class_ is bytes:
-            return join(b"bytes", value)
-        case class_ if class_ is float:
-            return join(b"float", struct.pack("<d", value))
-    return None
+    class_ = type(value)
+    return join(class_.__name__.encode(), repr(value).encode()) if class_ in PLAIN else None
 
 
 def column_digest(column: pa.ChunkedArray) -> bytes:

@@ -200,12 +200,8 @@ def commit(
     """Give all shards the columns and types of the merged ones, and make them the result."""
     assert merged.columns is not None
     features, start, entries = result_features(shards.spec, merged), 0, []
-    types = {name: merged.columns.schema.field(name).type for name in merged.names}
-    types = {
-        name: types[name] if name in merged.packed else arrow_type(feature)
-        for name, feature in features.items()
-        if name in types
-    }
+    types = {name: arrow_type(features[name]) for name in features if name in merged.names}
+    types |= {name: merged.columns.schema.field(name).type for name in merged.packed}
     schema = pa.schema(list(types.items()))
     for i, piece in enumerate(pieces):
         assert piece.columns is not None

@@ -26,6 +26,7 @@ from minift.errors import ArgumentError, DataError
 # TOKENS, and of the same lengths, they are stored as `Runs` if that is what they are.
 BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 TOKENS = "input_ids"
+BYTES = pa.list_(pa.int8())
 
 Returned = tuple[dict[str, Any], set[str]]  # columns, or values of one row; names that were popped
 
@@ -185,18 +186,13 @@ def none_for_some(spec: MapSpec, row: int) -> DataError:
 
 
 def to_arrow(spec: MapSpec, name: str, values: Any) -> Any:
-    """Return values as an Arrow array: as `features` has it, else as the column was before.
-
-    `Runs` in a new column stay what they are.
-    """
-    before, features = spec.table.features.get(name), spec.features
-    if isinstance(values, Ragged) and not (isinstance(values, Runs) and before is features is None):
-        values = values.to_arrow()
-    if features is not None:
-        return as_array(name, values, features.get(name))
-    if isinstance(values, Runs):
-        return values
-    array = as_array(name, values)
+    """Return values as an Arrow array: as `features` has it, else as the column was before."""
+    features: Mapping[str, Any] = spec.features or {}
+    before = spec.table.features.get(name)
+    values = values.to_arrow() if isinstance(values, Ragged) else values
+    array = as_array(name, values, features.get(name))
+    if spec.features is not None:
+        return array
     if before is None:
         return narrow(name, array)
     if isinstance(before, ClassLabel) and pa.types.is_integer(array.type):
@@ -209,7 +205,7 @@ def narrow(name: str, array: Any) -> Any:
     if not (pa.types.is_list(array.type) and array.type.value_type == pa.int64()):
         return array
     try:
-        return array.cast(pa.list_(pa.int8() if name in BYTE_LISTS else pa.int32()))
+        return array.cast(BYTES if name in BYTE_LISTS else pa.list_(pa.int32()))
     except pa.ArrowInvalid:
         return array
 
@@ -236,9 +232,7 @@ def same_family(new: pa.DataType, old: pa.DataType) -> bool:
         )
     families = [pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp]
     families += [lambda t: pa.types.is_string(t) or pa.types.is_large_string(t)]
-    return (
-        new == old or pa.types.is_null(new) or any(is_in(new) and is_in(old) for is_in in families)
-    )
+    return new == old or pa.types.is_null(new) or any(f(new) and f(old) for f in families)
 
 
 def pack_runs(columns: dict[str, Any]) -> set[str]:
@@ -248,17 +242,12 @@ def pack_runs(columns: dict[str, Any]) -> set[str]:
         the names of these columns.
     """
     tokens, packed = columns.get(TOKENS), set()
-    lengths: Any = None
-    if isinstance(tokens, pa.ListArray) and not tokens.null_count:
-        lengths = np.diff(tokens.offsets.to_numpy())
-    for name, column in columns.items():
-        runs = column if isinstance(column, Runs) else None
-        is_array = isinstance(column, pa.ListArray) and column.type == pa.list_(pa.int8())
-        if name in BYTE_LISTS and lengths is not None and is_array:
-            runs = Runs.found_in(column)
-        if runs is not None and np.array_equal(runs.lengths, lengths):
-            columns[name] = runs.pack()
-            packed.add(name)
-        elif isinstance(column, Runs):
-            columns[name] = column.to_arrow()
+    for name in set(BYTE_LISTS) & set(columns):
+        both = tokens, columns[name]
+        if all(isinstance(one, pa.ListArray) and not one.null_count for one in both):
+            runs = Runs.found_in(columns[name]) if columns[name].type == BYTES else None
+            lengths = np.diff(tokens.offsets.to_numpy())  # type: ignore[union-attr]
+            if runs is not None and np.array_equal(runs.lengths, lengths):
+                columns[name] = runs.pack()
+                packed.add(name)
     return packed
