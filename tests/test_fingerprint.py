@@ -12,7 +12,6 @@ import enum
 import functools
 import importlib
 import io
-import json
 import operator
 import os
 import pathlib
@@ -33,7 +32,6 @@ import torch
 
 from minift import ClassLabel, Dataset, Value
 from minift.data.fingerprint import functions
-from minift.data.fingerprint.explain import MAX_NOTES, Notes, changes
 from minift.data.fingerprint.functions import Unhashable
 from minift.data.fingerprint.modules import library
 from minift.data.fingerprint.values import fingerprint
@@ -69,12 +67,6 @@ def edited(project, before: dict[str, str], after: dict[str, str], name: str = "
     first = fingerprint(project(name, before).f)
     assert fingerprint(project(name, before).f) == first, "not even stable"
     return fingerprint(project(name, before | after).f) != first
-
-
-def explained(*values) -> tuple[str, Notes]:
-    """The fingerprint of the values, and the notes of it."""
-    notes = Notes()
-    return fingerprint(*values, notes=notes), notes
 
 
 def of(source: str, name: str = "f", **scope) -> str:
@@ -875,160 +867,3 @@ def test_copying_an_object_does_not_change_its_class():
     before = fingerprint(Plain)
     copy.copy(Plain())
     assert "__slotnames__" in vars(Plain) and fingerprint(Plain) == before
-
-
-# --- notes, and what they say about a change -----------------------------------------------------
-
-NOTED = """
-    import helpers
-    from helpers import clean
-    MAX_LEN = 128
-    def make(tokenizer):
-        def tokenize(row, sep=" "):
-            return clean(row["text"])[:MAX_LEN], tokenizer, helpers.LOWER
-        return tokenize
-    f = make(["vocabulary"] * 1000)
-"""
-HELPERS = """
-    N, LOWER = 3, True
-    def clean(text): return text.strip() * N
-"""
-
-
-def notes_of(project, files: dict[str, str], **values) -> dict[str, str]:
-    return explained({"function": project("main", files).f, **values})[1]
-
-
-def test_notes_name_what_a_function_reads(project):
-    notes = notes_of(
-        project, {"main": NOTED, "helpers": HELPERS}, fn_kwargs={"x": 3}, batch_size=1000
-    )
-    assert {
-        "global 'MAX_LEN'": "128",
-        "clean -> global 'N'": "3",
-        "global 'helpers'.LOWER": "True",
-        "__defaults__[0]": "' '",
-        "fn_kwargs['x']": "3",
-        "batch_size": "1000",
-    }.items() <= notes.items()
-    for place in ("code of make.tokenize", "code of tokenize"):
-        assert (place in notes) == (place == "code of tokenize")
-    for place in ("code of tokenize", "code of clean", "closure 'tokenizer'"):
-        assert re.fullmatch("[0-9a-f]{8}", notes[place]), place
-    assert json.loads(json.dumps(notes)) == notes
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
-    [
-        ("main", "MAX_LEN = 128", "MAX_LEN = 256", "global 'MAX_LEN': 128 -> 256"),
-        ("main", 'sep=" "', 'sep="_"', "__defaults__[0]: ' ' -> '_'"),
-        ("main", '(row["text"])', '(row["txt"])', "the code of tokenize"),
-        ("main", "* 1000)", "* 1001)", "closure 'tokenizer': "),
-        ("helpers", ".strip()", ".lower()", "the code of clean"),
-        ("helpers", "= 3,", "= 4,", "clean -> global 'N': 3 -> 4"),
-        ("helpers", ", True", ", False", "global 'helpers'.LOWER: True -> False"),
-    ],
-)
-def test_a_change_is_said_in_one_line(project, file, old, new, said):
-    files = {"main": NOTED, "helpers": HELPERS}
-    assert old in files[file]
-    before = notes_of(project, files)
-    assert changes(before, notes_of(project, files)) == ""
-    after = notes_of(project, files | {file: files[file].replace(old, new)})
-    assert changes(before, after).startswith(said)
-    assert "; " not in changes(before, after) and "\n" not in changes(before, after)
-
-
-def test_a_change_of_what_is_imported_when_it_runs(project):
-    files = {"main": "def f(x):\n    from helpers import clean\n    return clean(x)\n"}
-    files["helpers"] = "def clean(x): return 1\n"
-    before = notes_of(project, files)
-    after = notes_of(project, files | {"helpers": "def clean(x): return 2\n"})
-    assert changes(before, after) == "the code of what f imports"
-
-
-def test_a_change_of_a_method_and_of_an_object():
-    def noted(limit, size):
-        source = f"class C:\n  limit = {limit}\n  def run(self, x): return self.size\nc = C()\n"
-        scope: dict = {"__name__": "__main__"}
-        exec(f"{source}c.size = {size}\ndef f(x): return c.run(x)\n", scope)
-        return explained(scope["f"])[1]
-
-    assert changes(noted(1, 2), noted(1, 3)) == "global 'c'.C['size']: 2 -> 3"
-    assert changes(noted(1, 2), noted(5, 2)) == "global 'c'.limit: 1 -> 5"
-
-
-def test_several_changes_in_one_line():
-    before = {f"global '{name}'": "1" for name in "abcdefg"}
-    after = {place: "2" for place in before}
-    said = changes(before, after)
-    assert said == "global 'a': 1 -> 2; global 'b': 1 -> 2; global 'c': 1 -> 2; and 4 more"
-    assert changes({}, {"global 'a'": "1"}) == "global 'a': nothing -> 1"
-    assert changes({"global 'a'": "1"}, {}) == "global 'a': 1 -> nothing"
-    assert changes({}, {"code of g": "0a0a0a0a"}) == "the code of g"
-
-
-def test_the_order_of_a_dict_is_noted():
-    one, two = explained({"d": {"a": 1, "b": 2}})[1], explained({"d": {"b": 2, "a": 1}})[1]
-    assert changes(one, two).startswith("d keys: ")
-
-
-def test_notes_are_few_and_short():
-    values = {
-        "million": list(range(100_000)),
-        "table": {i: i for i in range(1000)},
-        "text": "x" * 10_000,
-        "set": {"a", "b"},
-        "array": np.arange(10),
-        "weights": torch.ones(2),
-        "wide": {i: {j: {k: 1 for k in range(15)} for j in range(15)} for i in range(15)},
-        "last": 1,
-    }
-    digest, notes = explained(values)
-    assert digest == fingerprint(values)
-    assert len(notes) == MAX_NOTES
-    assert max(map(len, notes.values())) <= 40
-    for place in ("million", "table", "text", "set", "array", "weights"):
-        assert re.fullmatch("[0-9a-f]{8}", notes[place]), place
-    assert not [place for place in notes if place.startswith(("million[", "table["))]
-
-
-def test_no_secret_is_noted():
-    secrets = {"api_key": "hf_abc", "HF_TOKEN": "hf_abc", "password": b"hf_abc", "max_tokens": 5}
-    notes = explained({"kwargs": secrets, "tokenizer_name": "bert"})[1]
-    assert "hf_abc" not in str(notes)
-    assert notes["kwargs['max_tokens']"] == "5" and notes["tokenizer_name"] == "'bert'"
-
-
-def test_two_things_in_one_place_are_both_noted():
-    def noted(*numbers):
-        functions = [eval(f"lambda x: x + {n}") for n in numbers]
-        return explained({"kwargs": {"all": functions}})[1]
-
-    assert changes(noted(1, 2), noted(1, 2)) == ""
-    assert changes(noted(1, 2), noted(1, 3)).startswith("the code of <lambda>")
-    assert changes(noted(1, 2), noted(3, 2)).startswith("the code of <lambda>")
-
-
-def test_notes_do_not_change_the_digest():
-    for value in (uses_lock.__code__, Config(1), math_floor, {"a": [1, (2, {3})]}, CLASS, Config):
-        assert explained(value)[0] == fingerprint(value)
-        assert explained(value, 1)[0] == fingerprint(value, 1)
-
-
-def test_notes_are_the_same_in_every_process(tmp_path):
-    script = tmp_path / "script.py"
-    said = set()
-    imports = "from minift.data.fingerprint.explain import Notes\nnotes = Notes()\n"
-    source = imports + textwrap.dedent(EVERYTHING)
-    noted = "fingerprint(*values, notes=notes), notes"
-    source = source.replace("[fingerprint(value) for value in values]", noted)
-    keys = "{frozenset(['a', 'b', 'c']): 1, ('a', Color.RED): 2}"
-    script.write_text(source + f"print(fingerprint({{'d': {keys}}}, notes=notes), notes)\n")
-    for seed in ("0", "1", "77"):
-        run = [sys.executable, str(script)]
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
-        said.add(done.stdout)
-    assert len(said) == 1 and "code of helper" in said.pop()

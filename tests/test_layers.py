@@ -30,7 +30,7 @@ ROWS = [
     ["data.storage"],
     ["data.cache"],
     ["data.ragged", "data.pool", "data.transfer", "data.fingerprint.modules"],
-    ["data.fingerprint.explain", "data.fingerprint.functions"],
+    ["data.fingerprint.functions"],
     ["data.fingerprint.values"],
     ["data.formatting"],
     ["data.file_formats"],

@@ -977,27 +977,3 @@ def test_answers_of_a_filter_are_kept(ds, calls):
         1,
         2,
     ]
-
-
-# --- what changed --------------------------------------------------------------------------------
-
-LIMIT = 128
-
-
-def cut(row):
-    return {"c": row["a"] + LIMIT}
-
-
-def test_a_miss_that_looks_like_a_hit_says_what_changed(ds, monkeypatch, capfd):
-    ds.map(cut)
-    ds.map(cut)
-    assert capfd.readouterr().err == ""
-    monkeypatch.setitem(globals(), "LIMIT", 256)
-    assert ds.map(cut)["c"] == [256, 257, 258]
-    assert capfd.readouterr().err == "map(cut) is computed again: global 'LIMIT': 128 -> 256\n"
-    ds.map(cut, batched=False, remove_columns="b")
-    assert "remove_columns" in capfd.readouterr().err
-    ds.select([0]).map(cut)
-    ds.map(lambda row: {"c": 1})
-    ds.map(lambda row: {"c": 2})
-    assert capfd.readouterr().err == "", "another input, another function"

@@ -11,6 +11,5 @@ computes its result anew each time. When in doubt, recompute.
 Reading order:
     modules.py      whose code a module is, its version, the source of what it imports
     functions.py    what a function runs and reads, by its bytecode
-    explain.py      notes of what was digested, and what differs between two of them
     values.py       any value, which puts these together: `fingerprint`
 """

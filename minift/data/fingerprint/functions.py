@@ -14,7 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from minift.data.fingerprint.modules import absolute_name, is_installed, join, library
+from minift.data.fingerprint.modules import (
+    absolute_name,
+    is_installed,
+    join,
+    library,
+    source_digest,
+)
 from minift.errors import MiniftError
 
 GLOBAL, ATTRIBUTE, IMPORT, NO_READ = "global", "attribute", "import", "no read"
@@ -57,13 +63,6 @@ class PartOfModule:
 
     module: types.ModuleType
     attributes: set[str]
-
-
-@dataclass(frozen=True)
-class ImportedModules:
-    """Modules that a function imports when it runs, by their full names."""
-
-    names: list[str]
 
 
 def names_read(code: types.CodeType) -> NamesRead:
@@ -138,7 +137,7 @@ def function_digest(
     """
     name = function.__qualname__.rpartition("<locals>.")[2]
     path = " -> ".join([*path.split(" -> ")[:-1], name])
-    parts = [digest(function.__code__, f"code of {name}")]
+    parts = [digest(function.__code__, path)]
     for attribute in ("__defaults__", "__kwdefaults__", "__dict__"):
         content = getattr(function, attribute)
         parts.append(digest(content, f"{path} -> {attribute}") if content else b"")
@@ -162,5 +161,5 @@ def function_digest(
     package = scope.get("__package__") or ""
     imported = [absolute_name("." * level + name, package) for level, name in read.imports]
     if imported:
-        parts.append(digest(ImportedModules(imported), f"code of what {name} imports"))
+        parts.append(source_digest(imported))
     return join(*parts)

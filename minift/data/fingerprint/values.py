@@ -4,16 +4,14 @@ import copyreg
 import functools
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data.fingerprint.explain import PLAIN, Notes, shown
 from minift.data.fingerprint.functions import (
-    ImportedModules,
     PartOfModule,
     Unhashable,
     code_content,
@@ -28,22 +26,19 @@ NO_CONTENT |= {"__firstlineno__", "__static_attributes__", "__slotnames__"}
 NO_CONTENT |= {"__annotations_cache__"}  # Python 3.14's, once somebody has asked
 DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
+PLAIN = (int, bool, type(None), complex, type(Ellipsis), float, str, bytes)
 CONTAINERS = (list, tuple, dict, types.MappingProxyType)
-NOTED_ITEMS = 20  # a larger container is noted as one
 
 
-def fingerprint(*values: Any, notes: Notes | None = None) -> str:
+def fingerprint(*values: Any) -> str:
     """Return 32 hexadecimal digits for the values, equal in every process.
 
-    Args:
-        values: of any type.
-        notes: gets notes of what was digested, which takes a little longer. A dict of values gives
-            names to their places: {"function": f, "batch_size": 1000}.
+    A dict of values gives names to their places: {"function": f, "batch_size": 1000}.
 
     Raises:
         Unhashable: names the path to the value that cannot be digested.
     """
-    walk = Walk(notes)
+    walk = Walk()
     try:
         return join(*(walk.digest(value, "") for value in values)).hex()
     except RecursionError:
@@ -54,41 +49,30 @@ class Walk:
     """One walk over a value.
 
     Attributes:
-        notes: None where they are not wanted.
         open: the containers that are being digested now, so that cycles end.
         seen: functions, classes and objects, numbered in the order of meeting them. A second
             meeting is "the n-th", so that a net of helpers that call each other is walked once and
             not along each of its paths.
     """
 
-    def __init__(self, notes: Notes | None, outer: "Walk | None" = None) -> None:
-        self.notes = notes
+    def __init__(self, outer: "Walk | None" = None) -> None:
         self.open: dict[int, int] = dict(outer.open) if outer else {}
         self.seen: dict[int, tuple[int, Any]] = dict(outer.seen) if outer else {}
 
     def digest(self, value: Any, path: str) -> bytes:
-        """Digest any value; the path to it is for notes and errors."""
-        digest = scalar_digest(value)
-        if digest is not None:
-            if self.notes is not None:
-                self.notes.add(path, shown(value, digest))
-            return digest
+        """Digest any value; errors name the path to it."""
+        class_ = type(value)
+        if class_ in PLAIN:  # 1, True and 1.0 are three different values
+            return join(class_.__name__.encode(), repr(value).encode())
         if id(value) in self.open:  # a cycle is told by how far up it leads
             return join(b"cycle", str(len(self.open) - self.open[id(value)]).encode())
-        class_, notes = type(value), self.notes
-        is_container = class_ in CONTAINERS
-        if is_container:
+        if class_ in CONTAINERS:
             self.open[id(value)] = len(self.open)
-        count, seen_before = len(notes or ()), id(value) in self.seen
-        if class_ is types.CodeType or (is_container and len(value) > NOTED_ITEMS):
-            self.notes = None
-        name = f"{class_.__module__}.{class_.__qualname__}"
-        digest = join(name.encode(), self.content(value, path))
-        self.notes = notes
-        if is_container:
+        digest = join(
+            f"{class_.__module__}.{class_.__qualname__}".encode(), self.content(value, path)
+        )
+        if class_ in CONTAINERS:
             del self.open[id(value)]
-        if notes is not None and len(notes) == count and not seen_before:  # nor is any part noted
-            notes.add(path, digest.hex()[:8])
         return digest
 
     def once(self, value: Any, content: Callable[[], bytes]) -> bytes:
@@ -104,9 +88,9 @@ class Walk:
             case list() | tuple() if type(value) in CONTAINERS:
                 return join(*(self.digest(v, f"{path}[{i}]") for i, v in enumerate(value)))
             case dict() | types.MappingProxyType() if type(value) in CONTAINERS:
-                return self.pairs(value, path)
+                return join(*self.pairs(value, path))
             case set() | frozenset():  # a walk for each, as their order is chance
-                return join(*sorted(Walk(None, self).digest(v, f"{path}{{}}") for v in value))
+                return join(*sorted(Walk(self).digest(v, f"{path}{{}}") for v in value))
             case types.FunctionType():
                 library_name = library_function(value)
                 return library_name or self.once(
@@ -123,8 +107,6 @@ class Walk:
                 return library(value.__name__) or source_digest([value.__name__])
             case PartOfModule():
                 return self.part_of_module(value, path)
-            case ImportedModules():
-                return source_digest(value.names)
             case type():
                 return self.class_(value, path)
             case np.ndarray() if type(value) in (np.ndarray, np.memmap) and value.dtype != object:
@@ -135,24 +117,19 @@ class Walk:
                 return join(*(name.encode() for name in value.column_names), *columns)
         return self.instance(value, path)
 
-    def pairs(self, value: Mapping[Any, Any], path: str) -> bytes:
-        """Digest a dict in its own order, which can matter (the order of labels)."""
-        parts = []
+    def pairs(self, value: Mapping[Any, Any], path: str) -> Iterator[bytes]:
+        """Digest keys and items in their own order, which can matter (the order of labels)."""
         for key, item in value.items():
-            digest = self.digest(key, f"{path} keys".lstrip())
-            place = f"{path}[{shown(key, digest)}]" if path else str(key)
-            parts += [digest, self.digest(item, place)]
-        return join(*parts)
+            yield self.digest(key, f"{path} keys".lstrip())
+            name = repr(key)[:40] if type(key) in PLAIN else type(key).__name__
+            yield self.digest(item, f"{path}[{name}]" if path else str(key))
 
     def part_of_module(self, read: PartOfModule, path: str) -> bytes:
         """Digest those of a module's attributes that code can mean; a library by its version."""
         module = read.module
         known = library(module.__name__)
         if known or id(module) in self.open:
-            known = known or module.__name__.encode()
-            if self.notes is not None:
-                self.notes.add(path, known.decode())
-            return known
+            return known or module.__name__.encode()
         self.open[id(module)] = len(self.open)
         parts = []
         for name in sorted(read.attributes & set(vars(module))):
@@ -226,12 +203,6 @@ class Walk:
             b"" if state is None else self.digest(state, f"{path}.{type(value).__name__}"),
             self.digest(items, path) if items else b"",
         )
-
-
-def scalar_digest(value: Any) -> bytes | None:
-    """Digest a value of a plain type, else None; 1, True and 1.0 are three different values."""
-    class_ = type(value)
-    return join(class_.__name__.encode(), repr(value).encode()) if class_ in PLAIN else None
 
 
 def column_digest(column: pa.ChunkedArray) -> bytes:

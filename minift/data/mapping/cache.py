@@ -1,9 +1,7 @@
 """`map_table`: find a map's result or compute it, commit it, and open it."""
 
 import contextlib
-import os
 import shutil
-import sys
 import tempfile
 import uuid
 import warnings
@@ -17,7 +15,6 @@ import pyarrow as pa
 from minift.data import cache, storage
 from minift.data.columns import flatten_indices, select_columns
 from minift.data.features import Features, List, Value, arrow_type, check_names
-from minift.data.fingerprint.explain import changes
 from minift.data.mapping.call import TOKENS, MappedRows
 from minift.data.mapping.merge import merge
 from minift.data.mapping.shards import Shards, compute_missing, cut
@@ -25,9 +22,7 @@ from minift.data.mapping.spec import MapSpec, map_key
 from minift.data.selecting import take
 from minift.data.table import AnyTable, Table
 from minift.errors import ConfigError, DataError
-from minift.files import MANIFEST, read_manifest
-
-MOST_COMPARED = 500  # results, the latest first, that are looked at to say what changed
+from minift.files import MANIFEST
 
 
 def map_table(
@@ -99,12 +94,12 @@ def map_table(
         fn_kwargs=fn_kwargs or {},
         features=features,
     )
-    key, notes = map_key(spec, cache_key, new_fingerprint)
+    key = map_key(spec, cache_key, new_fingerprint)
     if key is None or keep_in_memory:  # the maps stay open when their files are gone
         with tempfile.TemporaryDirectory(prefix="minift-", ignore_cleanup_errors=True) as scratch:
             return compute(spec, Path(scratch) / "result", {"key": key}, num_proc)
     folder = Path(cache_file_name) if cache_file_name else cache.entry_path("map", key)
-    meta = {"key": key, "notes": notes, "input": table.fingerprint, "function": spec.name}
+    meta = {"key": key, "function": spec.name}
     return find_or_compute(spec, folder, meta, num_proc, load_from_cache_file is not False)
 
 
@@ -135,25 +130,7 @@ def find_or_compute(
             shutil.rmtree(work_folder(folder, meta["key"]), ignore_errors=True)
             # It may differ from the result that it replaces, and others were made from that one.
             meta |= {"run": uuid.uuid4().hex}
-        say_what_changed(meta)
         return compute(spec, folder, meta, num_proc)
-
-
-def say_what_changed(meta: dict[str, Any]) -> None:
-    """Print one line if the cache holds a result of the same function for the same input."""
-    with contextlib.suppress(OSError):  # removed meanwhile
-        folders = [path.parent for path in cache.cache_root().glob(f"map/*/{MANIFEST}")]
-        for folder in sorted(folders, key=os.path.getmtime, reverse=True)[:MOST_COMPARED]:
-            try:
-                other = read_manifest(folder).meta
-            except DataError:  # damaged, or of another version of minift
-                continue
-            if all(other.get(name) == meta[name] for name in ("function", "input")):
-                changed, name = changes(other["notes"], meta["notes"]), meta["function"]
-                # Two lambdas are two functions, and not one that was edited.
-                if changed and not ("<lambda>" in name and "the code of" in changed):
-                    print(f"map({name}) is computed again: {changed}", file=sys.stderr)
-                return
 
 
 def work_folder(folder: Path, key: str | None) -> Path:
@@ -178,7 +155,7 @@ def compute(spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | N
         done = sum(shards.read(i) is not None for i in range(len(shards.ranges)))
         if not done:
             shutil.rmtree(shards.folder)
-        elif "notes" in meta:  # a result in memory keeps nothing
+        elif "function" in meta:  # a result in memory keeps nothing
             total = len(shards.ranges)
             error.add_note(f"{done} of {total} shards are kept; the same map goes on")
         raise

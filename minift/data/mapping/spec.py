@@ -8,7 +8,6 @@ from typing import Any
 
 from minift.data import cache
 from minift.data.features import Features
-from minift.data.fingerprint.explain import Notes
 from minift.data.fingerprint.functions import Unhashable
 from minift.data.fingerprint.values import fingerprint
 from minift.data.table import Table
@@ -39,33 +38,29 @@ class MapSpec:
         return getattr(self.function, "__qualname__", type(self.function).__name__)
 
 
-def map_key(
-    spec: MapSpec, cache_key: str | None, new_fingerprint: str | None
-) -> tuple[str | None, Notes]:
-    """Return the result's key, and notes of what it is made of; a key of None, with a warning, if
-    the function has no digest.
+def map_key(spec: MapSpec, cache_key: str | None, new_fingerprint: str | None) -> str | None:
+    """Return the result's key; None, with a warning, if the function has no digest.
 
     Args:
         spec: the map.
         cache_key: stands for the function.
         new_fingerprint: is the key.
     """
-    notes = Notes()
     if not cache.is_caching_enabled():
-        return None, notes
+        return None
     if new_fingerprint is not None:
         if not re.fullmatch(r'[^<>:/\\|?*".][^<>:/\\|?*"]{0,63}', new_fingerprint):
             expected = '1 to 64 characters without <>:/\\|?*"'
             raise ConfigError("new_fingerprint is no name", got=new_fingerprint, expected=expected)
-        return new_fingerprint, notes
+        return new_fingerprint
     values = {field.name: getattr(spec, field.name) for field in fields(spec)}
     values["table"] = (spec.table.fingerprint, spec.table.row_format)
     values["function"] = spec.function if cache_key is None else cache_key
     values["fn_kwargs"] = dict(sorted(spec.fn_kwargs.items()))
     values["features"] = None if spec.features is None else spec.features.to_dict()
     try:
-        return fingerprint("map", MAP_VERSION, values, notes=notes), notes
+        return fingerprint("map", MAP_VERSION, values)
     except Unhashable as error:
         text = f"{error}\n  the result of map({spec.name}) is not kept in the cache"
         warnings.warn(text, stacklevel=3)
-        return None, notes
+        return None
