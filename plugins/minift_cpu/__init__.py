@@ -6,8 +6,8 @@
 - processes on one machine exchange gradients through shared memory (`shared.py`);
 - malloc keeps freed memory: a training step frees and allocates the same large blocks again and
   again, and getting each from the kernel, page by page, costs 5 to 9 % of a step;
-- torch has two libraries for products of fp32 matrices, and its default is half as fast as the
-  other, oneDNN, on some processors;
+- torch has two libraries for products of fp32 matrices, and on some processors the other one,
+  oneDNN, is faster than its default;
 - oneDNN, which multiplies 16-bit numbers, compiles a kernel for each number of rows: batches have
   few sizes;
 - dropout draws few random numbers (`dropout.py`).
@@ -16,9 +16,6 @@
 import contextlib
 import ctypes
 import functools
-import statistics
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +28,6 @@ if TYPE_CHECKING:
 
 # Of glibc's mallopt(3): up to which size, and how much, freed memory is kept.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GIGABYTE = -1, -3, 2**30
-
-# oneDNN is chosen if it is this much faster: where it is at all, it is twice as fast, and a choice
-# that noise could change would change the last digits from run to run.
-FASTER, ERROR = 1.3, 1e-6
 
 
 class CpuDevice(Device):
@@ -70,13 +63,13 @@ class CpuDevice(Device):
         from minift_cpu.dropout import dropout
 
         products = super().autocast(precision)
-        if precision == "fp32" and onednn_is_better():
+        if precision == "fp32" and onednn_multiplies_fp32():
             products = onednn_products()
         with products, dropout_by(dropout):
             yield
 
     def backward(self, loss_sum: "Tensor", last: bool = True) -> None:
-        with onednn_products() if onednn_is_better() else contextlib.nullcontext():
+        with onednn_products() if onednn_multiplies_fp32() else contextlib.nullcontext():
             super().backward(loss_sum, last)
 
     def all_reduce_flat(self, tensors: "list[Tensor]") -> "Tensor":
@@ -112,7 +105,7 @@ def onednn_products() -> Iterator[None]:
     """Compute products of fp32 matrices with oneDNN within the block.
 
     The setting allows bf16 for them. oneDNN uses that on processors with AMX only; elsewhere it
-    computes in true fp32. Use it only if `onednn_is_better()`.
+    computes in true fp32. Use it only if `onednn_multiplies_fp32()`.
     """
     import torch
 
@@ -126,47 +119,15 @@ def onednn_products() -> Iterator[None]:
 
 
 @functools.cache
-def onednn_is_better() -> bool:
-    """Measure, once, if oneDNN multiplies fp32 matrices faster and as exactly; print it if so.
+def onednn_multiplies_fp32() -> bool:
+    """True on processors with AVX-512 and without AMX, where oneDNN is the faster library.
 
-    Only on processors with AVX-512 and without AMX: with AMX the setting would lower the precision,
-    and without AVX-512 the two libraries are equally fast.
+    With AMX the setting would lower the precision, and without AVX-512 the two are equally fast.
+    The processor's features decide and no measurement: the libraries differ in the last digit, so a
+    choice that noise can turn would make two processes, or a run and its resumption, differ.
     """
-    if "avx512f" not in processor() or any(word.startswith("amx") for word in processor()):
-        return False
-    faster, error = compare_products()
-    if faster < FASTER or error > ERROR:
-        return False
-    print(
-        f"cpu: fp32 products through oneDNN, {faster:.1f} times as fast as torch's default here "
-        f"(relative error {error:.1e})",
-        file=sys.stderr,
-    )
-    return True
-
-
-def compare_products() -> tuple[float, float]:
-    """Measure how many times as fast oneDNN is on a product of usual size, and its error."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(256, 384, generator=generator)
-    weight = torch.randn(1536, 384, generator=generator)
-
-    def seconds() -> float:
-        started = time.perf_counter()
-        torch.nn.functional.linear(x, weight)
-        return time.perf_counter() - started
-
-    ratios = []
-    for _ in range(9):
-        default = seconds()
-        with onednn_products():
-            ratios.append(default / seconds())
-    with onednn_products():
-        y = torch.nn.functional.linear(x, weight)
-    exact = torch.nn.functional.linear(x.double(), weight.double())
-    return statistics.median(ratios), float((y - exact).norm() / exact.norm())
+    features = processor()
+    return "avx512f" in features and not any(word.startswith("amx") for word in features)
 
 
 @hookimpl
