@@ -1,18 +1,13 @@
 """Metrics, and `evaluate.load(name)` to find one: no network, no code from elsewhere.
 
 A metric is a function of two sequences, predictions and references, that returns numbers by name.
-`Metric` describes those numbers: their range, and whether higher is better. Accuracy, precision,
-recall and F1 are here; correlations, the confusion matrix and the metrics of known tasks
-("glue/mrpc") come from plugins, through the hook `minift_register_metrics`.
-
-Everything is computed in float64. Where a metric is not defined, its value is the one of
-scikit-learn and scipy (0.0 or nan), with a warning that gives the reason. Only without any rows
-does minift return nan where they raise.
+`Metric` describes those numbers: their range, and whether higher is better. Accuracy is here; F1,
+correlations and the metrics of known tasks ("glue/mrpc") come from plugins, through the hook
+`minift_register_metrics` (plugins/minift_glue).
 """
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +18,6 @@ from minift.data.features import tensor_to_numpy
 from minift.errors import ArgumentError, ConfigError, DataError, nearest
 from minift.plugins import default_manager, registry
 
-AVERAGES = ("binary", "micro", "macro", "weighted", None)
 # {key: (numerators, denominators)}, each of shape (groups,), for metrics that score rows in groups.
 GroupRatios = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -107,12 +101,6 @@ def paired_classes(predictions: Any, references: Any) -> tuple[np.ndarray, np.nd
     return p, r
 
 
-def undefined(name: str, reason: str, value: float) -> float:
-    """Warn that a metric is not defined, and return the value used instead."""
-    warnings.warn(f"{name} is not defined: {reason} {value}", stacklevel=4)
-    return value
-
-
 # ---------------------------------------------------------------------------------------- metrics
 
 
@@ -122,60 +110,7 @@ def accuracy(predictions: Any, references: Any) -> dict[str, float]:
     return {"accuracy": float(np.mean(p == r)) if len(p) else math.nan}
 
 
-def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
-    """Return precision TP / (TP + FP), recall TP / (TP + FN), or f1, their harmonic mean."""
-
-    def metric(
-        predictions: Any, references: Any, labels: Any = None, pos_label: Any = 1,
-        average: str | None = "binary",
-    ) -> dict[str, Any]:  # fmt: skip
-        """
-        Args:
-            labels: the classes to average over; by default all that occur.
-            pos_label: the class to score with average="binary".
-            average: "binary": one class; "micro": the ratio of sums over classes; "macro": the
-                mean over classes; "weighted": that mean, weighted by the rows of each class;
-                None: an array with a value for each class.
-        """
-        p, r = paired_classes(predictions, references)
-        present = np.unique(np.concatenate([p, r]))
-        if average not in AVERAGES:
-            raise ArgumentError(f"there is no average={average!r}", expected=AVERAGES)
-        if average == "binary":
-            if len(present) > 2 or (len(present) == 2 and pos_label not in present.tolist()):
-                what = f"binary {name} is of two classes, one of them pos_label={pos_label!r}"
-                raise DataError(what, got=present.tolist()[:20], do="pass average= or pos_label=")
-            labels = [pos_label]
-        labels = present if labels is None else as_array(labels)
-        predicted, actual = p[:, None] == labels, r[:, None] == labels  # (rows, classes)
-        counts = (predicted & actual, predicted, actual)
-        tp, predicted, actual = (rows.sum(0) for rows in counts)  # (classes,)
-        if average == "micro":
-            tp, predicted, actual = (n.sum(keepdims=True) for n in (tp, predicted, actual))
-        numerator = 2 * tp if name == "f1" else tp
-        denominator = {"precision": predicted, "recall": actual, "f1": predicted + actual}[name]
-        if not len(p) or not len(labels):
-            return {name: undefined(name, "there are no rows, or no classes:", math.nan)}
-        if not denominator.all():
-            none = {"precision": "predicted", "recall": "true", "f1": "true nor predicted"}[name]
-            undefined(name, f"a class that counts has no {none} rows, and is taken for", 0.0)
-        values = numerator / np.maximum(denominator, 1)
-        weights = actual if average == "weighted" and actual.any() else None
-        return {name: values if average is None else float(np.average(values, weights=weights))}
-
-    metric.__name__ = name
-    return metric
-
-
-precision, recall, f1 = map(per_class_metric, ("precision", "recall", "f1"))
-
-
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)}),
-    "f1": Metric(f1, {"f1": ScoreInfo()}),
-    "precision": Metric(precision, {"precision": ScoreInfo()}),
-    "recall": Metric(recall, {"recall": ScoreInfo()}),
-}
+METRICS = {"accuracy": Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)})}
 
 
 # --------------------------------------------------------------------------------- finding metrics

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from minift_compare import comparison, intervals
 from minift_compare.intervals import estimate, wilson
+from minift_glue.statistics import f1
 from tiny import WORDS, make_model, write_csv
 
 from minift import cli, hookimpl
-from minift.evaluate import Metric, ScoreInfo, f1, find_metric, ratio_of_sums
+from minift.evaluate import Metric, ScoreInfo, find_metric, ratio_of_sums
 from minift.plugins import build_manager, set_default_manager
 
 QUICK = ["--disable-tqdm", "true", "--device", "cpu", "--eval-strategy", "no"]

@@ -6,6 +6,7 @@ The numbers of scikit-learn and scipy: in test_golden.py, and live in parity/tes
 import math
 from types import SimpleNamespace
 
+import minift_glue
 import numpy as np
 import pytest
 import torch
@@ -307,7 +308,7 @@ def test_the_direction_is_the_metrics_own():
         args = SimpleNamespace(metric_for_best_model=name, greater_is_better=greater)
         return best_metric_of(args)
 
-    set_default_manager(build_manager(None, plugins=[Plugin()]))
+    set_default_manager(build_manager(None, plugins=[minift_glue, Plugin()]))
     try:
         assert direction("wer") == direction("eval_wer") == ("eval_wer", False)
         assert direction("wer", True) == ("eval_wer", True)

@@ -64,7 +64,7 @@ def report(result: Any, rows: Any, names: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from minift import evaluate
+    from minift.evaluate import find_metric
 
     guesses, labels = result.predictions.argmax(-1), result.label_ids
     commoner = np.full_like(labels, np.bincount(labels).argmax())
@@ -72,8 +72,8 @@ def report(result: Any, rows: Any, names: list[str]) -> None:
     for column in ("", "accuracy", "F1"):
         table.add_column(column)
     for title, answers in (("this model", guesses), ("always the commoner class", commoner)):
-        accuracy, f1 = evaluate.accuracy(answers, labels), evaluate.f1(answers, labels)
-        table.add_row(title, f"{accuracy['accuracy']:.3f}", f"{f1['f1']:.3f}")
+        accuracy, f1 = (find_metric(name)(answers, labels)[name] for name in ("accuracy", "f1"))
+        table.add_row(title, f"{accuracy:.3f}", f"{f1:.3f}")
     console = Console(file=sys.stdout, width=100)
     console.print(table)
     shifted = result.predictions - result.predictions.max(-1, keepdims=True)

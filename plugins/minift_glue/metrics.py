@@ -43,7 +43,7 @@ def matthews_correlation(predictions: Any, references: Any) -> dict[str, float]:
 
 def accuracy_and_f1(predictions: Any, references: Any) -> dict[str, float]:
     """MRPC and QQP: F1 is that of class 1, "equivalent"."""
-    return {**accuracy(predictions, references), **evaluate.f1(predictions, references)}
+    return {**accuracy(predictions, references), **statistics.f1(predictions, references)}
 
 
 def pearson_and_spearman(predictions: Any, references: Any) -> dict[str, float]:
@@ -59,7 +59,7 @@ def cb(predictions: Any, references: Any, official: bool = False) -> dict[str, A
     """CommitmentBank: the mean of F1 over the classes that occur; officially over all three."""
     labels = [0, 1, 2] if official else None
     scores = accuracy(predictions, references)
-    return scores | evaluate.f1(predictions, references, labels=labels, average="macro")
+    return scores | statistics.f1(predictions, references, labels=labels, average="macro")
 
 
 def multirc(predictions: Any, references: Any, official: bool = False) -> dict[str, float]:

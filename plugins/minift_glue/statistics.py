@@ -1,16 +1,72 @@
-"""Metrics beside accuracy and F1: the confusion matrix, exact match, three correlations.
+"""Metrics beside accuracy: precision, recall, F1, confusion matrix, exact match, correlations.
 
 GLUE's tasks are scored by some of them. The names are those of `evaluate.load`.
+
+Everything is computed in float64. Where a metric is not defined, its value is the one of
+scikit-learn and scipy (0.0 or nan), with a warning that gives the reason. Only without any rows
+does minift return nan where they raise.
 """
 
 import math
 import string
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from minift.errors import DataError
-from minift.evaluate import Metric, ScoreInfo, accuracy, as_array, paired, paired_classes, undefined
+from minift.errors import ArgumentError, DataError
+from minift.evaluate import Metric, ScoreInfo, accuracy, as_array, paired, paired_classes
+
+AVERAGES = ("binary", "micro", "macro", "weighted", None)
+
+
+def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
+    """Return precision TP / (TP + FP), recall TP / (TP + FN), or f1, their harmonic mean."""
+
+    def metric(
+        predictions: Any, references: Any, labels: Any = None, pos_label: Any = 1,
+        average: str | None = "binary",
+    ) -> dict[str, Any]:  # fmt: skip
+        """
+        Args:
+            labels: the classes to average over; by default all that occur.
+            pos_label: the class to score with average="binary".
+            average: "binary": one class; "micro": the ratio of sums over classes; "macro": the
+                mean over classes; "weighted": that mean, weighted by the rows of each class;
+                None: an array with a value for each class.
+        """
+        p, r = paired_classes(predictions, references)
+        present = np.unique(np.concatenate([p, r]))
+        if average not in AVERAGES:
+            raise ArgumentError(f"there is no average={average!r}", expected=AVERAGES)
+        if average == "binary":
+            if len(present) > 2 or (len(present) == 2 and pos_label not in present.tolist()):
+                what = f"binary {name} is of two classes, one of them pos_label={pos_label!r}"
+                raise DataError(what, got=present.tolist()[:20], do="pass average= or pos_label=")
+            labels = [pos_label]
+        labels = present if labels is None else as_array(labels)
+        predicted, actual = p[:, None] == labels, r[:, None] == labels  # (rows, classes)
+        counts = (predicted & actual, predicted, actual)
+        tp, predicted, actual = (rows.sum(0) for rows in counts)  # (classes,)
+        if average == "micro":
+            tp, predicted, actual = (n.sum(keepdims=True) for n in (tp, predicted, actual))
+        numerator = 2 * tp if name == "f1" else tp
+        denominator = {"precision": predicted, "recall": actual, "f1": predicted + actual}[name]
+        if not len(p) or not len(labels):
+            return {name: undefined(name, "there are no rows, or no classes:", math.nan)}
+        if not denominator.all():
+            none = {"precision": "predicted", "recall": "true", "f1": "true nor predicted"}[name]
+            undefined(name, f"a class that counts has no {none} rows, and is taken for", 0.0)
+        values = numerator / np.maximum(denominator, 1)
+        weights = actual if average == "weighted" and actual.any() else None
+        return {name: values if average is None else float(np.average(values, weights=weights))}
+
+    metric.__name__ = name
+    return metric
+
+
+precision, recall, f1 = map(per_class_metric, ("precision", "recall", "f1"))
 
 
 def confusion_matrix(predictions: Any, references: Any, labels: Any = None) -> dict[str, Any]:
@@ -72,6 +128,12 @@ def spearmanr(predictions: Any, references: Any) -> dict[str, float]:
     return {"spearmanr": correlation("spearmanr", ranks(p), ranks(r))}
 
 
+def undefined(name: str, reason: str, value: float) -> float:
+    """Warn that a metric is not defined, and return the value used instead."""
+    warnings.warn(f"{name} is not defined: {reason} {value}", stacklevel=4)
+    return value
+
+
 def correlation(name: str, x: np.ndarray, y: np.ndarray) -> float:
     """Return Pearson's correlation of two arrays of shape (rows,)."""
     if not np.isfinite([x, y]).all() or (x == x[:1]).all() or (y == y[:1]).all():
@@ -91,6 +153,9 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 METRICS = {
     "confusion_matrix": Metric(confusion_matrix),
+    "f1": Metric(f1, {"f1": ScoreInfo()}),
+    "precision": Metric(precision, {"precision": ScoreInfo()}),
+    "recall": Metric(recall, {"recall": ScoreInfo()}),
     "exact_match": Metric(exact_match, {"exact_match": ScoreInfo(is_proportion=True)}),
     "matthews_correlation": Metric(matthews_correlation, {"matthews_correlation": ScoreInfo(-1.0)}),
     "pearsonr": Metric(pearsonr, {"pearsonr": ScoreInfo(-1.0)}),

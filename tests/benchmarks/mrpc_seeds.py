@@ -94,7 +94,7 @@ def finished(library: str, seed: int, files: Path, out: Path, rows: int | None) 
 def scores(run: dict[str, Any]) -> tuple[float, float]:
     """(accuracy, F1) of a run."""
     pair = run["predictions"], run["labels"]
-    return evaluate.accuracy(*pair)["accuracy"], evaluate.f1(*pair)["f1"]
+    return evaluate.accuracy(*pair)["accuracy"], evaluate.find_metric("f1")(*pair)["f1"]
 
 
 def f1_parts(runs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
