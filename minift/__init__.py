@@ -6,40 +6,34 @@ Where to start reading: `hookspecs.py` is the map, `training/loop.py` the heart.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "load_dataset": "minift.data.loading",
-    "load_from_disk": "minift.data.loading",
-    "Dataset": "minift.data.dataset",
-    "DatasetDict": "minift.data.dataset",
-    "concatenate_datasets": "minift.data.combining",
-    "Features": "minift.data.features",
-    "Value": "minift.data.features",
-    "ClassLabel": "minift.data.features",
-    "List": "minift.data.features",
-    "AutoTokenizer": "minift.tokenizer",
-    "DataCollatorWithPadding": "minift.collate",
-    "AutoConfig": "minift.models.auto",
-    "AutoModel": "minift.models.auto",
-    "AutoModelForSequenceClassification": "minift.models.auto",
-    "AdamW": "minift.optim",
-    "get_scheduler": "minift.schedule",
-    "get_linear_schedule_with_warmup": "minift.schedule",
-    "TrainingArguments": "minift.training.arguments",
-    "Trainer": "minift.training.trainer",
-    "EvalPrediction": "minift.training.evaluation",
-    "EarlyStoppingCallback": "minift.training.callbacks",
-    "Accelerator": "minift.accelerate.accelerator",
-    "notebook_launcher": "minift.launch",
-    "pipeline": "minift.pipeline",
-    "set_seed": "minift.rng",
-    "MiniftError": "minift.errors",
-    "Device": "minift.device",
-    "hookimpl": "minift.hookspecs",
+# {file: its public names}. Editors and type checkers see the same names in `__init__.pyi`.
+_NAMES = {
+    "data.loading": "load_dataset load_from_disk",
+    "data.dataset": "Dataset DatasetDict",
+    "data.combining": "concatenate_datasets",
+    "data.features": "Features Value ClassLabel List",
+    "tokenizer": "AutoTokenizer",
+    "collate": "DataCollatorWithPadding",
+    "models.auto": "AutoConfig AutoModel AutoModelForSequenceClassification",
+    "optim": "AdamW",
+    "schedule": "get_scheduler get_linear_schedule_with_warmup",
+    "training.arguments": "TrainingArguments",
+    "training.trainer": "Trainer",
+    "training.evaluation": "EvalPrediction",
+    "training.callbacks": "EarlyStoppingCallback",
+    "accelerate.accelerator": "Accelerator",
+    "launch": "notebook_launcher",
+    "pipeline": "pipeline",
+    "rng": "set_seed",
+    "errors": "MiniftError",
+    "device": "Device",
+    "hookspecs": "hookimpl",
 }
+_HOME = {name: f"minift.{file}" for file, names in _NAMES.items() for name in names.split()}
 __all__ = [*_HOME, "__version__", "evaluate"]
 
 
@@ -55,27 +49,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-if TYPE_CHECKING:  # what a type checker and an editor see
-    from minift import evaluate
-    from minift.accelerate.accelerator import Accelerator
-    from minift.collate import DataCollatorWithPadding
-    from minift.data.combining import concatenate_datasets
-    from minift.data.dataset import Dataset, DatasetDict
-    from minift.data.features import ClassLabel, Features, List, Value
-    from minift.data.loading import load_dataset, load_from_disk
-    from minift.device import Device
-    from minift.errors import MiniftError
-    from minift.hookspecs import hookimpl
-    from minift.launch import notebook_launcher
-    from minift.models.auto import AutoConfig, AutoModel, AutoModelForSequenceClassification
-    from minift.optim import AdamW
-    from minift.pipeline import pipeline
-    from minift.rng import set_seed
-    from minift.schedule import get_linear_schedule_with_warmup, get_scheduler
-    from minift.tokenizer import AutoTokenizer
-    from minift.training.arguments import TrainingArguments
-    from minift.training.callbacks import EarlyStoppingCallback
-    from minift.training.evaluation import EvalPrediction
-    from minift.training.trainer import Trainer

@@ -317,6 +317,18 @@ def test_every_public_name_is_there():
         _ = minift.Trainr
 
 
+def test_editors_see_the_public_names():
+    """`minift/__init__.pyi` replaces the imports that `minift/__init__.py` puts off."""
+    import minift
+
+    tree = ast.parse((CORE / "__init__.pyi").read_text(encoding="utf-8"))
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: (node.module, alias.name) for node in nodes for alias in node.names}
+    homes = {name: (home, name) for name, home in minift._HOME.items()}
+    assert seen == homes | {"evaluate": ("minift", "evaluate")}
+    assert set(minift.__all__) == {*seen, "__version__"}
+
+
 def test_the_counter_counts_code():
     text = (
         '"""Doc\nstring."""\n\n# comment\nx = """a\nb"""\n\n\ndef f():\n    "doc"\n    return x\n'
