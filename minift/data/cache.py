@@ -15,17 +15,20 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from minift.errors import ConfigError
+from minift.errors import ConfigError, DataError
+from minift.files import MANIFEST
 
 try:
     import fcntl
 except ImportError:  # Windows: two processes may then compute the same result, never mix it
     fcntl = None  # type: ignore[assignment]
 
+T = TypeVar("T")
 NO_WAIT = getattr(fcntl, "LOCK_NB", 0)
 _enabled = True
 
@@ -56,6 +59,30 @@ def cache_root() -> Path:
 def entry_path(kind: str, fingerprint: str) -> Path:
     """Return where the result with this fingerprint is, or will be; `kind` is "map" or "src"."""
     return cache_root() / kind / fingerprint
+
+
+def open_or_compute(
+    folder: Path, fingerprint: str, open_result: Callable[[], T], compute: Callable[[], T]
+) -> T:
+    """Open the result in a folder, or be the one that computes it while others wait.
+
+    Args:
+        folder: where the result is, or will be.
+        fingerprint: of the result; its lock is held while it is computed.
+        open_result: raises a DataError if there is no result, or a damaged one, which is computed
+            again with a warning.
+        compute: writes the result and opens it.
+    """
+    with contextlib.suppress(DataError):
+        return open_result()
+    with lock(fingerprint):
+        try:
+            return open_result()  # of who had the lock before
+        except DataError as error:
+            if (folder / MANIFEST).exists():
+                warnings.warn(f"a cached result is computed again: {error}", stacklevel=4)
+                (folder / MANIFEST).unlink()
+        return compute()
 
 
 @contextlib.contextmanager

@@ -13,15 +13,13 @@ from minift.errors import ColumnError, DataError
 
 def select_columns(table: AnyTable, column_names: str | Sequence[str]) -> AnyTable:
     """Return these columns, in this order."""
-    names = [column_names] if isinstance(column_names, str) else list(column_names)
-    table.check_columns(names)
+    names = table.check_columns(column_names)
     return choose_columns(table, {name: name for name in names})
 
 
 def remove_columns(table: AnyTable, column_names: str | Sequence[str]) -> AnyTable:
     """Return all columns but these."""
-    names = [column_names] if isinstance(column_names, str) else list(column_names)
-    table.check_columns(names)
+    names = table.check_columns(column_names)
     return choose_columns(table, {name: name for name in table.features if name not in names})
 
 

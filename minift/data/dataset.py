@@ -182,8 +182,7 @@ class Dataset(Table):
             output_all_columns: show the others too, as Python objects.
             format_kwargs: for "torch": `dtype`, `device`; for "numpy": `dtype`.
         """
-        self.check_columns(columns or ())
-        shown = None if columns is None else tuple(columns)
+        shown = None if columns is None else tuple(self.check_columns(columns))
         format_kwargs |= format_kwargs.pop("format_kwargs", {})  # as the property `format` has them
         self.row_format = Format(type, shown, output_all_columns, format_kwargs)
 

@@ -23,7 +23,6 @@ from minift.data.features import Features, cast_array, check_names
 from minift.data.file_formats import DatasetFiles, folder_format, format_named, format_of
 from minift.data.fingerprint.values import fingerprint
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
-from minift.files import MANIFEST
 from minift.plugins import default_manager
 
 LOAD_VERSION = 2  # part of every fingerprint: change it when the same file gives other rows
@@ -177,7 +176,10 @@ def load_files(
 def load_file(
     file_format: str, path: Path, options: Mapping[str, Any], features: Features | None
 ) -> Dataset:
-    """Return one file. Large ones are parsed once, into the cache; those of Arrow are mapped."""
+    """Return one file. Large ones are parsed once, into the cache; those of Arrow are mapped.
+
+    If the cache cannot be written, the table stays in memory, with a warning.
+    """
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}")
     form = format_named(file_format)
@@ -186,15 +188,27 @@ def load_file(
     types = features.to_dict() if features else None
     source = fingerprint("file", identity, sorted(options.items()), types)
 
+    @functools.cache
     def parse() -> pa.Table:
         data = form.read(path, options, features)
         return data if features is None else apply_features(data, features, path)
 
+    folder = cache.entry_path("src", source)
+    open_parsed = functools.partial(storage.open_folder, folder)
+
+    def parse_into_cache() -> tuple[pa.Table, Any]:
+        meta = {"function": f"load_dataset({file_format})", "source": str(path)}
+        storage.write(folder, [parse()], parse().schema, meta)
+        return open_parsed()
+
     if form.maps or stat.st_size < CACHED_BYTES:
         data = parse()
     else:
-        meta = {"function": f"load_dataset({file_format})", "source": str(path)}
-        data = parse_once(source, path, parse, meta)
+        try:
+            data = cache.open_or_compute(folder, source, open_parsed, parse_into_cache)[0]
+        except (OSError, ConfigError) as error:
+            warnings.warn(f"{path} stays in memory; move the cache with MINIFT_CACHE: {error}")
+            data = parse()
     return Dataset(data, features, digests={name: f"{source} {name}" for name in data.column_names})
 
 
@@ -206,27 +220,3 @@ def apply_features(data: pa.Table, features: Features, path: Path) -> pa.Table:
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return pa.table(columns, schema=features.arrow_schema)
-
-
-def parse_once(
-    key: str, path: Path, parse: Callable[[], pa.Table], meta: dict[str, Any]
-) -> pa.Table:
-    """Return the table with this key, mapped from the cache, after putting it there if it is not.
-
-    If the cache cannot be written, the table stays in memory, with a warning.
-    """
-    folder, data = cache.entry_path("src", key), None
-    try:
-        with cache.lock(key):
-            try:
-                return storage.open_folder(folder)[0]
-            except DataError as error:
-                if (folder / MANIFEST).exists():
-                    warnings.warn(f"a cached table is parsed again: {error}")
-                    (folder / MANIFEST).unlink()
-            data = parse()
-            storage.write(folder, [data], data.schema, meta)
-            return storage.open_folder(folder)[0]
-    except (OSError, ConfigError) as error:
-        warnings.warn(f"{path} stays in memory; move the cache with MINIFT_CACHE: {error}")
-    return parse() if data is None else data

@@ -73,8 +73,7 @@ def sort(
         reverse: descend instead; one for all columns, or one for each.
         null_placement: put missing values "at_end" or "at_start".
     """
-    names = [column_names] if isinstance(column_names, str) else list(column_names)
-    table.check_columns(names)
+    names = table.check_columns(column_names)
     down = [reverse] * len(names) if isinstance(reverse, bool) else list(reverse)
     if len(down) != len(names):
         raise ConfigError("sort needs one reverse= for each column", got=down, expected=names)

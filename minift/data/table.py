@@ -96,8 +96,9 @@ class Table:
     def column_names(self) -> list[str]:
         return list(self.features)
 
-    def check_columns(self, names: Iterable[str]) -> None:
-        """Raise a ColumnError that suggests the nearest name if one is not a column."""
+    def check_columns(self, names: str | Iterable[str] | None) -> list[str]:
+        """Return the names as a list; a ColumnError that suggests the nearest if one is wrong."""
+        names = [names] if isinstance(names, str) else list(names or ())
         for name in names:
             if name not in self.features:
                 raise ColumnError(
@@ -105,6 +106,7 @@ class Table:
                     got=f"columns {', '.join(self.column_names)}",
                     expected=nearest(name, self.column_names),
                 )
+        return names
 
     @property
     def fingerprint(self) -> str:

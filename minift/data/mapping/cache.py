@@ -1,10 +1,9 @@
 """`map_table`: find a map's result or compute it, commit it, and open it."""
 
-import contextlib
+import functools
 import shutil
 import tempfile
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,8 +75,7 @@ def map_table(
     """
     if function is None:
         return table
-    inputs, removed = names_of(input_columns), names_of(remove_columns)
-    table.check_columns(inputs + removed)
+    inputs, removed = table.check_columns(input_columns), table.check_columns(remove_columns)
     if (num_proc or 0) < 0:
         raise ConfigError("num_proc must be positive", got=num_proc)
     size = (batch_size if batch_size and batch_size > 0 else max(len(table), 1)) if batched else 1
@@ -89,8 +87,8 @@ def map_table(
         num_rows=len(table) - len(table) % size if drop_last_batch else len(table),
         with_indices=with_indices,
         with_rank=with_rank,
-        input_columns=None if input_columns is None else inputs,
-        remove_columns=removed,
+        input_columns=None if input_columns is None else tuple(inputs),
+        remove_columns=tuple(removed),
         fn_kwargs=fn_kwargs or {},
         features=features,
     )
@@ -103,34 +101,19 @@ def map_table(
     return find_or_compute(spec, folder, meta, num_proc, load_from_cache_file is not False)
 
 
-def names_of(columns: str | Sequence[str] | None) -> tuple[str, ...]:
-    return (columns,) if isinstance(columns, str) else tuple(columns or ())
-
-
 def find_or_compute(
     spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | None, reuse: bool
 ) -> Any:
-    """Open the result, or be the one that computes it while others wait.
-
-    Args:
-        reuse: whether a result that is there already will do.
-    """
+    """Return the result with a key; with `reuse`, one that is in the folder already will do."""
+    key = meta["key"]
     if reuse:
-        with contextlib.suppress(DataError):
-            return open_result(spec, folder, meta["key"])
-    with cache.lock(meta["key"]):
-        if reuse:
-            try:
-                return open_result(spec, folder, meta["key"])  # of who had the lock before
-            except DataError as error:
-                if (folder / MANIFEST).exists():
-                    warnings.warn(f"a cached result is computed again: {error}", stacklevel=3)
-                    (folder / MANIFEST).unlink()
-        else:
-            shutil.rmtree(work_folder(folder, meta["key"]), ignore_errors=True)
-            # It may differ from the result that it replaces, and others were made from that one.
-            meta |= {"run": uuid.uuid4().hex}
-        return compute(spec, folder, meta, num_proc)
+        find = functools.partial(open_result, spec, folder, key)
+        make = functools.partial(compute, spec, folder, meta, num_proc)
+        return cache.open_or_compute(folder, key, find, make)
+    with cache.lock(key):
+        shutil.rmtree(work_folder(folder, key), ignore_errors=True)
+        # It may differ from the result that it replaces, and others were made from that one.
+        return compute(spec, folder, meta | {"run": uuid.uuid4().hex}, num_proc)
 
 
 def work_folder(folder: Path, key: str | None) -> Path:
@@ -220,39 +203,35 @@ def result_features(spec: MapSpec, merged: MappedRows) -> Features:
 
 
 def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:
-    """Open the result in a folder; a DataError if there is none, or a damaged one."""
+    """Open the result in a folder, beside the untouched columns of the input, in its format.
+
+    Raises:
+        DataError: there is none, or a damaged one.
+    """
     data, meta = storage.open_folder(folder)
     if meta.get("key") != key:
         raise ConfigError(f"{folder} holds the result of another map", do="choose another folder")
-    try:
-        return result_table(spec, data, meta)
-    except pa.ArrowException as error:
-        raise DataError(f"{folder} is damaged: {error}") from None
-
-
-def result_table(spec: MapSpec, data: pa.Table, meta: dict[str, Any]) -> Table:
-    """Return the columns of a result among those of the input that stayed, in its format."""
-    features = Features.from_dict(meta["features"])
-    key = meta["key"] and meta["key"] + meta.get("run", "")
-    digests = {name: f"{key} {name}" for name in features} if key else {}
-    derived: dict[str, Any] = {name: data.column(TOKENS) for name in meta["packed"]}
+    features, row_format = Features.from_dict(meta["features"]), spec.table.row_format
+    digest = key and key + meta.get("run", "")
+    digests = {name: f"{digest} {name}" for name in features if digest}
     columns = {name: data.column(name) for name in data.column_names}
+    derived = {name: columns[TOKENS] for name in meta["packed"]}
     untouched = [name for name in features if name not in columns]
     if untouched:
-        base = flatten_indices(take(spec.table, spec.num_rows))
-        columns |= {name: base.data.column(name) for name in untouched}
-        derived |= {name: base.derived[name] for name in untouched if name in base.derived}
-        digests |= {name: base.digests[name] for name in untouched if name in base.digests}
-    row_format = spec.table.row_format
+        base = flatten_indices(select_columns(take(spec.table, spec.num_rows), untouched))
+        columns |= dict(zip(untouched, base.data.columns, strict=True))
+        digests, derived = digests | base.digests, derived | dict(base.derived)
     if row_format.columns is not None:
-        hidden = {name for name in spec.table.features if name not in row_format.columns}
-        shown = tuple(name for name in features if name not in hidden)
-        row_format = replace(row_format, columns=shown)
-    return spec.table.replace(
-        data=pa.table({name: columns[name] for name in features}),
-        features=features,
-        indices=None,
-        digests=digests,
-        row_format=row_format,
-        derived=derived,
-    )
+        hidden = set(spec.table.features) - set(row_format.columns)
+        row_format = replace(row_format, columns=tuple(n for n in features if n not in hidden))
+    try:
+        return spec.table.replace(
+            data=pa.table({name: columns[name] for name in features}),
+            features=features,
+            indices=None,
+            digests=digests,
+            row_format=row_format,
+            derived=derived,
+        )
+    except pa.ArrowException as error:
+        raise DataError(f"{folder} is damaged: {error}") from None
