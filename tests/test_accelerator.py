@@ -185,6 +185,7 @@ def test_it_ends_where_the_trainer_ends_bit_for_bit(folder, tmp_path, size, grou
 # --------------------------------------------------------------------------------------- invariance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scalar", [False, True])
 @pytest.mark.parametrize(("size", "group"), [(8, 2), (4, 4), (1, 16)])
 def test_how_an_update_is_cut_does_not_matter(quiet_folder, size, group, scalar):
@@ -538,6 +539,7 @@ def digest(model):
     return hashlib.sha256(joined).hexdigest()
 
 
+@pytest.mark.slow
 def test_another_process_goes_on_to_the_bit(folder, tmp_path):
     """accelerate#2016: resumed after the first epoch, the rows came in another order."""
     expected = []

@@ -115,7 +115,12 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+# The first is part of every `make test`, the others of `make test-all`.
+QUICK = ("random order",)
+MARKED = [pytest.param(v, marks=() if v in QUICK else pytest.mark.slow) for v in VARIANTS]
+
+
+@pytest.mark.parametrize("variant", MARKED)
 def test_resuming_at_every_step_is_exact_to_the_bit(folder, tmp_path, variant):
     """transformers#11323, #12942, accelerate#2016: order, generators or logged losses differed."""
     settings = VARIANTS[variant]
@@ -131,6 +136,7 @@ def test_resuming_at_every_step_is_exact_to_the_bit(folder, tmp_path, variant):
     assert len(records) == len(whole.state.log_history)  # each once, as in the uninterrupted run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", [None, "", "{", "[]"], ids=["whole", "empty", "half", "list"])
 def test_true_goes_on_from_the_newest(folder, tmp_path, record):
     """Also where run.json, which says whose folder it is, has been damaged."""
@@ -157,6 +163,7 @@ def test_saving_changes_nothing(folder, tmp_path):
     assert_same(outcome(plain), outcome(saving))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop])
 def test_anybodys_optimizer_and_schedule_resume(folder, tmp_path, kind):
     def own():
@@ -194,6 +201,7 @@ BUILD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BUILD)
 def test_a_schedule_whose_state_json_alone_cannot_hold_resumes(folder, tmp_path, kind):
     """Keys that are numbers come back as texts from JSON, and the milestones are never met."""
@@ -247,6 +255,7 @@ class Careless:
         return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_collator_that_draws_is_resumed_too(folder, tmp_path, workers):
     """Workers or not, and from wherever it goes on: batch k of a run is always the same."""
@@ -343,6 +352,7 @@ def test_a_checkpoint_is_a_model_folder_without_pickle(folder, tmp_path):
     assert files.verify_folder(saved).meta["run"] == trained.run.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -428,6 +438,7 @@ def flip(path):
     path.write_bytes(bytes(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip, lambda path: path.unlink()])
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]

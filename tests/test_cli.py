@@ -401,6 +401,7 @@ def test_debug_shows_the_traceback(model, tmp_path):
 # --------------------------------------------------------------------------------- real processes
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_folder_that_says_so(model, data, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "minift", "train", "--model", model, "--dataset", str(data)]
@@ -425,6 +426,7 @@ def test_ctrl_c_leaves_a_run_folder_that_says_so(model, data, tmp_path):
     assert not [p.name for p in out.iterdir() if "tmp" in p.name]
 
 
+@pytest.mark.slow
 def test_plain_lines_where_there_is_no_terminal(model, data, tmp_path):
     command = [sys.executable, "-m", "minift", "train", "--model", model, "--dataset", str(data)]
     command += ["--output-dir", str(tmp_path / "out"), "--max-steps", "2", "--device", "cpu"]

@@ -66,6 +66,7 @@ def test_an_interval_for_each_number():
     assert wide[0] < low and wide[1] > high
 
 
+@pytest.mark.slow
 def test_a_bootstrap_covers_as_often_as_it_says():
     """Pearson's r of 0.8 in samples of 60: 95 % would be 38 of 40, give or take 1.4."""
     rng = np.random.default_rng(3)
@@ -189,6 +190,7 @@ def test_a_model_is_not_better_than_itself():
         assert score["verdict"] == "noise"
 
 
+@pytest.mark.slow
 def test_noise_is_taken_for_more_no_oftener_than_it_says(monkeypatch):
     """20 pairs of equally good models: 1 would be called different; 4 or more come 1 in 60."""
     monkeypatch.setattr(intervals, "RESAMPLES", 200)

@@ -11,6 +11,9 @@ import sys
 import pytest
 from test_demo import packages_missing
 
+pytestmark = pytest.mark.slow
+
+
 DEVICES = """
 from minift import Device, hookimpl
 

@@ -110,6 +110,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted on Linux")
 def test_freed_memory_is_kept():
     """A block of 48 MB (the gradient of an embedding) taken ten times: nearly no page faults."""
@@ -150,6 +151,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_backward_pass_waits_for_its_end():
     """With torch 2.9 the process would otherwise never go away."""
     command = [sys.executable, "-c", INTERRUPTED]

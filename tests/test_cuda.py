@@ -31,6 +31,7 @@ def gpu(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_an_emulated_gpu_passes_the_kit():
     done = run_kit("emu-cuda")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr

@@ -8,6 +8,8 @@ import pytest
 
 from minift.errors import MiniftError
 
+pytestmark = pytest.mark.slow
+
 
 def packages_missing():
     from minift_demo import headlines

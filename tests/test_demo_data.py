@@ -315,6 +315,7 @@ def prepare_in_a_new_process(folder: Path, hash_seed: str, site: list[str]) -> d
     return digests(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corpus", ["made up", "real"])
 def test_same_bytes_for_every_hash_seed(corpus, tmp_path, request):
     if corpus == "real":

@@ -172,6 +172,7 @@ def test_one_process_speaks(two):
     assert "in each of 2 processes" in two["said"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_sums_in_shared_memory_are_those_in_the_order_of_the_processes(count, tmp_path):
     """To the bit, of any number of vectors; double precision goes through torch.distributed."""
@@ -183,6 +184,7 @@ def test_sums_in_shared_memory_are_those_in_the_order_of_the_processes(count, tm
     assert [one["in the way"] for one in found] == [[]] * count  # nothing is held, or has a name
 
 
+@pytest.mark.slow
 def test_where_memory_cannot_be_shared_all_take_the_other_way(tmp_path):
     said = finish(start(child(tmp_path / "out", tmp_path, "sums", sums={"refuse": True})))
     assert "process 1 cannot share memory: not allowed" in said
@@ -191,12 +193,14 @@ def test_where_memory_cannot_be_shared_all_take_the_other_way(tmp_path):
     assert [one["shared"] for one in found] == [False] * 2
 
 
+@pytest.mark.slow
 def test_a_process_that_has_done_its_work_ends_well(tmp_path):
     """Pain (pytorch#179291): Python ends before torch's threads do, and the process aborts."""
     for attempt in range(3):
         finish(start(child(tmp_path / str(attempt), tmp_path, "leave_early")))
 
 
+@pytest.mark.slow
 def test_two_agents_are_one_world(model, two, tmp_path):
     """As on two machines: each agent starts one process, and they meet at an address."""
     words = child(tmp_path / "out", model, "train")
@@ -284,6 +288,7 @@ def undisturbed(files, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_torchrun_starts_them_again_and_they_end_with_the_same_weights(
     files, undisturbed, tmp_path
 ):
@@ -299,6 +304,7 @@ def test_torchrun_starts_them_again_and_they_end_with_the_same_weights(
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_run_with_its_reason(files, tmp_path):
     """Not a hang: the others see the broken connection."""
     folder = tmp_path / "out"
@@ -312,6 +318,7 @@ def test_a_rank_that_dies_ends_the_run_with_its_reason(files, tmp_path):
     assert status["status"] == "failed" and "lost the others" in status["error"]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_one_process_goes_on(files, tmp_path):
     """Another number of processes continues the same order: the losses are those of one alone."""
     folder, alone, exact = tmp_path / "out", tmp_path / "alone", ["--precision", "fp32"]

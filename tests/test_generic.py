@@ -13,6 +13,7 @@ from minift.errors import DeviceError
 from minift.plugins import build_manager
 
 
+@pytest.mark.slow
 def test_an_emulated_accelerator_passes_the_kit():
     """Its tensors are out of the host's reach; reads are counted: none between log points."""
     done = run_kit("emu")
@@ -20,6 +21,7 @@ def test_an_emulated_accelerator_passes_the_kit():
     assert "does not count transfers_to_host" not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_kit_notices_a_hidden_wait(tmp_path):
     """Or the test above would prove nothing."""
     spoilt = tmp_path / "spoilt.py"

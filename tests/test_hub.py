@@ -588,6 +588,7 @@ def test_a_run_records_what_it_was_made_of(served, tmp_path):
     assert said["data"]["train"]["revision"] == revision
 
 
+@pytest.mark.slow
 def test_a_process_with_nothing_but_its_environment(served, tmp_path):
     """As a user has it: the plugin found by its entry point, then offline from the cache."""
     script = "from minift import *; d = load_dataset('glue', 'mrpc'); "

@@ -269,6 +269,7 @@ DOUBLED = "- &a0 {name: a0, dtype: int32}\n" + "".join(
 DEEP = '{"x":' * 100_000 + "1" + "}" * 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, content",
     [
@@ -361,6 +362,7 @@ except MiniftError as error:
 """
 
 
+@pytest.mark.slow
 def test_the_disk_is_full(served, tmp_path):
     """A limit on the size of files ends a download as a full disk does."""
     served.add("a/large", {"config.json": "{}", "model.safetensors": bytes(300_000)})

@@ -9,6 +9,9 @@ from minift_glue.tasks import TASKS
 
 from minift import cli
 
+pytestmark = pytest.mark.slow
+
+
 QUICK = ["--max-steps", "2", "--per-device-train-batch-size", "8", "--save-strategy", "no"]
 QUICK += ["--disable-tqdm", "true", "--device", "cpu", "--max-length", "32", "--precision", "fp32"]
 OWNERS = {"glue": "nyu-mll", "super_glue": "aps", "emotion": "dair-ai", "imdb": "stanfordnlp"}

@@ -40,6 +40,7 @@ def wheel(tmp_path_factory):
     return built
 
 
+@pytest.mark.slow  # pip fetches the build backend
 def test_the_wheel_holds_every_folder_of_plugins(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     info = next(name for name in names if name.endswith("/METADATA")).split("/")[0]

@@ -242,6 +242,7 @@ def test_5_where_a_result_is_kept_is_no_part_of_what_it_is(ten, calls):
 # test_a_task_that_kills_two_workers_is_an_error, test_there_is_a_rank_wherever_num_proc_is_given.
 
 
+@pytest.mark.slow
 def test_6_rows_indices_and_columns_are_as_without():
     ds = Dataset.from_dict({"i": range(40), "s": ["x"] * 40}).shuffle(seed=3)
     ds.set_format("numpy", ["i"])
@@ -258,6 +259,7 @@ def test_6_rows_indices_and_columns_are_as_without():
     assert two.column_names == ["i", "k", "rank"] and two.format == one.format
 
 
+@pytest.mark.slow
 def test_6_the_last_batch_is_dropped_once_and_not_in_each_process():
     ds = Dataset.from_dict({"i": range(95)})
     for num_proc in (None, 2):
@@ -273,6 +275,7 @@ def test_6_the_last_batch_is_dropped_once_and_not_in_each_process():
         assert result["i"] == list(range(90)) and set(result["n"]) == {10}
 
 
+@pytest.mark.slow
 def test_6_a_function_with_state_begins_anew_in_each_process():
     seen = []
 
@@ -744,6 +747,7 @@ def test_f1_an_edited_helper_in_another_module_is_noticed(ten, tmp_path, monkeyp
     sys.modules.pop("f1_helper")
 
 
+@pytest.mark.slow
 def test_f2_the_number_of_processes_does_not_change_a_byte(tmp_path):
     """The peer gives 7 rows or 6."""
 

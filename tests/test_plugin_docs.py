@@ -171,6 +171,7 @@ def test_the_test_of_a_plugin_passes(manager, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_backend_passes_the_kit(manager, tmp_path):
     """It fills batches up, so it is no copy of the host."""
     manager("buckets.py")

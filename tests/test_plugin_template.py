@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from tiny import make_model, make_rows, write_csv
 
+pytestmark = pytest.mark.slow
+
+
 TEMPLATE = Path(__file__).resolve().parent.parent / "examples" / "plugin_template"
 
 

@@ -127,6 +127,7 @@ KEYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_trains_and_is_scored(task, model, tmp_path, capsys):
     out = tmp_path / "out"

@@ -127,6 +127,7 @@ def apply_change(diff: str, folder: Path) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "text"), [(number, text) for number, _, text in SITTINGS], ids=lambda x: x[:1]
 )

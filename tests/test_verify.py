@@ -9,6 +9,9 @@ from tiny import make_model, make_rows, write_csv
 
 from minift import Dataset, Trainer, TrainingArguments, cli
 
+pytestmark = pytest.mark.slow
+
+
 QUICK = ["--disable-tqdm", "true", "--device", "cpu", "--max-steps", "6"]
 SHORT = ["--steps", "6", "--save-steps", "2", "--kills", "1"]
 # A plugin that makes a resumed run another one: what a forgotten piece of state would do.

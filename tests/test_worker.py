@@ -214,6 +214,7 @@ def test_any_number_of_processes_gives_the_same_bytes(
     assert str(os.getpid()) in seen and 1 + pools <= len(seen) <= 1 + 2 + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function, options",
     [
@@ -273,6 +274,7 @@ def test_what_a_worker_gets_has_the_size_that_shards_are_made_by(ds, tmp_path):
 # --- functions of all kinds ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_functions_of_a_script_without_a_main_guard(script, tmp_path):
     """From __main__, lambdas, closures, partials, objects, and from a module beside the parent."""
     (tmp_path / "beside").mkdir()
@@ -318,6 +320,7 @@ def test_functions_of_a_script_without_a_main_guard(script, tmp_path):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_a_path_object_in_sys_path(script):
     """Python itself skips what is no text there."""
     process = script(
@@ -333,6 +336,7 @@ def test_a_path_object_in_sys_path(script):
     assert out.strip() == "40", err
 
 
+@pytest.mark.slow
 def test_torch_is_imported_only_by_a_function_that_does(ds):
     import torch
 
@@ -352,6 +356,7 @@ def test_torch_is_imported_only_by_a_function_that_does(ds):
     assert {r["after"] for r in found if r["rank"] == 1} >= {True}
 
 
+@pytest.mark.slow
 def test_what_a_function_prints_is_no_answer(script):
     process = script(
         """
@@ -374,6 +379,7 @@ def test_what_a_function_prints_is_no_answer(script):
     assert err.count("line ") == err.count("to the descriptor") == err.count("error ") == 40
 
 
+@pytest.mark.slow
 def test_a_last_print_is_not_lost(script):
     process = script(
         """
@@ -388,6 +394,7 @@ def test_a_last_print_is_not_lost(script):
     assert finish(process)[1].count("line ") == 40
 
 
+@pytest.mark.slow
 def test_a_program_that_the_function_starts_reads_no_requests(script):
     process = script(
         """
@@ -404,6 +411,7 @@ def test_a_program_that_the_function_starts_reads_no_requests(script):
     assert out.strip() == "{0}", err
 
 
+@pytest.mark.slow
 @posix
 def test_without_a_stderr(script):
     process = script(
@@ -526,6 +534,7 @@ def rank_of(row, rank):
     return {"rank": rank}
 
 
+@pytest.mark.slow
 def test_ranks_are_0_to_num_proc(ds, log):
     def function(row, rank):
         note(rank)
@@ -582,6 +591,7 @@ def test_a_worker_that_dies_once_is_replaced_with_a_warning(ds, log, how, named,
     assert not list((own_cache / "map").rglob("*tmp*")) and len(os.listdir(own_cache / "map")) == 1
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("how, named", DEATHS)
 def test_a_task_that_kills_two_workers_is_an_error(ds, log, how, named):
@@ -619,6 +629,7 @@ def test_sys_exit_in_the_function_is_named(ds, log, capfd):
     assert info.type is SystemExit or "exit code 3" in str(info.value)
 
 
+@pytest.mark.slow
 @posix
 def test_a_signal_without_a_name_is_a_death_like_others(ds, log):
     def by_number():
@@ -643,6 +654,7 @@ class Deadly:
         return {"c": row["a"]}
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_do_not_spoil_what_this_process_did(ds):
     """An error is said at once, while there is work left, or there is a result."""
     try:
@@ -669,6 +681,7 @@ def busy(tmp_path) -> bool:
     return len(list(tmp_path.glob("busy-*"))) == 2
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "parent"])
 def test_ctrl_c_leaves_no_process(script, tmp_path, whole_group):
@@ -681,6 +694,7 @@ def test_ctrl_c_leaves_no_process(script, tmp_path, whole_group):
     assert process.returncode == -signal.SIGINT and err.count("KeyboardInterrupt") == 1, err
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_parent_that_is_killed_leaves_no_process(script, tmp_path, number):
@@ -691,6 +705,7 @@ def test_a_parent_that_is_killed_leaves_no_process(script, tmp_path, number):
     assert process.wait() == -number
 
 
+@pytest.mark.slow
 @posix
 def test_a_parent_that_is_killed_while_it_sends_the_work(script, tmp_path):
     """A request that is cut is no request that is still to come."""
@@ -790,6 +805,7 @@ def test_a_pickle_whose_files_are_gone_is_an_error(mapped, own_cache):
 # --- torch's DataLoader --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_data_loader_workers_give_the_same_batches(tmp_path, start):
     import torch

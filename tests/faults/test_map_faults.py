@@ -193,6 +193,7 @@ def kill_campaign(n: int, seed: int) -> Iterator[Kill]:
             yield kill_once(Path(folder), rng)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_killed_map_goes_on_where_it_was(seed):
     [kill] = kill_campaign(1, seed)
@@ -213,6 +214,7 @@ def test_what_was_whole_before_a_kill_is_not_done_again(child, tmp_path):
     assert all((logged(tmp_path) - before)[str(i)] == 0 for i in range(whole * SHARD))
 
 
+@pytest.mark.slow
 def test_several_kills_of_one_map(child, tmp_path):
     """Each goes on from the one before, with any num_proc."""
     for i, num_proc in enumerate([2, None]):
@@ -229,6 +231,7 @@ def test_several_kills_of_one_map(child, tmp_path):
 # --- several processes ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_call_the_function_once_a_row(child, tmp_path):
     pair = [child(), child(num_proc=2)]
     assert {one.finish() for one in pair} == {undisturbed()[1]}
@@ -238,6 +241,7 @@ def test_two_processes_call_the_function_once_a_row(child, tmp_path):
     assert sum("waiting for it" in one.err.read_text() for one in pair) == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_is_killed(child, tmp_path):
     first = child()
     assert wait_until(lambda: logged(tmp_path))
@@ -249,6 +253,7 @@ def test_a_process_that_waits_is_killed(child, tmp_path):
     assert files(tmp_path / "cache") == undisturbed()[0] and left_over(tmp_path / "cache") == []
 
 
+@pytest.mark.slow
 def test_the_process_that_computes_is_killed_while_another_waits(child, tmp_path):
     first = child(num_proc=2)
     assert wait_until(lambda: logged(tmp_path))
@@ -266,6 +271,7 @@ def test_the_process_that_computes_is_killed_while_another_waits(child, tmp_path
 LIMIT = 60_000  # bytes in a file: the rows from 500 on need more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_a_full_disk_keeps_what_is_done(child, tmp_path, num_proc):
     one = child(num_proc=num_proc, limit=LIMIT)
@@ -282,6 +288,7 @@ def test_a_full_disk_keeps_what_is_done(child, tmp_path, num_proc):
     assert found == undisturbed()[0]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_not_filled_by_what_failed(child, tmp_path):
     """Neither while the map waits to go on, nor in the entry for ever after."""
     child(limit=LIMIT).process.wait(20)
@@ -290,6 +297,7 @@ def test_a_full_disk_is_not_filled_by_what_failed(child, tmp_path):
     assert left_over(tmp_path / "cache") == []
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_half_written_is_no_part_of_the_entry(child, tmp_path):
     """As a kill while a shard is written leaves it: a file that has no name yet."""
     one = child()
@@ -423,6 +431,7 @@ def test_damage_that_arrow_sees_is_computed_again_with_one_warning(entry):
     assert len(said) == 1 and result.to_dict() == rows
 
 
+@pytest.mark.slow
 def test_a_shard_of_an_unfinished_map_that_is_damaged_is_computed_again(child, tmp_path):
     one = child()
     wait_until(lambda: len(list(tmp_path.glob("cache/map/*.work/*.json"))) >= 6)

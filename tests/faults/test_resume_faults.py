@@ -37,7 +37,10 @@ FILES = (
     *("tokenizer.json", "tokenizer_config.json", "manifest.json"),
 )
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX"),
+]
 
 
 # --- the process that is disturbed ---------------------------------------------------------------
