@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from minift.data.batch import RowBatch
+from minift.data.lazy import RowBatch
 from minift.tokenizer import Tokenizer
 
 

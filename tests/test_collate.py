@@ -13,7 +13,7 @@ from minift import (
     Features,
     Value,
 )
-from minift.data.batch import RowBatch
+from minift.data.lazy import RowBatch
 from minift.errors import ConfigError, DataError
 
 FIELDS = ["input_ids", "token_type_ids", "attention_mask"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minift import Dataset
-from minift.data.column import Column
+from minift.data.lazy import Column
 from minift.data.ragged import FlatColumn, Runs, is_flat, pad_columns
 from minift.errors import DataError
 

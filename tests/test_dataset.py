@@ -22,7 +22,7 @@ from minift import (
     concatenate_datasets,
     load_from_disk,
 )
-from minift.data.batch import RowBatch
+from minift.data.lazy import RowBatch
 from minift.errors import ColumnError, ConfigError, DataError
 
 # What `datasets` 5.2.0 gave for seed 42 and ten rows.

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from minift import Dataset, load_from_disk
-from minift.data import pool, storage, transfer
+from minift.data import pool, storage
 from minift.errors import DataError
 
 # So that no worker imports this module, and pytest with it, to find a function.
@@ -842,7 +842,7 @@ def test_data_loader_workers_give_the_same_batches(tmp_path, start):
 
 def test_a_worker_names_the_file_it_maps(mapped):
     """What is in files travels by name, and nothing but that; each file is mapped once."""
-    sent = pickle.dumps(transfer.by_file(mapped.data))
+    sent = pickle.dumps(storage.by_file(mapped.data))
     before = len(storage.MAPPED)
     assert before and len(sent) < 8000
     there = pickle.loads(sent)

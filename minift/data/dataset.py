@@ -15,14 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from minift.data import columns, selecting, splitting
-from minift.data.batch import RowBatch
-from minift.data.column import Column
 from minift.data.features import Features, as_array, check_names
 from minift.data.file_formats import format_named
 from minift.data.formatting import Format, rows_of, to_frame
 from minift.data.indices import split_range
-from minift.data.mapping.cache import map_table
-from minift.data.mapping.filter import filter_mask
+from minift.data.lazy import Column, RowBatch
+from minift.data.mapping.cache import filter_mask, map_table
 from minift.data.table import READ_ROWS, Table
 from minift.errors import DataError
 

@@ -20,7 +20,7 @@ from minift.data.fingerprint.values import column_digest, fingerprint
 from minift.data.formatting import Format, format_batch, rows_of
 from minift.data.indices import Indices, compose, resolve_key, split_range, take_rows
 from minift.data.ragged import FlatColumn, Runs, is_flat
-from minift.data.transfer import by_file
+from minift.data.storage import by_file
 from minift.errors import ColumnError, nearest
 
 READ_ROWS = 1000  # rows read at once by plain iteration

@@ -13,8 +13,6 @@ applied; its result cannot be found again, which a warning says.
 Reading order:
     spec.py         one map as a dataclass, and its key
     call.py         the function on one batch: its argument, its effects, Arrow columns
-    merge.py        the results of batches or shards as one
-    shards.py       the files of shards, and the processes that compute them
-    cache.py        `map_table`: find the result or compute it, commit it, open it
-    filter.py       `filter_mask`: a map whose result is one boolean a row
+    shards.py       the files of shards, the processes that compute them, and results as one
+    cache.py        `map_table`: find the result or compute it, commit it, open it; `filter_mask`
 """

@@ -1,4 +1,4 @@
-"""`map_table`: find a map's result or compute it, commit it, and open it."""
+"""`map_table`: find a map's result or compute it, commit it, and open it. `filter_mask` uses it."""
 
 import functools
 import shutil
@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from minift.data import cache, storage
 from minift.data.columns import flatten_indices, select_columns
 from minift.data.features import Features, List, Value, arrow_type, check_names
 from minift.data.mapping.call import TOKENS, MappedRows
-from minift.data.mapping.merge import merge
-from minift.data.mapping.shards import Shards, compute_missing, cut
+from minift.data.mapping.shards import Shards, compute_missing, cut, merge
 from minift.data.mapping.spec import MapSpec, map_key
 from minift.data.selecting import take
 from minift.data.table import AnyTable, Table
@@ -235,3 +235,51 @@ def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:
         )
     except pa.ArrowException as error:
         raise DataError(f"{folder} is damaged: {error}") from None
+
+
+# ----------------------------------------------------------------------------------------- filter
+
+
+class FilterFunction:
+    """A filter's function as one for `map`: its answers are a column."""
+
+    def __init__(self, function: Callable[..., Any], batched: bool) -> None:
+        self.function, self.batched = function, batched
+        self.__qualname__ = f"filter({getattr(function, '__qualname__', function)})"
+
+    def __call__(self, *args: Any, **options: Any) -> dict[str, Any]:
+        # A copy, so that what the function assigns to a row changes nothing.
+        first = dict(args[0]) if isinstance(args[0], dict) else args[0]
+        answer = self.function(first, *args[1:], **options)
+        if not self.batched:
+            return {"keep": bool(answer)}
+        batch = next(iter(first.values()), ()) if isinstance(first, dict) else first
+        answers = np.asarray(answer if hasattr(answer, "__array__") else list(answer), bool)
+        if answers.shape != (len(batch),):
+            raise DataError(
+                f"filter got {answers.size} answers for {len(batch)} rows",
+                expected="one True or False for each row",
+            )
+        return {"keep": answers}
+
+
+def filter_mask(
+    table: Table, function: Callable[..., Any], *, batched: bool = False, **options: Any
+) -> np.ndarray:
+    """Return which rows `function` keeps, bool of shape (len(table),).
+
+    Args:
+        table: the input.
+        function: gets a row or a batch, and returns one boolean, or one for each row.
+        batched: as for `map_table`.
+        options: any others of `map_table`.
+    """
+    answers = map_table(
+        table,
+        FilterFunction(function, batched),
+        batched=batched,
+        remove_columns=table.column_names,
+        features=Features(keep=Value("bool")),
+        **options,
+    )
+    return answers.to_arrow().column("keep").to_numpy()

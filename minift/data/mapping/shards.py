@@ -7,18 +7,23 @@
 import contextlib
 import json
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from minift import files
 from minift.data import storage
-from minift.data.mapping.call import MappedRows, map_batch
-from minift.data.mapping.merge import complete, merge
+from minift.data.features import cast_array, same_dicts
+from minift.data.mapping.call import TOKENS, MappedRows, map_batch, none_for_some
 from minift.data.mapping.spec import MapSpec
 from minift.data.pool import Pool
+from minift.data.ragged import Runs
 from minift.data.table import READ_ROWS
+from minift.errors import DataError
 from minift.subprocesses import UnsendableError
 
 # A shard is a 16th of all rows, so that workers can share and little is lost when one dies, but
@@ -127,3 +132,55 @@ def compute_missing(shards: Shards, num_proc: int | None) -> None:
             return
     for i in missing:
         shards.compute(i, 0 if num_proc else None)
+
+
+# ---------------------------------------------------- batches as one shard, shards as one result
+
+
+def merge(spec: MapSpec, pieces: Sequence[MappedRows]) -> MappedRows:
+    """Join pieces that follow each other: null yields to any type, narrow to wide, int to float.
+
+    A column that some of them lack is the input's there, or None.
+
+    Raises:
+        DataError: the pieces disagree in a way that would lose or invent values.
+    """
+    rows = range(pieces[0].rows.start, pieces[-1].rows.stop)
+    without = [piece for piece in pieces if piece.columns is None]
+    if len(without) == len(pieces):
+        return MappedRows(rows, None)
+    if without:
+        raise none_for_some(spec, without[0].rows.start)
+    popped = frozenset.intersection(*(piece.popped for piece in pieces))
+    names = dict.fromkeys(name for piece in pieces for name in piece.names)
+    names |= dict.fromkeys(sorted(frozenset.union(*(piece.popped for piece in pieces)) - popped))
+    packed = frozenset.intersection(*(piece.packed for piece in pieces))
+    tables = same_dicts([complete(spec, piece, names, packed) for piece in pieces])
+    try:
+        columns = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(
+            f"map({spec.name}) returns different types for one column: {error}"
+        ) from None
+    return MappedRows(rows, columns, popped - set(names), packed)
+
+
+def complete(
+    spec: MapSpec, piece: MappedRows, names: Iterable[str], packed: frozenset[str]
+) -> pa.Table:
+    """Return a piece with these columns, of which only those in `packed` stay packed."""
+    assert piece.columns is not None
+    columns = {}
+    for name in names:
+        if name in piece.names:
+            columns[name] = piece.columns.column(name)
+            if name in piece.packed - packed:
+                lengths = np.asarray(pc.list_value_length(piece.columns.column(TOKENS)))
+                columns[name] = Runs.unpack(columns[name], lengths).to_arrow()
+        elif name in piece.untouched(spec):
+            columns[name] = spec.table.to_arrow(piece.rows, [name]).column(name)
+            if spec.features is not None and name in spec.features:
+                columns[name] = cast_array(name, columns[name], spec.features[name])
+        else:
+            columns[name] = pa.nulls(piece.num_rows)
+    return pa.table(columns)
