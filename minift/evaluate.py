@@ -141,10 +141,8 @@ class EvaluationModule:
         """Add the rows of a batch: tensors, arrays or lists."""
         p, r = as_array(predictions), as_array(references)
         if p.ndim == 0 or p.shape[:1] != r.shape[:1]:  # else two errors could cancel out
-            raise DataError(
-                f"{self.name} needs a reference for each prediction",
-                got=f"predictions of shape {p.shape}, references of shape {r.shape}",
-            )
+            got = f"predictions of shape {p.shape}, references of shape {r.shape}"
+            raise DataError(f"{self.name} needs a reference for each prediction", got=got)
         self._predictions.append(p)
         self._references.append(r)
 

@@ -78,20 +78,13 @@ def streams(seed: int, purpose: str, *position: int) -> Iterator[None]:
         torch.default_generator.set_state(before[2])
 
 
-# ------------------------------------------------------------- the orders of `datasets`, bit by bit
-
-
-def random_order(
-    n: int, seed: int | None = None, generator: np.random.Generator | None = None
-) -> np.ndarray:
-    """Return the order that `datasets` shuffles n rows into, int64 of shape (n,)."""
-    return random_generator(seed, generator).permutation(n)
-
-
 def random_generator(
     seed: int | None = None, generator: np.random.Generator | None = None
 ) -> np.random.Generator:
-    """Return a numpy generator, without a seed from numpy's global state, as `datasets` does."""
+    """Return a numpy generator, without a seed from numpy's global state.
+
+    Its `permutation(n)` is the order that `datasets` shuffles n rows into, bit by bit.
+    """
     if generator is not None and seed is not None:
         raise ConfigError("both a seed and a generator were given", expected="one of them")
     if generator is None and seed is None:

@@ -93,12 +93,10 @@ def get_scheduler(
     warmup, total = num_warmup_steps or 0, num_training_steps or 0
     settings = dict(scheduler_specific_kwargs or {})
     known = [*inspect.signature(SCHEDULES[name]).parameters][3:]
-    for setting in settings:
-        if setting not in known or setting == "lr":
-            expected = ", ".join(n for n in known if n != "lr") or "none"
-            raise ConfigError(
-                f"the schedule {name!r} has no setting {setting!r}", expected=expected
-            )
+    allowed = [setting for setting in known if setting != "lr"]
+    for setting in [name for name in settings if name not in allowed]:
+        what = f"the schedule {name!r} has no setting {setting!r}"
+        raise ConfigError(what, expected=", ".join(allowed) or "none")
     if "lr" in known:
         settings["lr"] = optimizer.defaults["lr"]
         if not 0 <= settings.get("lr_end", 1e-7) < settings["lr"]:

@@ -5,7 +5,7 @@ Plugins give them by name through the hook `minift_register_tasks`; see plugins/
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from minift.errors import ConfigError
 
@@ -58,26 +58,23 @@ class Task:
 
     def __post_init__(self) -> None:
         names, fraction = self.label_names, self.validation_fraction
-        checks = {
-            "columns": ("one or two names", is_names(self.columns) and len(self.columns) in (1, 2)),
-            "metrics": ("a list of names", is_names(self.metrics)),
-            "label_names": (
-                "two or more different names, or None for a number",
-                names is None or (is_names(names) and len(set(names)) == len(names) > 1),
-            ),
-            "splits": (
-                "names for train, validation, test",
-                set(self.splits) <= {"train", "validation", "test"},
-            ),
-            "validation_fraction": (
-                "a number between 0 and 1, and classes to draw it from in like shares",
-                fraction is None or (0 < fraction < 1 and names is not None),
-            ),
-        }
-        for name, (expected, right) in checks.items():
-            if not right:
-                what = f"{name} of a Task is not what it should be"
-                raise ConfigError(what, got=repr(getattr(self, name)), expected=expected)
+        distinct = names is None or (is_names(names) and len(set(names)) == len(names) > 1)
+        if not is_names(self.columns) or len(self.columns) > 2:
+            self.refuse("columns", "one or two names")
+        if not is_names(self.metrics):
+            self.refuse("metrics", "a list of names")
+        if not distinct:
+            self.refuse("label_names", "two or more different names, or None for a number")
+        if not set(self.splits) <= {"train", "validation", "test"}:
+            self.refuse("splits", "names for train, validation, test")
+        if fraction is not None and (names is None or not 0 < fraction < 1):
+            expected = "a number between 0 and 1, and classes to draw it from in like shares"
+            self.refuse("validation_fraction", expected)
+
+    def refuse(self, name: str, expected: str) -> NoReturn:
+        """Raise an error about a field."""
+        what = f"{name} of a Task is not what it should be"
+        raise ConfigError(what, got=repr(getattr(self, name)), expected=expected)
 
 
 def is_names(value: Any) -> bool:

@@ -227,11 +227,7 @@ class Tokenizer:
         return BatchEncoding({name: x.tolist() for name, x in arrays.items()})
 
     def _padded_length(
-        self,
-        lengths: np.ndarray,
-        strategy: str,
-        max_length: int | None,
-        multiple: int | None,
+        self, lengths: np.ndarray, strategy: str, max_length: int | None, multiple: int | None
     ) -> int:
         """Return T, the length of all rows after padding."""
         length = int(lengths.max(initial=0))
@@ -256,9 +252,7 @@ class Tokenizer:
         ids = token_ids.tolist() if hasattr(token_ids, "tolist") else list(token_ids)
         return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
-    def batch_decode(
-        self, sequences: Iterable[Any], skip_special_tokens: bool = False
-    ) -> list[str]:
+    def batch_decode(self, sequences: Any, skip_special_tokens: bool = False) -> list[str]:
         return [self.decode(ids, skip_special_tokens) for ids in sequences]
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from minift.data.indices import compose, resolve_key
 from minift.data.table import AnyTable
 from minift.errors import ConfigError, DataError
-from minift.rng import random_order
+from minift.rng import random_generator
 
 
 def select(table: AnyTable, indices: Iterable[int]) -> AnyTable:
@@ -21,7 +21,7 @@ def shuffle(
     table: AnyTable, seed: int | None = None, generator: np.random.Generator | None = None
 ) -> AnyTable:
     """Return the rows in random order: `numpy.random.default_rng(seed).permutation(n)`."""
-    return select(table, random_order(len(table), seed, generator))
+    return select(table, random_generator(seed, generator).permutation(len(table)))
 
 
 def take(table: AnyTable, n: int) -> AnyTable:

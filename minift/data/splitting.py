@@ -10,7 +10,7 @@ from minift.data.features import ClassLabel
 from minift.data.selecting import select
 from minift.data.table import AnyTable, Table
 from minift.errors import ConfigError, DataError
-from minift.rng import random_generator, random_order
+from minift.rng import random_generator
 
 
 def train_test_split(
@@ -41,7 +41,7 @@ def train_test_split(
         rng = random_generator(seed, generator)
         train, test = stratified_indices(table, stratify_by_column, n_train, n_test, rng)
     elif shuffle:
-        order = random_order(n, seed, generator)
+        order = random_generator(seed, generator).permutation(n)
         test, train = order[:n_test], order[n_test : n_test + n_train]
     else:
         train, test = np.arange(n_train), np.arange(n_train, n_train + n_test)

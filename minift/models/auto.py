@@ -14,13 +14,7 @@ from minift.files import read_json
 from minift.models import bert, weights
 from minift.models.config import EncoderConfig, label_names
 from minift.models.pretrained import PretrainedModel
-from minift.plugins import (
-    ResolvedCheckpoint,
-    default_manager,
-    find_checkpoint,
-    registry,
-    resolve_checkpoint,
-)
+from minift.plugins import ResolvedCheckpoint, default_manager, registry, resolve_checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,11 +44,9 @@ def find_family(model_type: str | None, path: Path) -> Family:
         return FAMILIES[model_type]
     if model_type in from_plugins:
         return from_plugins[model_type].value()
-    raise ModelError(
-        f"{path}: models of type {model_type!r} are not known",
-        expected=", ".join(sorted([*FAMILIES, *from_plugins])),
-        do="install a plugin that brings this family (hook minift_register_model_families)",
-    )
+    what, known = f"{path}: models of type {model_type!r} are not known", [*FAMILIES, *from_plugins]
+    do = "install a plugin that brings this family (hook minift_register_model_families)"
+    raise ModelError(what, expected=", ".join(sorted(known)), do=do)
 
 
 class AutoConfig:
@@ -67,7 +59,7 @@ class AutoConfig:
         Raises:
             ModelError: there is no family of its model_type.
         """
-        return read_config(find_checkpoint(str(name_or_path), revision, "config"))[0]
+        return read_config(resolve_checkpoint(str(name_or_path), revision, "config").folder)[0]
 
 
 class AutoModel:
@@ -122,18 +114,18 @@ class AutoModelForSequenceClassification:
             names = names or numbers
             if len(numbers) < len(label2id) or label_names(names) != label_names(numbers):
                 raise ConfigError("id2label and label2id disagree", got=f"{names} and {label2id}")
-        count = len(names) if num_labels is None else num_labels
-        if (names and len(names) != count) or (num_labels is not None and num_labels < 1):
+        new_head = bool(names or num_labels is not None)
+        if num_labels is None:
+            num_labels = len(names) or config.num_labels
+        if num_labels < 1 or (names and len(names) != num_labels):
             what = "num_labels and the label names disagree"
             raise ConfigError(what, got=f"{num_labels} and {len(names)}")
-        if num_labels is not None and not names and num_labels != config.num_labels:
-            names = {i: f"LABEL_{i}" for i in range(num_labels)}
-        if names and len(names) != config.num_labels:
+        if num_labels != config.num_labels:
             config.problem_type = None  # was that of the head that is replaced
+            names = names or {i: f"LABEL_{i}" for i in range(num_labels)}
         if names:
             config.id2label = label_names(names)
         config.problem_type = problem_type or config.problem_type
-        new_head = bool(names or num_labels)
         return load_model(family.classifier, config, checkpoint, seed, new_head)
 
 
@@ -141,19 +133,14 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
     """Read config.json, and find the family that it belongs to."""
     path = folder / "config.json"
     if not path.is_file():
-        raise MissingFileError(
-            f"{folder} is not a model",
-            got=", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "an empty folder",
-            expected="config.json, model.safetensors and tokenizer.json",
-        )
+        got = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "an empty folder"
+        expected = "config.json, model.safetensors and tokenizer.json"
+        raise MissingFileError(f"{folder} is not a model", got=got, expected=expected)
     entries = read_json(path)
     family = find_family(entries.get("model_type"), path)
     if entries.pop("auto_map", None):
-        warnings.warn(
-            f"{path} names Python code of its own (auto_map), which is never run: minift's "
-            f"{entries['model_type']} is used",
-            stacklevel=4,
-        )
+        what = f"{path} names Python code of its own (auto_map), which is never run"
+        warnings.warn(f"{what}: minift's {entries['model_type']} is used", stacklevel=4)
     return family.config.from_dict(entries), family
 
 
@@ -172,11 +159,10 @@ def load_model(
     with torch.device("meta"):
         model = model_class(config)
     folder = checkpoint.folder
+    file_shapes = weights.read_shapes(folder)
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     prefixes = model_class.base_model_prefix, model_class.head_prefixes
-    names, report = weights.match_names(
-        weights.read_shapes(folder), shapes, *prefixes, str(folder), new_head
-    )
+    names, report = weights.match_names(file_shapes, shapes, *prefixes, str(folder), new_head)
     tensors = weights.read_tensors(folder, names)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):

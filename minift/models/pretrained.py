@@ -99,12 +99,9 @@ def check_inputs(
         raise DataError("input_ids must be a tensor of whole numbers", got=got)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
-    tensors = {"input_ids": input_ids, "attention_mask": attention_mask}
-    if token_type_ids is not None:
-        tensors["token_type_ids"] = token_type_ids
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if unpadding is not None:
-        shapes["unpadding"] = unpadding.shape
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+    inputs |= {"token_type_ids": token_type_ids, "unpadding": unpadding}
+    shapes = {name: tuple(value.shape) for name, value in inputs.items() if value is not None}
     if input_ids.dim() != 2 or len(set(shapes.values())) > 1:
         got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DataError("a batch must be blocks of one shape", got=got, expected="(B, T) for each")

@@ -73,14 +73,12 @@ def weight_files(folder: Path) -> list[Path]:
     if WEIGHTS_INDEX in names:
         index = folder / WEIGHTS_INDEX
         return [folder / name for name in shard_names(read_json(index), names, str(index))]
-    pickles = sorted(name for name in names if name.endswith(".bin"))
-    do = "convert it where you trust it: a .bin file is a pickle and can run any code"
-    raise MissingFileError(
-        f"{folder} has no {WEIGHTS}",
-        got=", ".join(pickles) or "no weights",
-        expected=f"{WEIGHTS}, or shards with {WEIGHTS_INDEX}",
-        do=do if pickles else "check the path",
-    )
+    got, do = "no weights", "check the path"
+    if pickles := sorted(name for name in names if name.endswith(".bin")):
+        got = ", ".join(pickles)
+        do = "convert it where you trust it: a .bin file is a pickle and can run any code"
+    what, expected = f"{folder} has no {WEIGHTS}", f"{WEIGHTS}, or shards with {WEIGHTS_INDEX}"
+    raise MissingFileError(what, got=got, expected=expected, do=do)
 
 
 def shard_names(index: Mapping[str, Any], present: Collection[str], source: str) -> list[str]:
