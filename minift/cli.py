@@ -58,10 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--plugin", action="append", metavar="FILE", help="load a plugin's file")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, registered in plugins.registry(manager, "minift_register_commands").items():
-        sub = commands.add_parser(
-            name, help=registered.value.help, description=registered.value.help
-        )
-        registered.value.configure(sub)
-        sub.set_defaults(run=registered.value.run)
+    for name, entry in plugins.registry(manager, "minift_register_commands").items():
+        command = entry.value
+        sub = commands.add_parser(name, help=command.help, description=command.help)
+        command.configure(sub)
+        sub.set_defaults(run=command.run)
     return parser

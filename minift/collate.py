@@ -40,8 +40,8 @@ class DataCollatorWithPadding:
             DataError: a column holds text, which no tensor can.
         """
         rows = features.columns() if isinstance(features, RowBatch) else features
-        kind = "np" if self.return_tensors == "np" else "pt"
-        options = (self.padding, self.max_length, self.pad_to_multiple_of, kind)
+        tensors = "np" if self.return_tensors == "np" else "pt"
+        options = (self.padding, self.max_length, self.pad_to_multiple_of, tensors)
         return self.tokenizer.pad(rows, *options).data
 
 

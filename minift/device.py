@@ -315,14 +315,13 @@ def choose_device(name: str, manager: Manager) -> Device:
     entries = registry(manager, "minift_register_devices")
     devices = {key: entry.value for key, entry in entries.items()}
     if not devices:
-        broken = [f"{key} ({error})" for key, error in manager.load_errors.items()]
-        raise DeviceError(
-            "no installed plugin provides a device, so nothing can be computed",
-            got="plugins: " + (", ".join(p for p, _ in manager.list_name_plugin()) or "none"),
-            expected="at least minift_cpu, which is part of the minift distribution",
-            do="reinstall with `pip install minift` (or `pip install -e .` in a checkout)"
-            + (f"; these failed to load: {', '.join(broken)}" if broken else ""),
-        )
+        do = "reinstall with `pip install minift` (or `pip install -e .` in a checkout)"
+        if broken := [f"{key} ({error})" for key, error in manager.load_errors.items()]:
+            do += f"; these failed to load: {', '.join(broken)}"
+        what = "no installed plugin provides a device, so nothing can be computed"
+        got = "plugins: " + (", ".join(p for p, _ in manager.list_name_plugin()) or "none")
+        expected = "at least minift_cpu, which is part of the minift distribution"
+        raise DeviceError(what, got=got, expected=expected, do=do)
     reasons = {key: device.unavailable() for key, device in devices.items()}
     available = [key for key, reason in reasons.items() if reason is None]
     key = name.partition(":")[0]
@@ -331,12 +330,9 @@ def choose_device(name: str, manager: Manager) -> Device:
     if key in available:
         return devices[key](name)
     listed = [f"{key} ({'available' if why is None else why})" for key, why in reasons.items()]
-    raise DeviceError(
-        f"the device {name!r} cannot be used here",
-        got=reasons.get(key, f"no plugin provides {key!r}"),
-        expected="; ".join(listed),
-        do="pass device='auto', or install the plugin that provides it",
-    )
+    got, expected = reasons.get(key, f"no plugin provides {key!r}"), "; ".join(listed)
+    do = "pass device='auto', or install the plugin that provides it"
+    raise DeviceError(f"the device {name!r} cannot be used here", got=got, expected=expected, do=do)
 
 
 def choose_precision(precision: str, device: Device) -> tuple[str, str]:

@@ -172,12 +172,10 @@ def check_hook_names(manager: Manager) -> None:
     for name, plugin in manager.list_name_plugin():
         for caller in (manager.get_hookcallers(plugin) or ()) if plugin is not None else ():
             if caller.name not in known:
-                raise PluginError(
-                    f"the plugin {name!r} implements a hook that does not exist",
-                    got=caller.name,
-                    expected=nearest(caller.name, known),
-                    do=f"correct the name, or leave the plugin out with -p no:{name}",
-                )
+                what = f"the plugin {name!r} implements a hook that does not exist"
+                do = f"correct the name, or leave the plugin out with -p no:{name}"
+                expected = nearest(caller.name, known)
+                raise PluginError(what, got=caller.name, expected=expected, do=do)
 
 
 # ------------------------------------------------------------------------------- calling the hooks
@@ -202,12 +200,10 @@ def registry(manager: Manager, hook: str) -> dict[str, Entry]:
         trace_call(hook, impl.plugin_name)
         for name, value in (impl.function() or {}).items():
             if name in entries:
-                raise PluginError(
-                    f"{name!r} is given by two plugins to {hook}",
-                    got=f"{entries[name].plugin} and {impl.plugin_name}",
-                    expected="one plugin for each name",
-                    do=f"leave one out, for example with -p no:{impl.plugin_name}",
-                )
+                what = f"{name!r} is given by two plugins to {hook}"
+                got = f"{entries[name].plugin} and {impl.plugin_name}"
+                do = f"leave one out, for example with -p no:{impl.plugin_name}"
+                raise PluginError(what, got=got, expected="one plugin for each name", do=do)
             entries[name] = Entry(value, impl.plugin_name)
     return entries
 
@@ -220,11 +216,9 @@ def registered(hook: str, name: str, usual_plugin: str) -> Any:
     """
     entries = registry(default_manager(), hook)
     if name not in entries:
-        raise PluginError(
-            f"no plugin brings {name!r} (hook {hook})",
-            got=", ".join(sorted(entries)) or "nothing",
-            do=f"do not leave out {usual_plugin}; `minift plugins` shows which are loaded",
-        )
+        what, got = f"no plugin brings {name!r} (hook {hook})", ", ".join(sorted(entries))
+        do = f"do not leave out {usual_plugin}; `minift plugins` shows which are loaded"
+        raise PluginError(what, got=got or "nothing", do=do)
     return entries[name].value
 
 
@@ -238,10 +232,8 @@ def call_observers(
             impl.function(*(arguments[name] for name in impl.argnames))
         except Exception as error:  # an observer must never be able to end a run
             manager.unregister(impl.plugin)
-            report(
-                f"the plugin {impl.plugin_name} failed in {hook} and is unplugged for this run: "
-                f"{type(error).__name__}: {error}"
-            )
+            what = f"the plugin {impl.plugin_name} failed in {hook} and is unplugged for this run"
+            report(f"{what}: {type(error).__name__}: {error}")
 
 
 def trace_is_on() -> bool:
@@ -284,9 +276,6 @@ class ResolvedCheckpoint:
     source: str = ""
     revision: str = ""
 
-    def __fspath__(self) -> str:
-        return str(self.folder)
-
 
 def find_checkpoint(name: str, revision: str | None = None, component: str = "model") -> Path:
     """Return the folder of a model or tokenizer; see `resolve_checkpoint`."""
@@ -312,11 +301,9 @@ def resolve_checkpoint(
     find = default_manager().hook.minift_find_checkpoint
     answer = find(name=name, revision=revision, component=component)
     if answer is None:
-        raise MissingFileError(
-            f"there is no model {name!r}",
-            got="no such folder, and no plugin knows the name",
-            expected="a folder with config.json, model.safetensors and tokenizer.json",
-            do="check the path, or see `minift plugins` for what can find models by name",
-        )
+        got = "no such folder, and no plugin knows the name"
+        expected = "a folder with config.json, model.safetensors and tokenizer.json"
+        do = "check the path, or see `minift plugins` for what can find models by name"
+        raise MissingFileError(f"there is no model {name!r}", got=got, expected=expected, do=do)
     resolved = isinstance(answer, ResolvedCheckpoint)
     return answer if resolved else ResolvedCheckpoint(Path(answer), str(answer))

@@ -165,8 +165,9 @@ class Unpadding:
             return None if x is None else x.to(device, non_blocking=non_blocking)
 
         blocks = [Block(*map(moved, vars(block).values())) for block in self.blocks]
-        index = map(moved, (self.indices, self.first_token_index, self.original_order))
-        return Unpadding(self.shape, *index, blocks, self.num_extra_tokens)
+        index = (self.indices, self.first_token_index, self.original_order)
+        indices, first, order = map(moved, index)
+        return Unpadding(self.shape, indices, first, order, blocks, self.num_extra_tokens)
 
     def unpad(self, padded: Tensor) -> Tensor:
         """Take the real tokens out of a batch: (B, T) to (P,)."""
