@@ -267,9 +267,8 @@ class Device:
 
     def all_reduce(self, value: "Tensor") -> "Tensor":
         """Sum a tensor, on the device or in host memory, over all ranks."""
-        if self.world_size == 1:
-            return value
-        return self.all_reduce_flat([value.flatten()]).view_as(value)
+        several = self.world_size > 1
+        return self.all_reduce_flat([value.flatten()]).view_as(value) if several else value
 
     def all_reduce_flat(self, tensors: "list[Tensor]") -> "Tensor":
         """Concatenate vectors and sum the result over all ranks; called only if there are several.

@@ -27,14 +27,9 @@ class MiniftError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
-        lines = [self.what]
-        if self.got is not None:
-            lines.append(f"  got:      {self.got}")
-        if self.expected is not None:
-            lines.append(f"  expected: {self.expected}")
-        if self.do is not None:
-            lines.append(f"  do this:  {self.do}")
-        return "\n".join(lines)
+        details = {"got:": self.got, "expected:": self.expected, "do this:": self.do}
+        lines = [f"  {name:<10}{text}" for name, text in details.items() if text is not None]
+        return "\n".join([self.what, *lines])
 
 
 class DataError(MiniftError, ValueError):

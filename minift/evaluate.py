@@ -130,8 +130,7 @@ class EvaluationModule:
         info = metric.score_info.items()
         self.range = unwrap_single({key: (one.low, one.high) for key, one in info})
         self.higher_is_better = unwrap_single({key: one.higher_is_better for key, one in info})
-        self._predictions: list[np.ndarray] = []
-        self._references: list[np.ndarray] = []
+        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, prediction: Any, reference: Any) -> None:
         """Add one row."""
@@ -143,8 +142,7 @@ class EvaluationModule:
         if p.ndim == 0 or p.shape[:1] != r.shape[:1]:  # else two errors could cancel out
             got = f"predictions of shape {p.shape}, references of shape {r.shape}"
             raise DataError(f"{self.name} needs a reference for each prediction", got=got)
-        self._predictions.append(p)
-        self._references.append(r)
+        self._batches.append((p, r))
 
     def compute(
         self, predictions: Any = None, references: Any = None, **options: Any
@@ -156,10 +154,10 @@ class EvaluationModule:
         """
         if predictions is not None or references is not None:
             self.add_batch(predictions, references)
-        if not self._predictions:
+        if not self._batches:
             raise DataError(f"{self.name}: nothing was added to compute a metric from")
-        p, r = np.concatenate(self._predictions), np.concatenate(self._references)
-        self._predictions, self._references = [], []
+        p, r = map(np.concatenate, zip(*self._batches, strict=True))
+        self._batches = []
         return self.metric(p, r, **options)
 
     def __repr__(self) -> str:

@@ -132,13 +132,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     """Return the groups with and without weight decay; biases and norms have none."""
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     in_norms = {id(p) for module in norms for p in module.parameters()}
-    decay: list[Tensor] = []
-    no_decay: list[Tensor] = []
+    decay: dict[str, Any] = {"params": [], "weight_decay": weight_decay}
+    no_decay: dict[str, Any] = {"params": [], "weight_decay": 0.0}
     for name, p in model.named_parameters():
         if p.requires_grad:
-            (no_decay if id(p) in in_norms or NO_DECAY.search(name) else decay).append(p)
-    groups = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": no_decay, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+            group = no_decay if id(p) in in_norms or NO_DECAY.search(name) else decay
+            group["params"].append(p)
+    return [group for group in (decay, no_decay) if group["params"]]

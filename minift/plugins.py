@@ -277,11 +277,6 @@ class ResolvedCheckpoint:
     revision: str = ""
 
 
-def find_checkpoint(name: str, revision: str | None = None, component: str = "model") -> Path:
-    """Return the folder of a model or tokenizer; see `resolve_checkpoint`."""
-    return resolve_checkpoint(name, revision, component).folder
-
-
 def resolve_checkpoint(
     name: str, revision: str | None = None, component: str = "model"
 ) -> ResolvedCheckpoint:

@@ -11,6 +11,7 @@ Streams in use: ("head NAME",) a new parameter, ("order", epoch) the order of ro
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,6 @@ def set_seed(seed: int) -> None:
 
     Training itself does not need it: its streams depend on `TrainingArguments.seed` alone.
     """
-    import random
-
     import torch
 
     random.seed(seed)
@@ -64,8 +63,6 @@ def set_seed(seed: int) -> None:
 @contextlib.contextmanager
 def streams(seed: int, purpose: str, *position: int) -> Iterator[None]:
     """Seed the global generators with a stream for the block, and restore their states after it."""
-    import random
-
     import torch
 
     before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()

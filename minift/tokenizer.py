@@ -20,7 +20,7 @@ from minift import tokenizer_config
 from minift.data.ragged import Ragged, Runs, as_ragged, pad_columns
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.files import read_json, write_text
-from minift.plugins import find_checkpoint
+from minift.plugins import resolve_checkpoint
 
 LABEL_NAMES = ("labels", "label", "label_ids")
 # The token columns, and their values at padded positions; input_ids get the padding token.
@@ -296,7 +296,7 @@ class AutoTokenizer:
     @staticmethod
     def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> Tokenizer:
         """Return the tokenizer of a folder, or of the model that a plugin finds by name."""
-        return Tokenizer(find_checkpoint(str(name_or_path), revision, "tokenizer"))
+        return Tokenizer(resolve_checkpoint(str(name_or_path), revision, "tokenizer").folder)
 
 
 # -- arguments ------------------------------------------------------------------------------------

@@ -28,8 +28,7 @@ def read(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:  # newer files are complete
         config.update(read_json(folder / "special_tokens_map.json"))
-    code = config.pop("auto_map", None)
-    if code:
+    if code := config.pop("auto_map", None):
         warnings.warn(f"{folder}: auto_map {code} is ignored; the built-in tokenizer is used")
     return config
 

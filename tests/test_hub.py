@@ -38,7 +38,7 @@ from minift import (
 from minift.data import loading
 from minift.data.file_formats import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, ModelError
-from minift.plugins import find_checkpoint, resolve_checkpoint
+from minift.plugins import resolve_checkpoint
 
 PRINTED = """\
 DatasetDict({
@@ -205,7 +205,7 @@ def test_a_path_or_another_plugins_name_asks_nothing(served, tmp_path, monkeypat
     Path("google-bert").mkdir()
     Path("google-bert/bert-base-uncased").symlink_to(model)
     AutoModel.from_pretrained("google-bert/bert-base-uncased")
-    find_checkpoint("sentence-transformers/all-MiniLM-L6-v2")
+    resolve_checkpoint("sentence-transformers/all-MiniLM-L6-v2")
     for name in ("nosuch", "nosuch.csv", "data/nosuch.csv", "./a/b", "/a/b", "a/b/c"):
         assert "no plugin knows the name" in message(
             lambda n=name: load_dataset(n), MissingFileError
@@ -542,7 +542,8 @@ def test_real_weights_by_name_are_those_by_path(hub):
             batch = tokenizer(text, padding=True, return_tensors="pt")
             outputs.append(network(**batch).last_hidden_state)
     assert torch.equal(*outputs)
-    blob = Path(os.path.realpath(find_checkpoint("sentence/minilm") / "model.safetensors"))
+    folder = resolve_checkpoint("sentence/minilm").folder
+    blob = Path(os.path.realpath(folder / "model.safetensors"))
     flip(blob, blob.stat().st_size // 2)
     for _ in "online", "offline":
         said = message(lambda: AutoModel.from_pretrained("sentence/minilm"), ModelError)

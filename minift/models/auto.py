@@ -170,13 +170,11 @@ def load_model(
             raise ModelError(what, do="take weights from before the training that broke them")
     tensors |= new_tensors({name: shapes[name] for name in report.new}, model, seed)
     model.load_state_dict(tensors, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
     report.source, report.revision = checkpoint.source or str(folder), checkpoint.revision
     model.load_report = report
     if report.new or report.unused:
         print(report, file=sys.stderr)
-    return model.eval()
+    return model.requires_grad_(True).eval()
 
 
 def new_tensors(

@@ -19,11 +19,7 @@ POSITIVE = (
     "max_position_embeddings",
 )
 NOT_NEGATIVE = ("num_hidden_layers", "type_vocab_size")
-SUPPORTED = {
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "position_embedding_type": "absolute",
-}
+MUST_BE = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
 PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 
@@ -122,9 +118,9 @@ class EncoderConfig:
         mapped = {n: config_dict[own] for n, own in cls.attribute_map.items() if own in config_dict}
         entries = {k: v for k, v in config_dict.items() if k not in cls.attribute_map.values()}
         entries |= mapped
-        for name, supported in SUPPORTED.items():
-            if (value := entries.get(name) or supported) != supported:
-                raise ModelError(f"{name} of the model", got=value, expected=supported)
+        for name, expected in MUST_BE.items():
+            if (value := entries.get(name) or expected) != expected:
+                raise ModelError(f"{name} of the model", got=value, expected=expected)
         entries.pop("label2id", None)
         num_labels = entries.pop("num_labels", None) or 2
         names = entries.pop("id2label", None) or {i: f"LABEL_{i}" for i in range(num_labels)}

@@ -181,10 +181,7 @@ class EncoderModel(PretrainedModel):
         first_only: bool = False,
     ) -> tuple[Tensor, Unpadding]:
         """Return the hidden states (P, H) of the real tokens, or (B, H) of the first positions."""
-        checked = (input_ids, attention_mask, token_type_ids, unpadding)
-        attention_mask = check_inputs(self.config, *checked)
-        if unpadding is None:
-            unpadding = Unpadding.from_mask(attention_mask)
+        unpadding = check_inputs(self.config, input_ids, attention_mask, token_type_ids, unpadding)
         positions = self.positions(input_ids)  # (B, T)
         x = self.embeddings(input_ids, positions, token_type_ids, unpadding)  # (P, E)
         x = unpadding.append_extra(x)  # P counts the extra tokens too, up to the last layer

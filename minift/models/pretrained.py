@@ -82,14 +82,14 @@ def check_inputs(
     attention_mask: Tensor | None,
     token_type_ids: Tensor | None,
     unpadding: Unpadding | None,
-) -> Tensor:
+) -> Unpadding:
     """Check the shapes of a batch and, where reading them is free, its values.
 
     Unpadding flattens tensors, so one of another shape would be read at the wrong places without
     any complaint from torch.
 
     Returns:
-        The attention mask (B, T), of ones if there was none.
+        Where the real tokens are: `unpadding`, or else what the attention mask says.
 
     Raises:
         DataError: a shape, a type or a value does not fit the model.
@@ -115,7 +115,7 @@ def check_inputs(
         check_ids("input_ids", input_ids, config.vocab_size)
         if token_type_ids is not None and config.type_vocab_size:  # DistilBERT has no types
             check_ids("token_type_ids", token_type_ids, config.type_vocab_size)
-    return attention_mask
+    return Unpadding.from_mask(attention_mask) if unpadding is None else unpadding
 
 
 def check_ids(name: str, ids: Tensor, size: int) -> None:

@@ -6,7 +6,7 @@ loaded or unused, and each parameter of the model as loaded or newly initialised
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,7 @@ def shard_names(index: Mapping[str, Any], present: Collection[str], source: str)
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Read {name in the file: shape} from the files' headers alone."""
-    names = tensor_names(weight_files(folder))
-    return {name: tuple(file.get_slice(name).get_shape()) for file, name in names}
+    return {name: tuple(file.get_slice(name).get_shape()) for file, name in tensor_names(folder)}
 
 
 def read_tensors(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -121,7 +120,7 @@ def read_tensors(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
         ModelError: a tensor is quantised, so its numbers mean nothing without their scales.
     """
     tensors = {}
-    for file, name in tensor_names(weight_files(folder)):
+    for file, name in tensor_names(folder):
         if name in names:
             tensor = file.get_tensor(name)
             if tensor.dtype not in FLOATS:
@@ -131,13 +130,13 @@ def read_tensors(folder: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
     return tensors
 
 
-def tensor_names(paths: Iterable[Path]) -> Iterator[tuple[safe_open, str]]:
-    """Yield each name in some files, with the open file.
+def tensor_names(folder: Path) -> Iterator[tuple[safe_open, str]]:
+    """Yield each name in a model's files, with the open file.
 
     Raises:
         ModelError: a file is damaged, or something else; safetensors checks header and length.
     """
-    for path in paths:
+    for path in weight_files(folder):
         try:
             opened = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:

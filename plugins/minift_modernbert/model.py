@@ -285,9 +285,7 @@ class ModernBertModel(PretrainedModel):
     ) -> tuple[Tensor, Unpadding]:
         """Return the hidden states (P, H) of the real tokens, or (B, H) of the first positions."""
         config = self.config
-        attention_mask = check_inputs(config, input_ids, attention_mask, None, unpadding)
-        if unpadding is None:
-            unpadding = Unpadding.from_mask(attention_mask)
+        unpadding = check_inputs(config, input_ids, attention_mask, None, unpadding)
         x = unpadding.append_extra(self.embeddings(input_ids, unpadding))  # (P, H), as in encoder
         positions = unpadding.append_extra(unpadding.indices % unpadding.shape[1])  # (P,)
         D, ropes = config.hidden_size // config.num_attention_heads, config.rope_parameters

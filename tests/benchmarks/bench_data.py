@@ -77,10 +77,10 @@ def bench_map(scratch):
 
     import minift
     from minift import AutoTokenizer
-    from minift.plugins import find_checkpoint
+    from minift.plugins import resolve_checkpoint
 
     datasets.disable_progress_bars()
-    folder = find_checkpoint("all-MiniLM-L6-v2")
+    folder = resolve_checkpoint("all-MiniLM-L6-v2").folder
     pairs = real_pairs(PAIRS)
     columns = {"sentence1": [a for a, _ in pairs], "sentence2": [b for _, b in pairs]}
     columns["label"] = [i % 2 for i in range(PAIRS)]

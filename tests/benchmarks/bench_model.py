@@ -31,7 +31,7 @@ from minift import AdamW, AutoModelForSequenceClassification, AutoTokenizer, loa
 from minift.collate import DataCollatorWithPadding
 from minift.device import Device, choose_device
 from minift.optim import parameter_groups
-from minift.plugins import default_manager, find_checkpoint
+from minift.plugins import default_manager, resolve_checkpoint
 from minift.training.batches import row_order, split_into_batches
 
 MODEL = "all-MiniLM-L6-v2"
@@ -76,7 +76,7 @@ def ours(device: Device, precision: str) -> tuple[Callable[[Batch], None], Calla
 
 def peers(precision: str) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]:
     """The same with transformers' model and torch's optimizer, as its Trainer does them."""
-    folder = str(find_checkpoint(MODEL, None))
+    folder = str(resolve_checkpoint(MODEL).folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.0, fused=True)
 

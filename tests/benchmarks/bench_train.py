@@ -64,14 +64,14 @@ def write_files(folder: Path) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     from minift import load_dataset
-    from minift.plugins import find_checkpoint
+    from minift.plugins import resolve_checkpoint
 
     data = load_dataset(os.environ.get("MINIFT_MRPC", "headlines"))
     names = ["sentence1", "sentence2", "label"]
     for split in ("train", "validation"):
         table = data[split].to_arrow(columns=names).replace_schema_metadata(None)
         pq.write_table(table, folder / f"{split}.parquet")
-    (folder / "weights").symlink_to(find_checkpoint(MODEL, None), target_is_directory=True)
+    (folder / "weights").symlink_to(resolve_checkpoint(MODEL).folder, target_is_directory=True)
     return {split: len(data[split]) for split in ("train", "validation")}
 
 

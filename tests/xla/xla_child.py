@@ -26,7 +26,7 @@ from minift import (
     hookimpl,
     load_dataset,
 )
-from minift.plugins import find_checkpoint
+from minift.plugins import resolve_checkpoint
 
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -51,7 +51,7 @@ class Counted:
 
 def real(folder: Path, rows: int, max_length: int):
     """all-MiniLM-L6-v2 without dropout, and headlines with paragraphs."""
-    source = find_checkpoint("all-MiniLM-L6-v2")
+    source = resolve_checkpoint("all-MiniLM-L6-v2").folder
     for path in source.iterdir():
         (folder / path.name).write_bytes(path.read_bytes()) if path.is_file() else None
     edit_config(folder, **QUIET)
