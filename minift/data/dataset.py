@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,23 @@ from minift.data.lazy import Column, RowBatch
 from minift.data.mapping.cache import filter_mask, map_table
 from minift.data.table import READ_ROWS, Table
 from minift.errors import DataError
+
+P = ParamSpec("P")
+AnyDataset = TypeVar("AnyDataset", bound="Dataset")
+
+
+def on_a_copy(
+    method: Callable[Concatenate[AnyDataset, P], None],
+) -> Callable[Concatenate[AnyDataset, P], AnyDataset]:
+    """Return a method that returns a changed copy, of one that changes the dataset itself."""
+
+    @functools.wraps(method)
+    def call(dataset: AnyDataset, /, *args: P.args, **kwargs: P.kwargs) -> AnyDataset:
+        changed = dataset.replace()
+        method(changed, *args, **kwargs)
+        return changed
+
+    return call
 
 
 class Dataset(Table):
@@ -199,41 +216,15 @@ class Dataset(Table):
         """Show rows as Python objects, with all columns."""
         self.row_format = Format()
 
-    def with_format(
-        self,
-        type: str | None = None,
-        columns: Sequence[str] | None = None,
-        output_all_columns: bool = False,
-        **format_kwargs: Any,
-    ) -> Self:
-        """Return a dataset with that format, see `set_format`; this one keeps its own."""
-        dataset = self.replace()
-        dataset.set_format(type, columns, output_all_columns, **format_kwargs)
-        return dataset
-
-    def with_transform(
-        self,
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None,
-        columns: Sequence[str] | None = None,
-        output_all_columns: bool = False,
-    ) -> Self:
-        """Return a dataset that shows rows through a function, see `set_transform`."""
-        dataset = self.replace()
-        dataset.set_transform(transform, columns, output_all_columns)
-        return dataset
+    with_format = on_a_copy(set_format)
+    with_transform = on_a_copy(set_transform)
 
     @contextlib.contextmanager
-    def formatted_as(
-        self,
-        type: str | None = None,
-        columns: Sequence[str] | None = None,
-        output_all_columns: bool = False,
-        **format_kwargs: Any,
-    ) -> Iterator[None]:
-        """Show rows in another format inside a `with` block, see `set_format`."""
+    def formatted_as(self, *args: Any, **format_kwargs: Any) -> Iterator[None]:
+        """Show rows in another format inside a `with` block; the arguments as for `set_format`."""
         before = self.row_format
         try:
-            self.set_format(type, columns, output_all_columns, **format_kwargs)
+            self.set_format(*args, **format_kwargs)
             yield
         finally:
             self.row_format = before
@@ -289,7 +280,6 @@ class Dataset(Table):
         format_named("parquet").write(self, Path(path))
 
 
-P = ParamSpec("P")
 Method = Callable[Concatenate["DatasetDict", P], Any]
 
 

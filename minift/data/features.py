@@ -24,6 +24,8 @@ METADATA_KEY = b"huggingface"
 
 JSON = pa.json_()  # text to Arrow, with a name that says what it is
 
+LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+
 # Types that pyarrow prints otherwise than `datasets` names them.
 NAMES = {
     "halffloat": "float16",
@@ -209,10 +211,8 @@ def value_type(name: str) -> pa.DataType:
 def arrow_type(feature: Any) -> pa.DataType:
     """Return the Arrow type that stores a feature."""
     match feature:
-        case Value():
+        case Value() | ClassLabel():
             return value_type(feature.dtype)
-        case ClassLabel():
-            return pa.int64()
         case Json():
             return JSON
         case List():
@@ -228,10 +228,8 @@ def from_arrow(type_: pa.DataType) -> Any:
         return Json()
     if pa.types.is_dictionary(type_):
         return from_arrow(type_.value_type)
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        return List(from_arrow(type_.value_type))
-    if pa.types.is_fixed_size_list(type_):
-        return List(from_arrow(type_.value_type), type_.list_size)
+    if isinstance(type_, LISTS):
+        return List(from_arrow(type_.value_type), getattr(type_, "list_size", -1))
     if pa.types.is_struct(type_):
         return {field.name: from_arrow(field.type) for field in type_}
     return Value(str(type_))

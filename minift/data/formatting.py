@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.data.features import Json, from_arrow, holds, to_objects
+from minift.data.features import LISTS, Json, from_arrow, holds, to_objects
 from minift.data.ragged import is_flat, split_rows
 from minift.errors import ConfigError, DataError
 
@@ -120,9 +120,8 @@ def to_numpy(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any
 
 def leaves(column: pa.ChunkedArray) -> tuple[pa.DataType, int, int]:
     """Return the type inside lists of lists, how many levels of lists, and how many nulls."""
-    is_list = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
     depth = 0
-    while any(test(column.type) for test in is_list):
+    while isinstance(column.type, LISTS):
         column, depth = pc.list_flatten(column), depth + 1
     return column.type, depth, column.null_count
 
@@ -138,10 +137,7 @@ def stack_rows(values: list[Any], dtype: Any, depth: int) -> np.ndarray:
 
 def array_of_objects(values: list[Any]) -> np.ndarray:
     """Return a 1-D array; numpy would make a block of rows that happen to have one shape."""
-    rows = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values):
-        rows[i] = value
-    return rows
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def to_torch(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any:

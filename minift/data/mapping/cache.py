@@ -139,8 +139,7 @@ def compute(spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | N
         if not done:
             shutil.rmtree(shards.folder)
         elif "function" in meta:  # a result in memory keeps nothing
-            total = len(shards.ranges)
-            error.add_note(f"{done} of {total} shards are kept; the same map goes on")
+            error.add_note(f"{done} of {len(shards.ranges)} shards are kept; the same map goes on")
         raise
     pieces = [shards.read(i) or MappedRows(rows, None) for i, rows in enumerate(shards.ranges)]
     merged = merge(spec, pieces)
@@ -158,13 +157,11 @@ def commit(
     shards: Shards, pieces: list[MappedRows], merged: MappedRows, folder: Path, meta: dict[str, Any]
 ) -> None:
     """Give all shards the columns and types of the merged ones, and make them the result."""
-    assert merged.columns is not None
     features, start, entries = result_features(shards.spec, merged), 0, []
     types = {name: arrow_type(features[name]) for name in features if name in merged.names}
     types |= {name: merged.columns.schema.field(name).type for name in merged.packed}
     schema = pa.schema(list(types.items()))
     for i, piece in enumerate(pieces):
-        assert piece.columns is not None
         if not piece.columns.schema.equals(schema) or piece.packed != merged.packed:
             columns = merged.columns.slice(start, piece.num_rows).select(schema.names).cast(schema)
             piece = shards.write(i, replace(piece, columns=columns, packed=merged.packed))
@@ -184,22 +181,16 @@ def result_features(spec: MapSpec, merged: MappedRows) -> Features:
     Raises:
         DataError: `features` names other columns.
     """
-    assert merged.columns is not None
     before, untouched = spec.table.features, merged.untouched(spec)
     stayed = [name for name in before if name in untouched or name in merged.names]
     names = [*stayed, *(name for name in merged.names if name not in stayed)]
     if spec.features is not None:
         check_names(spec.features, names, f"map({spec.name}): ")
         return spec.features
-    after = Features.from_arrow_schema(merged.columns.schema.remove_metadata())
+    after = {**before, **Features.from_arrow_schema(merged.columns.schema.remove_metadata())}
     after |= {name: List(Value("int8")) for name in merged.packed}
-    features = Features()
-    for name in names:
-        same = name in before and arrow_type(before[name]) == arrow_type(
-            after.get(name, before[name])
-        )
-        features[name] = before[name] if same else after[name]
-    return features
+    same = {name for name in before if arrow_type(before[name]) == arrow_type(after[name])}
+    return Features({name: (before if name in same else after)[name] for name in names})
 
 
 def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:

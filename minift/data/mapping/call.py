@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from minift.data.features import ClassLabel, arrow_type, as_array, cast_array
+from minift.data.features import LISTS, ClassLabel, arrow_type, as_array, cast_array
 from minift.data.formatting import rows_of, to_list
 from minift.data.mapping.spec import MapSpec
 from minift.data.ragged import Ragged, Runs
@@ -44,7 +44,7 @@ class MappedRows:
     """
 
     rows: range
-    columns: pa.Table | None
+    columns: Any
     popped: frozenset[str] = frozenset()
     packed: frozenset[str] = frozenset()
     entry: dict[str, Any] | None = None
@@ -194,36 +194,25 @@ def to_arrow(spec: MapSpec, name: str, values: Any) -> Any:
     if spec.features is not None:
         return array
     if before is None:
-        return narrow(name, array)
+        if array.type != pa.list_(pa.int64()):  # single integers stay int64
+            return array
+        return cast_if_lossless(array, BYTES if name in BYTE_LISTS else pa.list_(pa.int32()))
     if isinstance(before, ClassLabel) and pa.types.is_integer(array.type):
         return cast_array(name, array, before)  # a number that no class has is an error
     return cast_if_lossless(array, arrow_type(before))
 
 
-def narrow(name: str, array: Any) -> Any:
-    """Return lists of integers in 32 bits where their values fit; single integers stay int64."""
-    if not (pa.types.is_list(array.type) and array.type.value_type == pa.int64()):
-        return array
+def cast_if_lossless(array: Any, type_: pa.DataType) -> Any:
+    """Return numbers as wide as the type, if they fit; anything else as it is."""
     try:
-        return array.cast(BYTES if name in BYTE_LISTS else pa.list_(pa.int32()))
-    except pa.ArrowInvalid:
-        return array
-
-
-def cast_if_lossless(array: Any, before: pa.DataType) -> Any:
-    """Return numbers as wide as the column's were, if they fit; anything else as it is."""
-    if not same_family(array.type, before):
-        return array
-    try:
-        return array.cast(before)
+        return array.cast(type_) if same_family(array.type, type_) else array
     except pa.ArrowException:  # a value needs more bits
         return array
 
 
 def same_family(new: pa.DataType, old: pa.DataType) -> bool:
     """Return whether two types differ in width only; the type of None and [] fits any other."""
-    lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
-    if isinstance(new, lists) and isinstance(old, lists):
+    if isinstance(new, LISTS) and isinstance(old, LISTS):
         return same_family(new.value_type, old.value_type)
     if isinstance(new, pa.StructType) and isinstance(old, pa.StructType):
         names = [field.name for field in new]

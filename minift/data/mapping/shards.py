@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from minift import files
 from minift.data import storage
 from minift.data.features import cast_array, same_dicts
+from minift.data.indices import split_range
 from minift.data.mapping.call import TOKENS, MappedRows, map_batch, none_for_some
 from minift.data.mapping.spec import MapSpec
 from minift.data.pool import Pool
@@ -38,7 +39,7 @@ def cut(spec: MapSpec) -> list[range]:
     count = min(max(SHARDS, size // SHARD_BYTES), MOST_SHARDS)
     batch = spec.batch_size if spec.batched else 1
     step = -(-max(-(-spec.num_rows // count), FEWEST_ROWS) // batch) * batch
-    return [range(i, min(i + step, spec.num_rows)) for i in range(0, spec.num_rows, step)]
+    return list(split_range(range(spec.num_rows), step))
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,13 @@ class Shards:
         spec, shard = self.spec, self.ranges[i]
         size = spec.batch_size if spec.batched else READ_ROWS
         pieces = []
-        for start in range(shard.start, shard.stop, size):
-            rows = range(start, min(start + size, shard.stop))
+        for rows in split_range(shard, size):
             try:
                 pieces.append(map_batch(spec, rows, rank))
             except Exception as error:
-                error.add_note(f"while mapping rows {start} to {rows.stop - 1} with {spec.name}")
+                error.add_note(
+                    f"while mapping rows {rows.start} to {rows.stop - 1} with {spec.name}"
+                )
                 raise
         mapped = merge(spec, pieces)
         if mapped.columns is not None:
@@ -76,7 +78,6 @@ class Shards:
         """Write the columns of a shard, and then that it is there."""
         path, entry = self.folder / "entry" / f"data-{i:05d}.arrow", None
         if mapped.names:
-            assert mapped.columns is not None
             entry = storage.write_stream(path, [mapped.columns], mapped.columns.schema)
         names = {"popped": sorted(mapped.popped), "packed": sorted(mapped.packed)}
         record = {"rows": [mapped.rows.start, mapped.rows.stop], "entry": entry, **names}
@@ -169,7 +170,6 @@ def complete(
     spec: MapSpec, piece: MappedRows, names: Iterable[str], packed: frozenset[str]
 ) -> pa.Table:
     """Return a piece with these columns, of which only those in `packed` stay packed."""
-    assert piece.columns is not None
     columns = {}
     for name in names:
         if name in piece.names:
