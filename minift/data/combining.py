@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from minift.data.features import ClassLabel, Features, arrow_type, same_dicts
+from minift.data.features import ClassLabel, Features, arrow_type, join_tables
 from minift.data.table import AnyTable
 from minift.errors import ColumnError, ConfigError, DataError
 
@@ -27,14 +27,11 @@ def concatenate_datasets(dsets: Sequence[AnyTable], axis: int = 0) -> AnyTable:
 
 
 def one_after_the_other(tables: Sequence[AnyTable]) -> AnyTable:
-    """Return the rows of all tables; null yields to any type, narrow to wide, int to float."""
+    """Return the rows of all tables, with types as `join_tables` has them."""
     tables = [table for table in tables if len(table)] or tables[:1]
     features = joined_features(tables)
-    parts = same_dicts([table.to_arrow().replace_schema_metadata(None) for table in tables])
-    try:
-        data = pa.concat_tables(parts, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"the datasets cannot be joined: {error}") from None
+    parts = [table.to_arrow().replace_schema_metadata(None) for table in tables]
+    data = join_tables(parts, "the datasets cannot be joined")
     joined = Features.from_arrow_schema(data.schema)
     same = {n: f for n, f in features.items() if arrow_type(f) == data.schema.field(n).type}
     return tables[0].replace(

@@ -382,10 +382,14 @@ def keys_vary(values: Iterable[Any], feature: Any) -> bool:
     )
 
 
-def same_dicts(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Return tables ready to be joined: dicts whose keys differ between tables become Json.
+def join_tables(tables: Sequence[pa.Table], problem: str) -> pa.Table:
+    """Return the rows of all tables: null yields to any type, narrow to wide, int to float.
 
-    A struct of all keys would fill them with None.
+    Dicts whose keys differ between tables become Json: a struct of all keys would fill them with
+    None.
+
+    Raises:
+        DataError: the `problem` in words, as types cannot be joined without loss.
     """
     joined = list(tables)
     for name in {name for table in tables for name in table.column_names}:
@@ -397,7 +401,10 @@ def same_dicts(tables: Sequence[pa.Table]) -> list[pa.Table]:
                 if name in table.column_names:
                     column = cast_array(name, table.column(name), Json())
                     joined[i] = table.set_column(table.column_names.index(name), name, column)
-    return joined
+    try:
+        return pa.concat_tables(joined, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"{problem}: {error}") from None
 
 
 def plain_values(values: Any) -> Any:

@@ -117,10 +117,8 @@ def library_function(function: types.FunctionType) -> bytes | None:
 
     None for closures, and for wrappers that took over a library's name: these are more than that.
     """
-    version = library(function.__module__)
-    if not version or "<" in function.__qualname__:
-        return None
-    if not is_installed(function.__code__.co_filename):
+    version, file = library(function.__module__), function.__code__.co_filename
+    if not version or "<" in function.__qualname__ or not is_installed(file):
         return None
     return join(f"{function.__module__}.{function.__qualname__}".encode(), version)
 

@@ -92,10 +92,8 @@ class Walk:
             case set() | frozenset():  # a walk for each, as their order is chance
                 return join(*sorted(Walk(self).digest(v, f"{path}{{}}") for v in value))
             case types.FunctionType():
-                library_name = library_function(value)
-                return library_name or self.once(
-                    value, lambda: function_digest(value, path, self.digest)
-                )
+                digest = functools.partial(function_digest, value, path, self.digest)
+                return library_function(value) or self.once(value, digest)
             case types.CodeType():
                 return self.digest(code_content(value), path)
             case types.MethodType():

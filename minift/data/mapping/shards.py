@@ -17,14 +17,13 @@ import pyarrow.compute as pc
 
 from minift import files
 from minift.data import storage
-from minift.data.features import cast_array, same_dicts
+from minift.data.features import cast_array, join_tables
 from minift.data.indices import split_range
 from minift.data.mapping.call import TOKENS, MappedRows, map_batch, none_for_some
 from minift.data.mapping.spec import MapSpec
 from minift.data.pool import Pool
 from minift.data.ragged import Runs
 from minift.data.table import READ_ROWS
-from minift.errors import DataError
 from minift.subprocesses import UnsendableError
 
 # A shard is a 16th of all rows, so that workers can share and little is lost when one dies, but
@@ -64,9 +63,7 @@ class Shards:
             try:
                 pieces.append(map_batch(spec, rows, rank))
             except Exception as error:
-                error.add_note(
-                    f"while mapping rows {rows.start} to {rows.stop - 1} with {spec.name}"
-                )
+                error.add_note(f"while {spec.describe(rows)}")
                 raise
         mapped = merge(spec, pieces)
         if mapped.columns is not None:
@@ -119,13 +116,8 @@ def compute_missing(shards: Shards, num_proc: int | None) -> None:
     missing = [i for i in range(len(shards.ranges)) if shards.read(i) is None]
     workers = min(num_proc or 1, len(missing))
     if workers > 1:
-
-        def describe(i: int) -> str:
-            rows = shards.ranges[i]
-            return f"mapping rows {rows.start} to {rows.stop - 1} with {spec.name}"
-
         try:
-            pool = Pool(shards.compute, missing, describe)
+            pool = Pool(shards.compute, missing, lambda i: spec.describe(shards.ranges[i]))
         except UnsendableError as error:
             warnings.warn(f"map({spec.name}) runs in this process alone: {error}")
         else:
@@ -139,7 +131,7 @@ def compute_missing(shards: Shards, num_proc: int | None) -> None:
 
 
 def merge(spec: MapSpec, pieces: Sequence[MappedRows]) -> MappedRows:
-    """Join pieces that follow each other: null yields to any type, narrow to wide, int to float.
+    """Join pieces that follow each other, with types as `join_tables` has them.
 
     A column that some of them lack is the input's there, or None.
 
@@ -156,13 +148,8 @@ def merge(spec: MapSpec, pieces: Sequence[MappedRows]) -> MappedRows:
     names = dict.fromkeys(name for piece in pieces for name in piece.names)
     names |= dict.fromkeys(sorted(frozenset.union(*(piece.popped for piece in pieces)) - popped))
     packed = frozenset.intersection(*(piece.packed for piece in pieces))
-    tables = same_dicts([complete(spec, piece, names, packed) for piece in pieces])
-    try:
-        columns = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(
-            f"map({spec.name}) returns different types for one column: {error}"
-        ) from None
+    tables = [complete(spec, piece, names, packed) for piece in pieces]
+    columns = join_tables(tables, f"map({spec.name}) returns different types for one column")
     return MappedRows(rows, columns, popped - set(names), packed)
 
 

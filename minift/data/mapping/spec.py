@@ -37,6 +37,10 @@ class MapSpec:
         """The function's name, for messages."""
         return getattr(self.function, "__qualname__", type(self.function).__name__)
 
+    def describe(self, rows: range) -> str:
+        """Return in words what is done with some rows."""
+        return f"mapping rows {rows.start} to {rows.stop - 1} with {self.name}"
+
 
 def map_key(spec: MapSpec, cache_key: str | None, new_fingerprint: str | None) -> str | None:
     """Return the result's key; None, with a warning, if the function has no digest.
