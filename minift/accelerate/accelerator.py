@@ -23,10 +23,11 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -40,12 +41,13 @@ from minift.accelerate.prepared import (
     PreparedScheduler,
     SkippedLoader,
 )
-from minift.device import choose_device, choose_precision
+from minift.device import Device, choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.unpadding import add_unpadding
-from minift.models.weights import save_weights
 from minift.plugins import default_manager
 from minift.training import checkpoint, serialization
+
+STATE = "accelerator.json"  # in a folder of `save_state`, beside the model and files of tensors
 
 
 class Accelerator:
@@ -264,9 +266,9 @@ class Accelerator:
         models = self._models()
         takes = all("unpadding" in inspect.signature(model.forward).parameters for model in models)
         needed = self.device.type != "cpu" or self._precision != "fp32"
-        if models and takes and needed and "attention_mask" in batch:
-            batch = add_unpadding(batch, self._device, self._precision)
-        return batch
+        if not (models and takes and needed):
+            return batch
+        return add_unpadding(batch, self._device, self._precision)
 
     def _models(self) -> list[nn.Module]:
         return [original for original, _ in self._prepared if isinstance(original, nn.Module)]
@@ -315,42 +317,27 @@ class Accelerator:
             TrainingError: it cannot be written.
         """
         if self.is_main_process:
-            self._write_state(Path(output_dir))
-        self._device.barrier()
-
-    def _write_state(self, folder: Path) -> None:
-        self._check_before_saving(folder)
-        model, device = self._one_model(), self._device
-        size = serialization.checkpoint_bytes(model)
-        with checkpoint.new_folder(folder, {"run": self._id}, size) as scratch:
-            serialization.save_model(model, scratch, device)
-            optimizers = []
-            for i, optimizer in enumerate(self._optimizers):
-                tensors, rest = serialization.optimizer_state(optimizer.optimizer, model, device)
-                save_weights(tensors, scratch / f"optimizer_{i}.safetensors")
-                done = optimizer.gradients
-                steps = {"updates": done.updates, "taken": done.applied_updates}
-                optimizers.append({"state": rest, **steps})
-            generators = {"torch": torch.get_rng_state(), "device": device.rng_state()}
-            save_weights(generators, scratch / "generators.safetensors")
-            record = {
+            folder = Path(output_dir)
+            self._check_before_saving(folder)
+            model = self._originals()[0]
+            name, words, *rest = cast(tuple[Any, ...], np.random.get_state())
+            other = {
                 "built": self._description(),
                 "seed": self._state.seed,
-                "optimizers": optimizers,
-                "schedulers": [
-                    [
-                        s.seen_updates,
-                        serialization.to_json(s.scheduler.state_dict(), "the scheduler's state"),
-                    ]
-                    for s in self._schedulers
-                ],
+                "updates": [[one.updates, one.applied_updates] for one in self._state.sums],
+                "seen_updates": [scheduler.seen_updates for scheduler in self._schedulers],
                 "loaders": [[loader.epoch, loader.seed] for loader in self._loaders],
-                "scaler": device.scaler.state_dict() if device.scaler else None,
                 "python": random.getstate(),
-                "numpy": np.random.get_state(legacy=False),
+                "numpy": [name, words.tolist(), *rest],
             }
-            text = json.dumps(record, default=np.ndarray.tolist)
-            files.write_text(scratch / "accelerator.json", text)
+            state = serialization.training_state(*self._originals(), other)
+            generators = {"torch": torch.get_rng_state(), "device": self._device.rng_state()}
+            state[0]["generators.safetensors"] = generators
+            size = serialization.checkpoint_bytes(model)
+            with checkpoint.new_folder(folder, {"run": self._id}, size) as scratch:
+                serialization.save_model(model, scratch, self._device)
+                serialization.write_state(scratch / STATE, state)
+        self._device.barrier()
 
     def load_state(self, input_dir: str | Path) -> None:
         """Put what was prepared, built as in the saved run, where that one stood.
@@ -362,41 +349,35 @@ class Accelerator:
             DataError: the folder is damaged or not complete.
             ConfigError: something else was prepared than in the saved run.
         """
-        folder = Path(input_dir)
-        files.recover(folder.parent, folder.name)
-        if "accelerator.json" not in files.verify_folder(folder).files:
-            raise DataError(f"{folder} was not written by save_state")
-        saved = json.loads((folder / "accelerator.json").read_text(encoding="utf-8"))
-        if saved["built"] != self._description():
-            what = f"{folder} was saved with other things prepared"
-            raise ConfigError(what, got=self._description(), expected=saved["built"])
-        model, state = self._one_model(), self._state
-        serialization.load_model(model, folder)
+        path, state = Path(input_dir) / STATE, self._state
+        files.recover(path.parent.parent, path.parent.name)
+        if STATE not in files.verify_folder(path.parent).files:
+            raise DataError(f"{path.parent} was not written by save_state")
+        built = json.loads(path.read_text(encoding="utf-8"))["built"]
+        if built != self._description():
+            what = f"{path.parent} was saved with other things prepared"
+            raise ConfigError(what, got=self._description(), expected=built)
+        saved = serialization.load_training_state(path, *self._originals())
         state.seed, state.micro_batches, state.sync_gradients = saved["seed"], 0, True
-        for i, optimizer in enumerate(self._optimizers):
-            tensors = serialization.read_tensors(folder / f"optimizer_{i}.safetensors")
-            one, gradients = saved["optimizers"][i], optimizer.gradients
-            serialization.load_optimizer_state(optimizer.optimizer, model, tensors, one["state"])
-            gradients.updates, gradients.applied_updates = one["updates"], one["taken"]
+        for gradients, steps in zip(state.sums, saved["updates"], strict=True):
+            gradients.updates, gradients.applied_updates = steps
             gradients.clear()
-        for scheduler, (seen, rest) in zip(self._schedulers, saved["schedulers"], strict=True):
+        for scheduler, seen in zip(self._schedulers, saved["seen_updates"], strict=True):
             scheduler.seen_updates = seen
-            scheduler.scheduler.load_state_dict(serialization.from_json(rest))
         for loader, (epoch, seed) in zip(self._loaders, saved["loaders"], strict=True):
             loader.epoch, loader.begun, loader.seed = epoch, False, seed
-        if self._device.scaler is not None:
-            self._device.scaler.load_state_dict(saved["scaler"])
         version, words, gauss = saved["python"]
         random.setstate((version, tuple(words), gauss))
-        np.random.set_state(saved["numpy"])
-        generators = serialization.read_tensors(folder / "generators.safetensors")
+        np.random.set_state(tuple(saved["numpy"]))
+        generators = load_file(path.with_name("generators.safetensors"))
         torch.set_rng_state(generators["torch"])
         self._device.set_rng_state(generators["device"])
 
-    def _one_model(self) -> nn.Module:
-        """Return the model; several as submodules of one, named by their numbers."""
-        models = self._models()
-        return models[0] if len(models) == 1 else nn.ModuleList(models)
+    def _originals(self) -> tuple[nn.Module, Device, list[Optimizer], list[Any]]:
+        """Return what was passed to `prepare`; several models as submodules, by number."""
+        models, optimizers = self._models(), [one.optimizer for one in self._optimizers]
+        model = models[0] if len(models) == 1 else nn.ModuleList(models)
+        return model, self._device, optimizers, [one.scheduler for one in self._schedulers]
 
     def _description(self) -> dict[str, Any]:
         """Return what has to be equal where a saved state is loaded."""
@@ -422,7 +403,7 @@ class Accelerator:
         with contextlib.suppress(DataError):
             saved = {files.MANIFEST, *files.read_manifest(folder).files}
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        if names and ("accelerator.json" not in saved or names - saved):
+        if names and (STATE not in saved or names - saved):
             what = f"{folder} holds something else than a saved state, which would be lost"
             raise ConfigError(what, do="choose a new folder")
 

@@ -189,9 +189,11 @@ def add_unpadding(batch: dict[str, Any], device: Device, precision: str) -> dict
     """Add `unpadding` to a collated batch, while its mask is still in host memory.
 
     Args:
-        batch: has an `attention_mask` (B, T).
+        batch: without an `attention_mask` (B, T) it is returned as it is.
         device: what will compute with it, in this precision.
     """
+    if "attention_mask" not in batch:
+        return batch
     unpadding = Unpadding.from_mask(batch["attention_mask"], device.torch_device)
     num_tokens = len(unpadding.indices)
     unpadding.num_extra_tokens = device.unpadded_size(num_tokens, precision) - num_tokens

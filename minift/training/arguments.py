@@ -6,6 +6,7 @@ a name that minift does not have is an error that says why, never ignored.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,16 @@ CHOICES = {
     "train_sampling_strategy": ("random", "sequential", "group_by_length"),
     "precision": ("auto", "fp32", "bf16", "fp16", "tf32"),
 }
+
+# Settings, what they must be unless they have their defaults, and the check of that.
+RANGES: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
+    (("per_device_train_batch_size", "per_device_eval_batch_size"), "at least 1", lambda n: n >= 1),
+    (("gradient_accumulation_steps", "save_total_limit"), "at least 1", lambda n: n >= 1),
+    (("learning_rate", "warmup_steps", "max_grad_norm"), "0 or more", lambda n: n >= 0),
+    (("dataloader_num_workers",), "0 or more", lambda n: n >= 0),
+    (("logging_steps", "eval_steps", "save_steps"), "positive", lambda n: n > 0),
+    (("label_smoothing_factor",), "from 0 to below 1", lambda n: 0 <= n < 1),
+)
 
 PRECISION_FLAGS = ("bf16", "fp16", "tf32")
 
@@ -41,9 +52,7 @@ class TrainingArguments:
     """The settings of a run. `TrainingArguments("folder", learning_rate=3e-5, ...)`"""
 
     # What is written where
-    output_dir: str | None = arg(
-        "trainer_output", "run folder: records, checkpoints, model; None in Python: write nothing"
-    )
+    output_dir: str | None = arg("trainer_output", "run folder; None in Python: write nothing")
     run_name: str | None = arg(None, "a name for the run, recorded in run.json")
 
     # How much
@@ -85,9 +94,7 @@ class TrainingArguments:
 
     # What is logged and evaluated, and when. Intervals below 1 are a share of all steps.
     logging_strategy: str = arg("steps", "no, steps or epoch")
-    logging_steps: int | float | str = arg(
-        "auto", "steps between log lines; auto = about 50 lines a run"
-    )
+    logging_steps: int | float | str = arg("auto", "steps a log line; auto = about 50 lines a run")
     logging_first_step: bool = arg(False, "also log the first step")
     eval_strategy: str = arg("no", "no, steps or epoch")
     eval_steps: float | None = arg(None, "steps between evaluations; logging_steps by default")
@@ -132,15 +139,13 @@ class TrainingArguments:
     def check(self) -> None:
         """Refuse settings that contradict each other or cannot mean anything, all at once."""
         wrong = []
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
-            if getattr(self, name) < 1:
-                wrong.append(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.gradient_accumulation_steps < 1:
-            wrong.append("gradient_accumulation_steps must be at least 1")
+        for names, must_be, fits in RANGES:
+            for name in names:
+                value, default = getattr(self, name), getattr(TrainingArguments, name)
+                if value != default and not fits(float(value)):
+                    wrong.append(f"{name} must be {must_be}, got {value}")
         if not 0 < self.num_train_epochs < 1e9 and self.max_steps <= 0:
             wrong.append("num_train_epochs or max_steps must be a positive number")
-        if self.learning_rate < 0 or self.warmup_steps < 0 or self.dataloader_num_workers < 0:
-            wrong.append("learning_rate, warmup_steps, dataloader_num_workers must not be negative")
         for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 wrong.append(f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}")
@@ -152,19 +157,8 @@ class TrainingArguments:
             wrong.append(f"use_cpu=True and device={self.device!r} contradict each other")
         if len(flags) > 1:
             wrong.append(f"{' and '.join(flags)} cannot both be chosen")
-        if self.logging_steps != "auto" and float(self.logging_steps) <= 0:
-            wrong.append(f"logging_steps must be positive or auto, got {self.logging_steps}")
-        if self.max_grad_norm < 0:
-            wrong.append("max_grad_norm must not be negative; 0 means no clipping")
-        if self.save_steps <= 0 or (self.eval_steps is not None and self.eval_steps <= 0):
-            wrong.append("save_steps and eval_steps must be positive")
-        if self.save_total_limit is not None and self.save_total_limit < 1:
-            wrong.append("save_total_limit must be at least 1, or None for no limit")
-        if not 0 <= self.label_smoothing_factor < 1:
-            wrong.append("label_smoothing_factor must be from 0 to below 1")
-        if self.eval_strategy == "no" and (
-            self.load_best_model_at_end or self.save_strategy == "best"
-        ):
+        needs_evaluation = self.load_best_model_at_end or self.save_strategy == "best"
+        if self.eval_strategy == "no" and needs_evaluation:
             wrong.append("the best model is found by evaluating: choose eval_strategy")
         if self.output_dir is None and (self.load_best_model_at_end or self.resume_from_checkpoint):
             wrong.append("load_best_model_at_end and resume_from_checkpoint need an output_dir")

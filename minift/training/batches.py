@@ -184,15 +184,11 @@ def split_batches_further(run: Run, parts: list[np.ndarray], error: Exception) -
         TrainingError: not even a single row fits into the device's memory.
     """
     if max(map(len, parts)) == 1:
-        raise TrainingError(
-            "a batch of one row does not fit into the memory of the device",
-            got=str(error).partition("\n")[0],
-            do="tokenize with a smaller max_length, or take a smaller model",
-        ) from error
+        what = "a batch of one row does not fit into the memory of the device"
+        got, do = str(error).partition("\n")[0], "use a smaller max_length, or a smaller model"
+        raise TrainingError(what, got=got, do=do) from error
     run.batch_splits *= 2
-    run.log_message(
-        f"out of memory: each batch is computed in {run.batch_splits} parts from here on"
-    )
+    run.log_message(f"out of memory: batches are computed in {run.batch_splits} parts from here on")
 
 
 def device_batches(
@@ -217,8 +213,5 @@ def device_batches(
     may_add_rows = run.loss is None and "example_mask" in forward_args
     rows = math.ceil(size / run.batch_splits) if may_add_rows else 0
     if "unpadding" in forward_args:
-        collated = (
-            add_unpadding(batch, run.device, run.precision) if "attention_mask" in batch else batch
-            for batch in collated
-        )
+        collated = (add_unpadding(batch, run.device, run.precision) for batch in collated)
     return run.device.batches(collated, rows)

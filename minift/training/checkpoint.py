@@ -25,7 +25,6 @@ from safetensors import SafetensorError
 
 from minift import files
 from minift.errors import DataError, MissingFileError, TrainingError
-from minift.models.weights import save_weights
 from minift.training import serialization
 from minift.training.run import Run, TrainerState
 
@@ -79,11 +78,10 @@ def newest_valid(output_dir: Path, run_id: str | None, log: Callable[[str], None
             log(f"skipped {folder}: an earlier run in this folder wrote it")
         except (DataError, MissingFileError) as error:
             log(f"skipped {folder}: {error}")
-    raise MissingFileError(
-        f"there is no valid checkpoint in {output_dir}",
-        got=", ".join(p.name for p in checkpoints) or "no folder called checkpoint-STEP",
-        do="start without resume_from_checkpoint, or name a checkpoint",
-    )
+    what = f"there is no valid checkpoint in {output_dir}"
+    got = ", ".join(p.name for p in checkpoints) or "no folder called checkpoint-STEP"
+    do = "start without resume_from_checkpoint, or name a checkpoint"
+    raise MissingFileError(what, got=got, do=do)
 
 
 def verified(folder: Path) -> Path:
@@ -95,11 +93,9 @@ def verified(folder: Path) -> Path:
     """
     inside = ", ".join(path.name for path in list_checkpoints(folder))
     if inside or not folder.is_dir():
-        raise MissingFileError(
-            f"{folder} is not a checkpoint",
-            got=f"a run folder, with {inside}" if inside else "no such folder",
-            expected="a folder called checkpoint-STEP; or True for the newest in output_dir",
-        )
+        got = f"a run folder, with {inside}" if inside else "no such folder"
+        expected = "a folder called checkpoint-STEP; or True for the newest in output_dir"
+        raise MissingFileError(f"{folder} is not a checkpoint", got=got, expected=expected)
     files.verify_folder(folder)
     return folder
 
@@ -129,21 +125,21 @@ def save(run: Run) -> None:
         TrainingError: there is no space; all earlier checkpoints are intact.
     """
     if run.writes:
-        folder, step = run.folder / f"{PREFIX}{run.state.global_step}", run.state.global_step
-        size = serialization.checkpoint_bytes(run.model)
-        with new_folder(folder, {"run": run.id, "step": step}, size) as scratch:
-            serialization.save_model(run.model, scratch, run.device, run.processing_class)
-            if not run.args.save_only_model:
-                tensors, values = serialization.optimizer_state(
-                    run.optimizer, run.model, run.device
-                )
-                save_weights(tensors, scratch / "optimizer.safetensors")
-                state = {**serialization.training_state(run), "optimizer": values}
-                files.write_text(scratch / "state.json", json.dumps(state, indent=1))
+        folder = run.folder / f"{PREFIX}{run.state.global_step}"
+        write(run, folder, with_state=not run.args.save_only_model)
         remove_oldest(folder, run.id, run.args.save_total_limit)
         remove_other_best(run)
         run.call_observers("minift_on_save", path=folder)
     run.device.barrier()
+
+
+def write(run: Run, folder: Path, with_state: bool) -> None:
+    """Write the model, and if asked for what training goes on from, to a folder."""
+    meta = {"run": run.id, "step": run.state.global_step}
+    with new_folder(folder, meta, serialization.checkpoint_bytes(run.model)) as scratch:
+        serialization.save_model(run.model, scratch, run.device, run.processing_class)
+        if with_state:
+            serialization.write_state(scratch / "state.json", serialization.run_state(run))
 
 
 @contextlib.contextmanager
@@ -180,12 +176,9 @@ def explained(folder: Path, size: int) -> Iterator[None]:
         files.check_space(folder.parent, size)
         yield
     except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"{folder} cannot be written",
-            got=error,
-            expected=f"a folder to write {size:,} bytes to",
-            do="make space, then resume from the newest checkpoint: all that was saved is intact",
-        ) from None
+        what, expected = f"{folder} cannot be written", f"a folder to write {size:,} bytes to"
+        do = "make space, then resume from the newest checkpoint: all that was saved is intact"
+        raise TrainingError(what, got=error, expected=expected, do=do) from None
 
 
 def remove_oldest(saved: Path, run_id: str, limit: int | None) -> None:
@@ -215,14 +208,10 @@ def restore(run: Run, folder: Path) -> None:
     Raises:
         ConfigError: settings, rows or model are not those of the saved run; names them.
     """
-    saved = read_state(folder)
-    serialization.check_same_setup(run, saved, folder)
-    serialization.load_model(run.model, folder)
-    tensors = serialization.read_tensors(folder / "optimizer.safetensors")
-    serialization.load_optimizer_state(run.optimizer, run.model, tensors, saved["optimizer"])
-    run.scheduler.load_state_dict(serialization.from_json(saved["schedule"]))
-    if run.device.scaler is not None:
-        run.device.scaler.load_state_dict(saved["scaler"])
+    serialization.check_same_setup(run, read_state(folder), folder)
+    saved = serialization.load_training_state(
+        folder / "state.json", run.model, run.device, [run.optimizer], [run.scheduler]
+    )
     run.state, run.id = TrainerState(**saved["state"]), run_id_of(folder) or run.id
     run.losses.load_state_dict(saved["losses"], run.state.global_step)
     if run.args.load_best_model_at_end:
@@ -242,9 +231,7 @@ def save_best(run: Run) -> None:
     folder = run.folder / f"best-{run.state.best_step}"
     run.state.best_model_checkpoint = str(folder)
     if run.writes:
-        meta = {"run": run.id, "step": run.state.best_step}
-        with new_folder(folder, meta, serialization.checkpoint_bytes(run.model)) as scratch:
-            serialization.save_model(run.model, scratch, run.device, run.processing_class)
+        write(run, folder, with_state=False)
         remove_other_best(run)
     run.device.barrier()
 

@@ -49,29 +49,26 @@ def select_model_columns(
     if dataset is None:
         return None
     if not isinstance(dataset, Dataset):
-        raise ArgumentError(
-            f"{name} must be a minift Dataset",
-            got=type(dataset).__name__,
-            do="use Dataset.from_dict or Dataset.from_list",
-        )
+        what, do = f"{name} must be a minift Dataset", "use Dataset.from_dict or Dataset.from_list"
+        raise ArgumentError(what, got=type(dataset).__name__, do=do)
     names = forward_arguments(model)
     label = next((n for n in LABEL_NAMES if n in dataset.features), None)
+    got = f"columns {', '.join(dataset.column_names)}"
     if must_have_labels and label is None:
-        raise ColumnError(
-            f"{name} has no label column",
-            got=f"columns {', '.join(dataset.column_names)}",
-            expected=f"one of {', '.join(LABEL_NAMES)}",
-            do="rename_column(your_label_column, 'labels')",
+        expected, do = (
+            f"one of {', '.join(LABEL_NAMES)}",
+            "rename_column(your_label_column, 'labels')",
         )
+        raise ColumnError(f"{name} has no label column", got=got, expected=expected, do=do)
     columns = [n for n in dataset.features if names is None or n in names]
     columns = [n for n in columns if n not in LABEL_NAMES]
     if not columns:
-        raise ColumnError(
+        what, expected = (
             f"{name} has no column that the model takes",
-            got=f"columns {', '.join(dataset.column_names)}",
-            expected=f"some of {', '.join(sorted(names or ()))}",
-            do="tokenize it first: dataset.map(tokenize, batched=True)",
+            ", ".join(sorted(names or ())),
         )
+        do = "tokenize it first: dataset.map(tokenize, batched=True)"
+        raise ColumnError(what, got=got, expected=f"some of {expected}", do=do)
     if label is not None and check_labels(dataset, label, model, name, must_have_labels, own_loss):
         columns.append(label)
         if isinstance(model, PretrainedModel) and not own_loss:
@@ -95,47 +92,37 @@ def check_labels(
     column = dataset.to_arrow(columns=[label]).column(label)
     if not len(column) or num_labels is None:
         return True
-    arrow_type = column.type
-    if pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type):
-        raise DataError(
-            f"the labels in {name} are strings",
-            got=f"{column[0].as_py()!r:.40}",
-            expected=f"class numbers 0 to {num_labels - 1}",
-            do=f"dataset.class_encode_column({label!r}), or --label-names in `minift train`",
-        )
+    numbers = f"class numbers 0 to {num_labels - 1}"
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        what, got = f"the labels in {name} are strings", f"{column[0].as_py()!r:.40}"
+        do = f"dataset.class_encode_column({label!r}), or --label-names in `minift train`"
+        raise DataError(what, got=got, expected=numbers, do=do)
     if column.null_count:
         raise DataError(f"{column.null_count} rows of {name} have no label", do="filter them out")
-    if pa.types.is_floating(arrow_type) and pc.any(pc.is_nan(column)).as_py():
+    if pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
         row = pc.index(pc.is_nan(column), True).as_py()
         raise DataError(f"a label in {name} is NaN", got=f"row {row}", do="filter such rows out")
-    if not pa.types.is_integer(arrow_type) or own_loss:
-        return (
-            not pa.types.is_integer(arrow_type) or training or pc.unique(column).to_pylist() != [-1]
-        )
-    if num_labels == 1:
-        raise ConfigError(
-            f"the labels in {name} are integers, but the model has one output",
-            got="num_labels=1, integer labels",
-            expected="num_labels of at least 2, or float labels for regression",
-            do="pass num_labels=, or cast the labels to float",
-        )
+    if not pa.types.is_integer(column.type):
+        return True
     values = pc.unique(column).to_pylist()
+    if num_labels == 1 and not own_loss:
+        what = f"the labels in {name} are integers, but the model has one output"
+        expected = "num_labels of at least 2, or float labels for regression"
+        do = "pass num_labels=, or cast the labels to float"
+        raise ConfigError(what, got="num_labels=1, integer labels", expected=expected, do=do)
     if values == [-1] and not training:
         return False
     wrong = sorted(v for v in values if v != -100 and not 0 <= v < num_labels)
-    if wrong:
+    if wrong and not own_loss:
         feature = dataset.features[label]
         names = f" ({', '.join(feature.names)})" if isinstance(feature, ClassLabel) else ""
-        row = pc.index(column, wrong[0]).as_py()
-        raise DataError(
-            f"{name} has labels that the model has no class for",
-            got=f"{', '.join(map(str, wrong[:5]))}, first in row {row}",
-            expected=f"class numbers 0 to {num_labels - 1}{names}",
-            do="a negative label means unlabelled: filter such rows out"
-            if wrong[0] < 0
-            else f"load the model with num_labels={max(values) + 1} (in `minift train`, name all "
-            "classes with --label-names), or correct the labels",
-        )
+        row, what = pc.index(column, wrong[0]), f"{name} has labels that the model has no class for"
+        got = f"{', '.join(map(str, wrong[:5]))}, first in row {row}"
+        do = "a negative label means unlabelled: filter such rows out"
+        if wrong[0] >= 0:
+            do = f"load the model with num_labels={max(values) + 1} (in `minift train`, name all "
+            do += "classes with --label-names), or correct the labels"
+        raise DataError(what, got=got, expected=f"{numbers}{names}", do=do)
     return True
 
 
@@ -151,11 +138,8 @@ def choose_problem_type(dataset: Dataset, label: str, config: Any, name: str) ->
     column = dataset.to_arrow(columns=[label]).column(label)
     lists, numbers = leaves(column)[1] > 0, pa.types.is_floating(column.type)
     if not (lists or numbers or pa.types.is_integer(column.type)):
-        raise DataError(
-            f"the labels in {name} are no numbers",
-            got=f"{column.type}",
-            expected="class numbers, numbers to predict, or lists of 0 and 1",
-        )
+        expected = "class numbers, numbers to predict, or lists of 0 and 1"
+        raise DataError(f"the labels in {name} are no numbers", got=column.type, expected=expected)
     width = pc.unique(pc.list_value_length(column)).to_pylist() if lists else [1]
     fits = ["single_label_classification"]
     if lists and config.num_labels > 1:
@@ -163,17 +147,14 @@ def choose_problem_type(dataset: Dataset, label: str, config: Any, name: str) ->
     elif lists or numbers:
         fits = ["regression"]
     if (lists or numbers) and width != [config.num_labels]:
-        raise DataError(
-            f"the labels in {name} do not fit the outputs of the model",
-            got=f"{column.type} with {', '.join(map(str, width[:5]))} numbers a row, "
-            f"num_labels={config.num_labels}",
-            expected="as many numbers a row as num_labels; or class numbers, which are integers",
-            do="pass num_labels= when the model is loaded, or cast the labels",
-        )
+        what = f"the labels in {name} do not fit the outputs of the model"
+        got = f"{column.type} with {', '.join(map(str, width[:5]))} numbers a row"
+        expected = "as many numbers a row as num_labels; or class numbers, which are integers"
+        do = "pass num_labels= when the model is loaded, or cast the labels"
+        got = f"{got}, num_labels={config.num_labels}"
+        raise DataError(what, got=got, expected=expected, do=do)
     config.problem_type = config.problem_type or fits[0]
     if config.problem_type not in fits:
-        raise ConfigError(
-            f"the labels in {name} are not those of {config.problem_type}",
-            got=f"{column.type}",
-            do=f"load the model with problem_type={fits[0]!r}, or cast the labels",
-        )
+        what = f"the labels in {name} are not those of {config.problem_type}"
+        do = f"load the model with problem_type={fits[0]!r}, or cast the labels"
+        raise ConfigError(what, got=column.type, do=do)

@@ -52,21 +52,19 @@ ABSENT = {
     "bf16_full_eval": "weights stay fp32; precision= chooses what is computed in",
 }
 # Values of absent arguments that name what minift does.
-SUPPORTED_VALUES = (
-    ("remove_unused_columns", True),
-    ("enable_jit_checkpoint", True),
-    ("average_tokens_across_devices", True),
-    ("save_safetensors", True),
-    ("log_level", "passive"),
-    ("dataloader_pin_memory", True),
-    ("optim", "adamw_torch"),
-    ("optim", "adamw_torch_fused"),
-)
+SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(
+        ("remove_unused_columns", "enable_jit_checkpoint", "save_safetensors"), (True,)
+    ),
+    **dict.fromkeys(("average_tokens_across_devices", "dataloader_pin_memory"), (True,)),
+    "log_level": ("passive",),
+    "optim": ("adamw_torch", "adamw_torch_fused"),
+}
 
 
 def is_default_of_absent(name: str, value: Any) -> bool:
     """Return whether minift lacks this argument, but does what this value of it asks for."""
-    return name in ABSENT and (value in OFF_VALUES or (name, value) in SUPPORTED_VALUES)
+    return name in ABSENT and value in (*OFF_VALUES, *SUPPORTED_VALUES.get(name, ()))
 
 
 def current_name(name: str, names: list[str]) -> str:
@@ -78,9 +76,6 @@ def current_name(name: str, names: list[str]) -> str:
     name = ALIASES.get(name, name)
     if name in names:
         return name
-    raise ArgumentError(
-        f"TrainingArguments has no argument {name!r}",
-        got=ABSENT.get(name),
-        expected=nearest(name, names),
-        do="leave it out" if name in ABSENT else "see TrainingArguments for all names",
-    )
+    what, expected = f"TrainingArguments has no argument {name!r}", nearest(name, names)
+    do = "leave it out" if name in ABSENT else "see TrainingArguments for all names"
+    raise ArgumentError(what, got=ABSENT.get(name), expected=expected, do=do)

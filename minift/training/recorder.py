@@ -51,9 +51,8 @@ class Recorder:
                 run.folder.mkdir(parents=True, exist_ok=True)
                 write_text(run.folder / "metrics.jsonl", records)
             except OSError as error:
-                raise ConfigError(
-                    f"the run folder {run.folder} cannot be written", got=error, do="choose another"
-                ) from None
+                what = f"the run folder {run.folder} cannot be written"
+                raise ConfigError(what, got=error, do="choose another") from None
         run.started = time.time()
         self.write_status("running")
         run.call_observers("minift_on_train_begin")

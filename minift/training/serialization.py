@@ -7,25 +7,29 @@ part of its state, so that another run does not continue from it.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from minift.data.dataset import Dataset
 from minift.data.fingerprint.values import column_digest, fingerprint
 from minift.device import Device
 from minift.errors import ConfigError
+from minift.files import write_text
 from minift.models.pretrained import PretrainedModel
 from minift.models.weights import save_weights
 from minift.training.arguments import DECISIVE
 from minift.training.run import Run
 
 BATCH_SIZES = ("per_device_train_batch_size", "gradient_accumulation_steps")
+JSON = dict[str, Any]
+State = tuple[dict[str, dict[str, Tensor]], JSON]  # {name of a file: its tensors}, and all else
 PAIRS, COUNTS = "(key, value)", "(key, count)"  # mark a dict, a Counter with keys that are no text
 
 # ------------------------------------------------------------------------------------------ models
@@ -58,34 +62,23 @@ def load_model(model: nn.Module, folder: Path) -> None:
     Raises:
         ConfigError: the names or shapes are not the model's.
     """
-    tensors, saved = model_tensors(model), read_tensors(folder / "model.safetensors")
+    tensors, saved = model_tensors(model), load_file(folder / "model.safetensors")
     check_names(saved, tensors, f"{folder} holds the weights of another model")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            if tensor.shape != saved[name].shape:
-                raise ConfigError(
-                    f"{folder}: {name} has another shape than the model's",
-                    got=tuple(saved[name].shape),
-                    expected=tuple(tensor.shape),
-                )
+            got, expected = tuple(saved[name].shape), tuple(tensor.shape)
+            if got != expected:
+                what = f"{folder}: {name} has another shape than the model's"
+                raise ConfigError(what, got=got, expected=expected)
             tensor.copy_(saved[name])
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name."""
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-def check_names(got: Mapping[str, Any], expected: Mapping[str, Any], what: str) -> None:
+def check_names(got: Collection[Any], expected: Collection[Any], what: str) -> None:
     """Raise a ConfigError that shows some of the names in which the two differ, if they do."""
-    if set(got) != set(expected):
-        raise ConfigError(
-            what,
-            got=", ".join(sorted(set(got) - set(expected))[:3]) or "nothing beside the expected",
-            expected=", ".join(sorted(set(expected) - set(got))[:3]) or "not these",
-        )
+    extra, missing = sorted(set(got) - set(expected)), sorted(set(expected) - set(got))
+    if extra or missing:
+        only = ", ".join(extra[:3]) or "nothing beside the expected"
+        raise ConfigError(what, got=only, expected=", ".join(missing[:3]) or "not these")
 
 
 def checkpoint_bytes(model: nn.Module) -> int:
@@ -95,12 +88,62 @@ def checkpoint_bytes(model: nn.Module) -> int:
     return weights + moments + (1 << 20)
 
 
-# -------------------------------------------------------------------------------------- optimizers
+# ------------------------------------------------------------------- optimizers and their schedules
+
+
+def training_state(
+    model: nn.Module, device: Device, optimizers: list[Optimizer], schedules: list[Any], other: JSON
+) -> State:
+    """Return what training goes on from, beside the model.
+
+    Args:
+        model: holds the parameters that the optimizers update.
+        device: its scaler is part of the state.
+        optimizers: of the model.
+        schedules: of the optimizers.
+        other: is saved with the state.
+
+    Returns:
+        {name of a file: its tensors by name}, and JSON.
+    """
+    states = [optimizer_state(optimizer, model, device) for optimizer in optimizers]
+    tensors = {optimizer_file(i): one for i, (one, _) in enumerate(states)}
+    rates = [to_json(schedule.state_dict(), "the schedule's state") for schedule in schedules]
+    scaler = device.scaler.state_dict() if device.scaler else None
+    values = [value for _, value in states]
+    return tensors, {"optimizers": values, "schedules": rates, "scaler": scaler, **other}
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write the JSON of a state to `path`, and its tensors beside it."""
+    for name, tensors in state[0].items():
+        save_weights(tensors, path.with_name(name))
+    write_text(path, json.dumps(state[1], indent=1))
+
+
+def load_training_state(
+    path: Path, model: nn.Module, device: Device, optimizers: list[Optimizer], schedules: list[Any]
+) -> JSON:
+    """Load a model and the state that `write_state` wrote beside it; return the state's JSON."""
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    load_model(model, path.parent)
+    for i, optimizer in enumerate(optimizers):
+        tensors = load_file(path.with_name(optimizer_file(i)))
+        load_optimizer_state(optimizer, model, tensors, saved["optimizers"][i])
+    for schedule, state in zip(schedules, saved["schedules"], strict=True):
+        schedule.load_state_dict(from_json(state))
+    if device.scaler is not None:
+        device.scaler.load_state_dict(saved["scaler"])
+    return saved
+
+
+def optimizer_file(number: int) -> str:
+    return f"optimizer_{number}.safetensors" if number else "optimizer.safetensors"
 
 
 def optimizer_state(
-    optimizer: torch.optim.Optimizer, model: nn.Module, device: Device
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    optimizer: Optimizer, model: nn.Module, device: Device
+) -> tuple[dict[str, Tensor], JSON]:
     """Return an optimizer's state by parameter name: tensors, on the host, and all else as JSON.
 
     Its entries are called PARAMETER:ENTRY, for example "bert.pooler.dense.weight:exp_avg".
@@ -108,49 +151,47 @@ def optimizer_state(
     Raises:
         ConfigError: it updates a parameter that the model does not have.
     """
-    names = {id(p): name for name, p in model.named_parameters()}
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
+    state = optimizer.state_dict()  # torch numbers the parameters, over all groups
+    names = parameter_names(optimizer, model)
+    if "?" in names:
+        raise ConfigError("the optimizer has a parameter that the model does not have")
     groups = []
-    for group in optimizer.param_groups:
-        if any(id(p) not in names for p in group["params"]):
-            raise ConfigError("the optimizer has a parameter that the model does not have")
-        params = [names[id(p)] for p in group["params"]]
-        settings = {k: v for k, v in group.items() if k != "params"}
-        groups.append({**to_json(settings, "the optimizer's setting"), "params": params})
-        for name, p in zip(params, group["params"], strict=True):
-            for key, value in optimizer.state.get(p, {}).items():
-                if isinstance(value, Tensor):
-                    tensors[f"{name}:{key}"] = value
-                else:
-                    values[f"{name}:{key}"] = to_json(value, f"the optimizer's {key}")
+    for group in state["param_groups"]:
+        params = [names[number] for number in group.pop("params")]
+        groups.append({**to_json(group, "the optimizer's setting"), "params": params})
+    entries = {
+        f"{names[i]}:{key}": v for i, one in state["state"].items() for key, v in one.items()
+    }
+    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    values = {name: to_json(entries[name], name) for name in entries if name not in tensors}
     return device.to_host(tensors), {"groups": groups, "values": values}
 
 
+def parameter_names(optimizer: Optimizer, model: nn.Module) -> list[str]:
+    """Return the model's name, or "?", of each parameter of an optimizer, in its groups' order."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return [names.get(id(p), "?") for group in optimizer.param_groups for p in group["params"]]
+
+
 def load_optimizer_state(
-    optimizer: torch.optim.Optimizer,
-    model: nn.Module,
-    tensors: Mapping[str, Tensor],
-    saved: Mapping[str, Any],
+    optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
 ) -> None:
     """Give an optimizer the state that `optimizer_state` returned, parameter by parameter.
 
     Raises:
         ConfigError: it updates other parameters than the one that was saved.
     """
-    names = {id(p): name for name, p in model.named_parameters()}
-    here = [[names.get(id(p), "?") for p in group["params"]] for group in optimizer.param_groups]
-    there = [group["params"] for group in saved["groups"]]
-    if here != there:
-        got, expected = (dict.fromkeys(chain.from_iterable(groups)) for groups in (here, there))
-        check_names(got, expected, "the checkpoint's optimizer updates other parameters")
+    number = {name: i for i, name in enumerate(parameter_names(optimizer, model))}
+    params = [name for group in saved["groups"] for name in group["params"]]
+    check_names(number, params, "the checkpoint's optimizer updates other parameters")
+    groups = [{**g, "params": [number[name] for name in g["params"]]} for g in saved["groups"]]
+    here = [group["params"] for group in optimizer.state_dict()["param_groups"]]
+    if here != [group["params"] for group in groups]:
         raise ConfigError("the checkpoint's optimizer has its parameters in other groups")
-    number = {name: i for i, name in enumerate(chain.from_iterable(there))}  # as torch names them
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *from_json(saved["values"]).items()]:
         name, _, entry = key.rpartition(":")
         state.setdefault(number[name], {})[entry] = value
-    groups = [{**g, "params": [number[name] for name in g["params"]]} for g in saved["groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
@@ -172,12 +213,9 @@ def to_json(value: Any, what: str) -> Any:
         return [to_json(inner, what) for inner in value]
     if value is None or isinstance(value, str | int | float):
         return value
-    raise ConfigError(
-        f"{what} cannot be saved in a checkpoint",
-        got=type(value).__name__,
-        expected="numbers, texts, and lists and dicts of them",
-        do="use a float instead of a tensor; or save_strategy='no'",
-    )
+    what, expected = f"{what} cannot be saved in a checkpoint", "numbers, texts, lists and dicts"
+    do = "use a float instead of a tensor; or save_strategy='no'"
+    raise ConfigError(what, got=type(value).__name__, expected=expected, do=do)
 
 
 def from_json(value: Any) -> Any:
@@ -193,31 +231,29 @@ def from_json(value: Any) -> Any:
 # ------------------------------------------------------------------------------------ training runs
 
 
-def training_state(run: Run) -> dict[str, Any]:
-    """Return what a run consists of beside its tensors, as JSON."""
-    return {
+def run_state(run: Run) -> State:
+    """Return what a run consists of beside its model, see `training_state`."""
+    other = {
         "state": asdict(run.state),
         "losses": run.losses.state_dict(),
-        "schedule": to_json(run.scheduler.state_dict(), "the schedule's state"),
-        "scaler": run.device.scaler.state_dict() if run.device.scaler else None,
         "arguments": run.args.to_dict(),
         "setup": setup_of(run),
         "device": run.device.description,
         "world_size": run.device.world_size,
     }
+    return training_state(run.model, run.device, [run.optimizer], [run.scheduler], other)
 
 
 def setup_of(run: Run) -> dict[str, Any]:
     """Return what decides the result of a run beside its arguments."""
     rows, at_once = len(run.train_dataset or ()), run.micro_batch_size
+    config = run.model.config.to_dict() if isinstance(run.model, PretrainedModel) else None
     setup = {
         "rows in an update": at_once * run.args.gradient_accumulation_steps,
         "rows in an epoch": rows - rows % at_once if run.args.dataloader_drop_last else rows,
         "train_dataset": run.data_digests.get("train"),
         "eval_dataset": run.data_digests.get("eval"),
-        "model's config": (
-            run.model.config.to_dict() if isinstance(run.model, PretrainedModel) else None
-        ),
+        "model's config": config,
         "optimizer": type(run.optimizer).__name__,
         "schedule": type(run.scheduler).__name__,
     }
@@ -226,10 +262,8 @@ def setup_of(run: Run) -> dict[str, Any]:
 
 def dataset_digest(dataset: Dataset) -> str:
     """Return a digest of the rows themselves, wherever and whenever they were read."""
-    columns = [
-        (n, column_digest(dataset.to_arrow(columns=[n]).column(n))) for n in dataset.features
-    ]
-    return fingerprint("content", columns)
+    columns = [(n, dataset.to_arrow(columns=[n]).column(n)) for n in dataset.features]
+    return fingerprint("content", [(name, column_digest(column)) for name, column in columns])
 
 
 def check_same_setup(run: Run, saved: Mapping[str, Any], folder: Path) -> None:

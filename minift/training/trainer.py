@@ -73,10 +73,8 @@ class Trainer:
         self.model, self.args = model, args or TrainingArguments()
         self.processing_class = processing_class or tokenizer
         if data_collator is None and self.processing_class is None:
-            raise ArgumentError(
-                "Trainer needs a data_collator or a tokenizer to make batches with",
-                do="pass processing_class=tokenizer",
-            )
+            what = "Trainer needs a data_collator or a tokenizer to make batches with"
+            raise ArgumentError(what, do="pass processing_class=tokenizer")
         if compute_metrics is not None and not callable(compute_metrics):
             compute_metrics = named_metrics(compute_metrics)
         self._own_loss = loss is not None
@@ -159,12 +157,10 @@ class Trainer:
                 run.device.set_rng_state(generator)  # as the caller left it
         seconds, steps = time.perf_counter() - started, run.state.global_step - first_step
         rows = len(run.train_dataset or ()) * steps / steps_per_epoch(run)
-        metrics: dict[str, float] = {
-            "train_runtime": round(seconds, 3),
-            "train_samples_per_second": round(rows / seconds, 3),
-            "train_steps_per_second": round(steps / seconds, 3),
-            "train_loss": run.losses.mean(),
-        }
+        speeds = {"samples_per_second": rows / seconds, "steps_per_second": steps / seconds}
+        speeds = {"runtime": seconds, **speeds}
+        metrics = {f"train_{name}": round(value, 3) for name, value in speeds.items()}
+        metrics["train_loss"] = run.losses.mean()
         recorder.log(metrics)
         if run.state.stop_reason:
             run.log_message(f"stopped early: {run.state.stop_reason}")
@@ -177,18 +173,14 @@ class Trainer:
         if run.train_dataset is None or len(run.train_dataset) == 0:
             raise ConfigError("there are no rows to train on", do="pass train_dataset=")
         if args.dataloader_drop_last and len(run.train_dataset) < run.micro_batch_size:
-            raise ConfigError(
-                "dataloader_drop_last leaves no batch",
-                got=f"{len(run.train_dataset)} rows",
-                expected=f"at least {run.micro_batch_size}",
-            )
+            got, expected = f"{len(run.train_dataset)} rows", f"at least {run.micro_batch_size}"
+            raise ConfigError("dataloader_drop_last leaves no batch", got=got, expected=expected)
         if args.eval_strategy != "no" and run.eval_dataset is None:
             raise ConfigError("eval_strategy needs eval_dataset", got=args.eval_strategy)
         problem = getattr(getattr(run.model, "config", None), "problem_type", None)
         if args.label_smoothing_factor and problem not in (None, "single_label_classification"):
-            raise ConfigError(
-                "label_smoothing_factor is for class labels", got=problem, do="set it to 0"
-            )
+            what = "label_smoothing_factor is for class labels"
+            raise ConfigError(what, got=problem, do="set it to 0")
         if not any(p.requires_grad for p in run.model.parameters()):
             raise ConfigError("every parameter of the model is frozen (requires_grad=False)")
         total = math.ceil(args.num_train_epochs * steps_per_epoch(run))
@@ -199,25 +191,22 @@ class Trainer:
         run, args = self.run, self.args
         resume = args.resume_from_checkpoint if resume is None else resume
         word = str(resume).lower()
-        before = checkpoint.last_run_id(run.folder) if args.output_dir is not None else None
+        in_folder = args.output_dir is not None
+        before = checkpoint.last_run_id(run.folder) if in_folder else None
         if before and run.writes:
             files.recover(run.folder, owner=before)
         run.device.barrier()  # from here on all processes see the same files
-        others = (
-            [p.name for p in checkpoint.list_checkpoints(run.folder)] if args.output_dir else []
-        )
-        if word in ("none", "false", ""):
-            if not (distributed.restarted() and before and others):
-                if others and run.writes:
-                    run.log_message(
-                        f"a new run begins in {run.folder}, which holds {', '.join(others)} of "
-                        "others"
-                    )
-                return None
+        others = [p.name for p in checkpoint.list_checkpoints(run.folder)] if in_folder else []
+        if word in ("none", "false", "") and distributed.restarted() and before and others:
             word = "true"
+        if word in ("none", "false", ""):
+            if others and run.writes:
+                names = ", ".join(others)
+                run.log_message(f"a new run begins in {run.folder}, which holds {names} of others")
+            return None
         if word != "true":
             folder = checkpoint.verified(Path(str(resume)))
-        elif args.output_dir is None:
+        elif not in_folder:
             raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
         else:
             folder = checkpoint.newest_valid(run.folder, before, run.log_message)
@@ -235,17 +224,13 @@ class Trainer:
         if args.full_determinism:
             torch.use_deterministic_algorithms(True)
         if run.optimizer is None:
-            run.optimizer = AdamW(
-                parameter_groups(run.model, args.weight_decay),
-                lr=args.learning_rate,
-                betas=(args.adam_beta1, args.adam_beta2),
-                eps=args.adam_epsilon,
-            )
+            groups = parameter_groups(run.model, args.weight_decay)
+            betas, eps = (args.adam_beta1, args.adam_beta2), args.adam_epsilon
+            run.optimizer = AdamW(groups, lr=args.learning_rate, betas=betas, eps=eps)
         if run.scheduler is None:
-            warmup, settings = args.warmup(total), args.lr_scheduler_kwargs
-            run.scheduler = get_scheduler(
-                args.lr_scheduler_type, run.optimizer, warmup, total, settings
-            )
+            name, warmup = args.lr_scheduler_type, args.warmup(total)
+            settings = args.lr_scheduler_kwargs
+            run.scheduler = get_scheduler(name, run.optimizer, warmup, total, settings)
         if isinstance(run.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ConfigError("the schedule must depend on the step alone", got="ReduceLROnPlateau")
         run.losses = LossTracker(run.device)
@@ -253,8 +238,7 @@ class Trainer:
             if dataset is not None and args.output_dir is not None:
                 run.data_digests[name] = serialization.dataset_digest(dataset)
         if run.writes and args.save_strategy != "no":  # refuse now what could not be saved later
-            json.dumps(serialization.training_state(run))
-            serialization.optimizer_state(run.optimizer, run.model, run.device)
+            json.dumps(serialization.run_state(run)[1])
 
     def evaluate(
         self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"
@@ -287,12 +271,9 @@ class Trainer:
         self.run.device.barrier()
 
     def push_to_hub(
-        self,
-        commit_message: str = "End of training",
-        *,
-        repo_id: str | None = None,
+        self, commit_message: str = "End of training", *, repo_id: str | None = None,
         private: bool = False,
-    ) -> str:
+    ) -> str:  # fmt: skip
         """Save the model, and put it where others find it, with a card made from the run.
 
         The card has the model's scores on eval_dataset; if there are none yet, it is evaluated.
@@ -315,11 +296,9 @@ class Trainer:
         self.save_model()
         address = ""
         if self.run.device.rank == 0:
-            repo = repo_id or self.run.folder.resolve().name
-            publish = self.run.manager.hook.minift_publish
-            address = publish(
-                folder=self.run.folder, repo=repo, message=commit_message, private=private
-            )
+            folder = self.run.folder
+            repo, publish = repo_id or folder.resolve().name, self.run.manager.hook.minift_publish
+            address = publish(folder=folder, repo=repo, message=commit_message, private=private)
             if address is None:
                 raise PluginError("no plugin publishes models (hook minift_publish)")
         self.run.device.barrier()
