@@ -39,10 +39,9 @@ def notebook_launcher(
         function(*args)
         return
     if Device.initialized:
-        raise DeviceError(
-            f"this process has used {Device.initialized} already, which others cannot take over",
-            do="restart the notebook, and make the Trainer or Accelerator in the function alone",
-        )
+        what = f"this process has used {Device.initialized} already, which others cannot take over"
+        do = "restart the notebook, and make the Trainer or Accelerator in the function alone"
+        raise DeviceError(what, do=do)
 
     def call(task: None, rank: int) -> None:
         function(*args)

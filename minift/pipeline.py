@@ -54,11 +54,10 @@ class TextClassificationPipeline:
         scores = self.scores(texts, pairs, batch_size, truncation, max_length)
         k = self.top_k if top_k == "same" else top_k
         results: list[Any] = []
+        names = self.config.id2label
         for row in scores:
             order = np.argsort(-row, kind="stable")[: 1 if k == "best" else k]
-            labels = [
-                {"label": self.config.id2label[int(i)], "score": float(row[i])} for i in order
-            ]
+            labels = [{"label": names[int(i)], "score": float(row[i])} for i in order]
             results.append(labels[0] if k == "best" else labels)
         in_list = isinstance(inputs, str) and top_k == "same"
         return results[0] if is_single and not in_list else results
@@ -96,11 +95,9 @@ def split_pairs(inputs: Sequence[Any]) -> tuple[list[str], list[str] | None]:
     for i, row in enumerate(rows):
         strings = isinstance(row.get("text"), str) and isinstance(row.get("text_pair"), str | None)
         if not strings or set(row) - {"text", "text_pair"}:
-            raise ArgumentError(
-                f"input {i} is no text and no pair of texts",
-                got=f"{inputs[i]!r:.80}",
-                expected="a string, or {'text': .., 'text_pair': ..}",
-            )
+            what = f"input {i} is no text and no pair of texts"
+            expected = "a string, or {'text': .., 'text_pair': ..}"
+            raise ArgumentError(what, got=f"{inputs[i]!r:.80}", expected=expected)
     texts: list[str] = [row["text"] for row in rows]
     pairs: list[Any] = [row.get("text_pair") for row in rows]
     if all(pair is None for pair in pairs):

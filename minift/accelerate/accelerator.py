@@ -77,12 +77,9 @@ class Accelerator:
     """
 
     def __init__(
-        self,
-        gradient_accumulation_steps: int = 1,
-        mixed_precision: str | None = None,
-        cpu: bool = False,
-        device: str = "auto",
-    ) -> None:
+        self, gradient_accumulation_steps: int = 1, mixed_precision: str | None = None,
+        cpu: bool = False, device: str = "auto",
+    ) -> None:  # fmt: skip
         if gradient_accumulation_steps < 1:
             what = "gradient_accumulation_steps must be at least 1"
             raise ConfigError(what, got=gradient_accumulation_steps)

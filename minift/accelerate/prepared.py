@@ -46,12 +46,9 @@ class PreparedLoader:
     """
 
     def __init__(
-        self,
-        loader: DataLoader[Any],
-        device: Device,
-        state: GradientState,
+        self, loader: DataLoader[Any], device: Device, state: GradientState,
         add_unpadding: Callable[[Any], Any],
-    ) -> None:
+    ) -> None:  # fmt: skip
         if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
             what = "a prepared DataLoader needs batches that can be found by number"
             raise ArgumentError(what, do="use a dataset with a length, and a batch_size")

@@ -12,7 +12,7 @@ number of machines, and step k of epoch e is found by arithmetic: resuming skips
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -61,13 +61,9 @@ def split_into_batches(order: np.ndarray, size: int, drop_last: bool = False) ->
 
 
 def load_batches(
-    dataset: Dataset,
-    plan: Sequence[np.ndarray],
-    collate: Callable[[Any], dict[str, Any]],
-    num_workers: int = 0,
-    seed: int = 0,
-    numbers: Sequence[int] | None = None,
-) -> Iterator[dict[str, Any]]:
+    dataset: Dataset, plan: Sequence[np.ndarray], collate: Callable[[Any], dict[str, Any]],
+    num_workers: int = 0, seed: int = 0, numbers: Sequence[int] | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Give collated batches for a plan of row numbers, in its order for any number of workers.
 
     Args:
@@ -79,48 +75,37 @@ def load_batches(
         seed: of these streams.
         numbers: of the plan's batches; 0, 1, ... by default.
     """
-    collated = CollatedBatches(dataset, collate, seed)
+    collate_numbered = partial(collate_batch, dataset, collate, seed)
     numbered = list(zip(range(len(plan)) if numbers is None else numbers, plan, strict=True))
     if num_workers == 0:
-        yield from map(collated.__getitem__, numbered)
+        yield from map(collate_numbered, numbered)
         return
     import torch
     from torch.utils.data import DataLoader
 
     workers: DataLoader = DataLoader(
-        collated,  # type: ignore[arg-type]
+        numbered,  # type: ignore[arg-type]
         batch_size=None,
-        sampler=numbered,
+        collate_fn=collate_numbered,
         num_workers=num_workers,
         # Otherwise it would draw a seed from the generator that dropout uses.
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=accept_sigterm_from_parent_only,
-        collate_fn=unchanged,  # type: ignore[arg-type]
     )
     with block_sigterm():  # until the worker accepts it from its parent only
         batches = iter(workers)
     yield from batches
 
 
-def unchanged(batch: dict[str, Any]) -> dict[str, Any]:
-    """Collate nothing: by default torch would turn other values of a batch into tensors."""
-    return batch
-
-
-@dataclass
-class CollatedBatches:
-    """Collated batches as a dataset of torch's: the key is a batch's number and its rows."""
-
-    dataset: Dataset
-    collate: Callable[[Any], dict[str, Any]]
-    seed: int
-
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> dict[str, Any]:
-        number, rows = key
-        if type(self.collate) is DataCollatorWithPadding:  # which draws nothing
-            return self.collate(self.dataset.__getitems__(rows))
-        with rng.streams(self.seed, "collate", number):
-            return self.collate(self.dataset.__getitems__(rows))
+def collate_batch(
+    dataset: Dataset, collate: Callable[[Any], Any], seed: int, numbered: tuple[int, np.ndarray]
+) -> dict[str, Any]:
+    """Return a collated batch, of its number and its rows."""
+    number, rows = numbered
+    if type(collate) is DataCollatorWithPadding:  # which draws nothing
+        return collate(dataset.__getitems__(rows))
+    with rng.streams(seed, "collate", number):
+        return collate(dataset.__getitems__(rows))
 
 
 def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
@@ -185,8 +170,8 @@ def split_batches_further(run: Run, parts: list[np.ndarray], error: Exception) -
     """
     if max(map(len, parts)) == 1:
         what = "a batch of one row does not fit into the memory of the device"
-        got, do = str(error).partition("\n")[0], "use a smaller max_length, or a smaller model"
-        raise TrainingError(what, got=got, do=do) from error
+        do = "tokenize with a smaller max_length, or take a smaller model"
+        raise TrainingError(what, got=str(error).partition("\n")[0], do=do) from error
     run.batch_splits *= 2
     run.log_message(f"out of memory: batches are computed in {run.batch_splits} parts from here on")
 

@@ -30,16 +30,21 @@ def forward_arguments(model: Any, loss: Any = None) -> set[str] | None:
 
 
 def select_model_columns(
-    dataset: Dataset | None, name: str, model: Any, own_loss: bool, must_have_labels: bool = False
+    dataset: Dataset | None,
+    name: str,
+    must_have_labels: bool = False,
+    *,
+    model: Any,
+    own_loss: bool,
 ) -> Dataset | None:
     """Check a dataset, and select the columns that the model's forward takes.
 
     Args:
         dataset: tokenized rows, or None.
         name: of the argument that it was passed as, for messages.
+        must_have_labels: for training.
         model: its forward's argument names, and its configuration's number of labels.
         own_loss: the caller brings the loss, which may make other uses of the labels.
-        must_have_labels: for training.
 
     Raises:
         ArgumentError: it is no Dataset.

@@ -73,26 +73,23 @@ def evaluate(
     batches = split_into_batches(longest_first(dataset), size)
     shared = len(batches) >= device.world_size > 1  # of fewer batches, each rank computes all
     share = batches[device.rank :: device.world_size] if shared else batches
-    logits: np.ndarray | None = None
-    labels: np.ndarray | None = None
+    blocks: dict[str, np.ndarray] = {}  # of logits and labels, for all rows
     loss_sum, num_items = 0.0, 0.0
     with torch.no_grad(), device.autocast(precision or run.precision):
         for rows, batch in zip(share, device_batches(run, dataset, share, size), strict=True):
             outputs = run.forward(batch)
-            logits = write_rows(logits, outputs.logits.float(), rows, n)
+            write_rows(blocks, "logits", outputs.logits.float(), rows, n)
             if "labels" in batch:
-                labels = write_rows(labels, batch["labels"], rows, n)
+                write_rows(blocks, "labels", batch["labels"], rows, n)
                 loss, count = run.compute_loss(outputs, batch)
                 loss_sum, num_items = loss_sum + float(loss), num_items + float(count)
     if shared:  # rows of other ranks are 0 here
         loss_sum, num_items = sum_over_ranks(device, np.array([loss_sum, num_items]))
-        logits = None if logits is None else sum_over_ranks(device, logits)
-        labels = None if labels is None else sum_over_ranks(device, labels)
+        blocks = {name: sum_over_ranks(device, block) for name, block in blocks.items()}
     run.model.train(was_training)
     seconds = time.perf_counter() - started
     metrics: dict[str, float] = {"loss": loss_sum / num_items} if num_items else {}
-    if logits is None:
-        logits = np.zeros((0, 0), np.float32)
+    logits, labels = blocks.get("logits", np.zeros((0, 0), np.float32)), blocks.get("labels")
     if run.compute_metrics is not None and labels is not None:
         metrics |= run.compute_metrics(EvalPrediction(logits, labels, dataset))
     metrics |= {
@@ -114,13 +111,14 @@ def longest_first(dataset: Dataset) -> np.ndarray:
     return np.arange(len(dataset))
 
 
-def write_rows(block: np.ndarray | None, values: Any, rows: np.ndarray, n: int) -> np.ndarray:
+def write_rows(
+    blocks: dict[str, np.ndarray], name: str, values: Any, rows: np.ndarray, n: int
+) -> None:
     """Write a batch's values into a block of `n` rows, which the first batch allocates."""
     host = values.cpu().numpy()[: len(rows)]  # a device may have added rows to the batch
-    if block is None:
-        block = np.zeros((n, *host.shape[1:]), host.dtype)
-    block[rows] = host
-    return block
+    if name not in blocks:
+        blocks[name] = np.zeros((n, *host.shape[1:]), host.dtype)
+    blocks[name][rows] = host
 
 
 def sum_over_ranks(device: Device, block: np.ndarray) -> np.ndarray:

@@ -122,13 +122,12 @@ def fetch_losses(run: Run, reset: bool = False) -> dict[str, float]:
     rows = [int(row) for batch in epoch_plan(run, epoch)[index] for row in batch]
     lambdas = getattr(run.scheduler, "lr_lambdas", None)
     learning_rate = run.args.learning_rate * (lambdas[0](step) if lambdas else 1.0)
-    raise TrainingError(
-        f"the loss or the gradient is not finite at step {step + 1}",
-        got=f"learning rate {learning_rate:.3g}, precision {run.precision}, training rows {rows}",
-        expected="finite numbers; the model is as it was before that step",
-        do="look at those rows, or lower the learning rate"
-        + ("" if run.precision == "fp32" else ", or compute in fp32"),
-    )
+    what = f"the loss or the gradient is not finite at step {step + 1}"
+    got = f"learning rate {learning_rate:.3g}, precision {run.precision}, training rows {rows}"
+    expected = "finite numbers; the model is as it was before that step"
+    do = "look at those rows, or lower the learning rate"
+    do += "" if run.precision == "fp32" else ", or compute in fp32"
+    raise TrainingError(what, got=got, expected=expected, do=do)
 
 
 def evaluate_and_compare(run: Run, recorder: Recorder) -> bool:
@@ -145,16 +144,13 @@ def evaluate_and_compare(run: Run, recorder: Recorder) -> bool:
     name, greater_is_better = best_metric_of(args)
     value, best = to_python(result.metrics.get(name)), state.best_metric
     if value is None and (args.metric_for_best_model or args.load_best_model_at_end):
-        raise ConfigError(
-            f"metric_for_best_model={args.metric_for_best_model!r} is not measured",
-            expected=", ".join(result.metrics),
-        )
+        what = f"metric_for_best_model={args.metric_for_best_model!r} is not measured"
+        raise ConfigError(what, expected=", ".join(result.metrics))
     if value is None:
         return False
     state.scores.append(value)
-    if math.isnan(value):
-        return False
-    if best is not None and not (value > best if greater_is_better else value < best):
+    better = best is None or (value > best if greater_is_better else value < best)
+    if math.isnan(value) or not better:
         return False
     state.best_metric, state.best_step = value, state.global_step
     if args.load_best_model_at_end:

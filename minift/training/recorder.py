@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 from minift.errors import ConfigError
@@ -112,7 +112,11 @@ class Recorder:
         """Return everything that somebody needs to know to repeat the run."""
         run = self.run
         report = getattr(run.model, "load_report", None)
-        datasets = {"train": run.train_dataset, "eval": run.eval_dataset}
+        data = {}
+        for name, dataset in (("train", run.train_dataset), ("eval", run.eval_dataset)):
+            if dataset is not None:
+                facts = {"rows": len(dataset), "columns": dataset.column_names}
+                data[name] = {**facts, "fingerprint": dataset.fingerprint, **dataset.origin}
         return {
             "run": run.id,
             "arguments": run.args.to_dict(),
@@ -125,16 +129,7 @@ class Recorder:
                 "revision": report.revision if report else "",
                 "parameters": sum(p.numel() for p in run.model.parameters()),
             },
-            "data": {
-                name: {
-                    "rows": len(dataset),
-                    "columns": dataset.column_names,
-                    "fingerprint": dataset.fingerprint,
-                    **dataset.origin,
-                }
-                for name, dataset in datasets.items()
-                if dataset is not None
-            },
+            "data": data,
             "inputs": self.inputs,
             "scores": self.current_scores,
             "seed": run.args.seed,
@@ -160,10 +155,5 @@ def to_python(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that numbers can depend on."""
-    installed = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in LIBRARIES:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            installed[name] = "not installed"
-    return installed
+    system = {"python": platform.python_version(), "platform": platform.platform()}
+    return {**system, **{name: version(name) for name in LIBRARIES}}

@@ -281,9 +281,8 @@ def check_same_setup(run: Run, saved: Mapping[str, Any], folder: Path) -> None:
         names.remove("eval_dataset")
     different = [name for name in names if then.get(name) != now[name]]
     if different:
-        raise ConfigError(
-            f"{folder} was saved by a run with other settings",
-            got=", ".join(f"{name}={now[name]!r:.200}" for name in different),
-            expected=", ".join(f"{name}={then.get(name)!r:.200}" for name in different),
-            do="resume with those of the saved run, or start a new run from the model in there",
-        )
+        got = ", ".join(f"{name}={now[name]!r:.200}" for name in different)
+        expected = ", ".join(f"{name}={then.get(name)!r:.200}" for name in different)
+        what = f"{folder} was saved by a run with other settings"
+        do = "resume with those of the saved run, or start a new run from the model in there"
+        raise ConfigError(what, got=got, expected=expected, do=do)

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from minift.training.arguments import TrainingArguments
 from minift.training.batches import steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
 from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics
-from minift.training.losses import LossTracker, choose_loss
+from minift.training.losses import LossFunction, LossTracker, choose_loss
 from minift.training.recorder import Recorder
 from minift.training.run import Run, TrainerState
 
@@ -57,19 +58,14 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model: Any,
-        args: TrainingArguments | None = None,
+        self, model: Any, args: TrainingArguments | None = None,
         data_collator: Callable[[Any], dict[str, Any]] | None = None,
-        train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | None = None,
+        train_dataset: Dataset | None = None, eval_dataset: Dataset | None = None,
         processing_class: Any = None,
         compute_metrics: Callable[[Any], dict[str, float]] | str | Sequence[str] | None = None,
-        callbacks: Sequence[object] | None = (),
-        optimizers: tuple[Any, Any] | None = (None, None),
-        loss: Callable[[Any, dict[str, Any]], tuple[Any, Any]] | None = None,
-        tokenizer: Any = None,
-    ) -> None:
+        callbacks: Sequence[object] | None = (), optimizers: tuple[Any, Any] | None = (None, None),
+        loss: LossFunction | None = None, tokenizer: Any = None,
+    ) -> None:  # fmt: skip
         self.model, self.args = model, args or TrainingArguments()
         self.processing_class = processing_class or tokenizer
         if data_collator is None and self.processing_class is None:
@@ -77,7 +73,7 @@ class Trainer:
             raise ArgumentError(what, do="pass processing_class=tokenizer")
         if compute_metrics is not None and not callable(compute_metrics):
             compute_metrics = named_metrics(compute_metrics)
-        self._own_loss = loss is not None
+        self._select_columns = partial(select_model_columns, model=model, own_loss=bool(loss))
         loss = choose_loss(loss, self.args.label_smoothing_factor)
         manager = default_manager()
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
@@ -104,11 +100,6 @@ class Trainer:
         )
         self.recorder = Recorder(self.run)
         self._all_columns = train_dataset.column_names if train_dataset is not None else []
-
-    def _select_columns(
-        self, dataset: Dataset | None, name: str, must_have_labels: bool = False
-    ) -> Dataset | None:
-        return select_model_columns(dataset, name, self.model, self._own_loss, must_have_labels)
 
     @property
     def state(self) -> TrainerState:
@@ -139,11 +130,8 @@ class Trainer:
         started, first_step = time.perf_counter(), run.state.global_step
         recorder.start()
         generator = run.device.rng_state()
-
-        def terminate_after_the_step(signal_number: int) -> None:
-            run.termination_signal = signal_number
-
-        with on_sigterm(terminate_after_the_step):  # also while the reason is written down
+        # The loop ends after the step; this is also in force while the reason is written down.
+        with on_sigterm(partial(setattr, run, "termination_signal")):
             try:
                 if run.writes and args.save_strategy != "no":
                     checkpoint.check_space(run)
