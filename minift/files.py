@@ -67,8 +67,7 @@ def check_space(folder: Path, size: int) -> None:
     """Raise the error of a full disk, an OSError, if `size` bytes are not free in a folder."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        text = f"no space for {size:,} bytes: {free:,} are free"
-        raise OSError(errno.ENOSPC, text, str(folder))
+        raise OSError(errno.ENOSPC, f"no space for {size:,} bytes: {free:,} are free", str(folder))
 
 
 # ----------------------------------------------------------------------------------------- folders

@@ -21,6 +21,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from subprocess import PIPE
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -62,13 +63,9 @@ class Worker:
     ) -> None:
         self.function, self.rank = function, rank
         path = [str(folder) for folder in sys.path]
-        command = f"import sys; sys.path[:] = {path!r}; import minift.subprocesses as s; s.main()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **environment},
-        )
+        code = f"import sys; sys.path[:] = {path!r}; import minift.subprocesses as s; s.main()"
+        command, env = [sys.executable, "-c", code], {**os.environ, **environment}
+        self.process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, env=env)
 
     def load(self) -> None:
         """Send the function, and return when the process is ready for tasks."""

@@ -117,9 +117,8 @@ class PreparedLoader:
             if self.lacks_generator:  # it would draw from the one that dropout uses
                 sampler.generator = rng.torch_generator(self.seed, "order", epoch)
             return iter(batch_sampler)
-        batches = split_into_batches(
-            row_order(n, self.seed, epoch), batch_sampler.batch_size, batch_sampler.drop_last
-        )
+        order, size = row_order(n, self.seed, epoch), batch_sampler.batch_size
+        batches = split_into_batches(order, size, batch_sampler.drop_last)
         return (rows.tolist() for rows in batches)
 
 

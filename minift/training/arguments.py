@@ -132,8 +132,7 @@ class TrainingArguments:
             if isinstance(value, str) and isinstance(fields[current].default, int | float):
                 raise ArgumentError(f"{name} must be a number", got=repr(value))
             values[current] = value
-        for name, value in values.items():
-            setattr(self, name, value)
+        vars(self).update(values)
         self.check()
 
     def check(self) -> None:

@@ -17,6 +17,8 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader
 
 from minift import rng
 from minift.collate import DataCollatorWithPadding
@@ -80,9 +82,6 @@ def load_batches(
     if num_workers == 0:
         yield from map(collate_numbered, numbered)
         return
-    import torch
-    from torch.utils.data import DataLoader
-
     workers: DataLoader = DataLoader(
         numbered,  # type: ignore[arg-type]
         batch_size=None,

@@ -92,11 +92,9 @@ def evaluate(
     logits, labels = blocks.get("logits", np.zeros((0, 0), np.float32)), blocks.get("labels")
     if run.compute_metrics is not None and labels is not None:
         metrics |= run.compute_metrics(EvalPrediction(logits, labels, dataset))
-    metrics |= {
-        "runtime": round(seconds, 4),
-        "samples_per_second": round(n / seconds, 3),
-        "steps_per_second": round(len(batches) / seconds, 3),
-    }
+    speeds = {"samples_per_second": n / seconds, "steps_per_second": len(batches) / seconds}
+    metrics["runtime"] = round(seconds, 4)
+    metrics |= {name: round(speed, 3) for name, speed in speeds.items()}
     named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
     return EvalLoopOutput(logits, labels, named)
 

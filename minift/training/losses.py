@@ -56,9 +56,8 @@ class LossTracker:
             "loss" per item and "grad_norm" of the last step; "bad_step": the first step that was
             not finite, or -1.
         """
-        sums = self.device.fetch(
-            {"loss": self.loss, "count": self.count, "norm": self.grad_norm, "bad": self.bad_step}
-        )
+        scalars = {"loss": self.loss, "count": self.count, "norm": self.grad_norm}
+        sums = self.device.fetch({**scalars, "bad": self.bad_step})
         if reset:
             self.total_loss += sums["loss"]
             self.total_count += sums["count"]
