@@ -32,8 +32,7 @@ import torch
 
 from minift import ClassLabel, Dataset, Value
 from minift.data.fingerprint import functions
-from minift.data.fingerprint.functions import Unhashable
-from minift.data.fingerprint.modules import library
+from minift.data.fingerprint.functions import Unhashable, library
 from minift.data.fingerprint.values import fingerprint
 from minift.data.formatting import Format
 

@@ -18,7 +18,7 @@ from tiny import count, make_model
 
 from minift import AutoTokenizer, ClassLabel, Dataset, DatasetDict, Features, List, Value, files
 from minift.data import cache, storage
-from minift.data.mapping import spec
+from minift.data.mapping import call
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 
 
@@ -728,7 +728,7 @@ def test_cache_key_names_the_result(ds, calls):
 
 def test_a_version_of_the_engine_is_part_of_the_result(ds, calls, monkeypatch):
     ds.map(plus_one)
-    monkeypatch.setattr(spec, "MAP_VERSION", spec.MAP_VERSION + 1)
+    monkeypatch.setattr(call, "MAP_VERSION", call.MAP_VERSION + 1)
     ds.map(plus_one)
     assert calls() == 6
 

@@ -56,11 +56,9 @@ def joined_features(tables: Sequence[AnyTable]) -> Features:
         if pa.null() in (arrow_type(before), arrow_type(feature)):
             features[name] = feature if arrow_type(before) == pa.null() else before
         elif before != feature and ClassLabel in (type(before), type(feature)):
-            raise DataError(
-                f"the column {name!r} has other classes in another dataset",
-                got=f"{before!r:.200} and {feature!r:.200}",
-                do="make them the same with cast_column",
-            )
+            problem = f"the column {name!r} has other classes in another dataset"
+            got, do = f"{before!r:.200} and {feature!r:.200}", "make them the same with cast_column"
+            raise DataError(problem, got=got, do=do)
         features.setdefault(name, feature)
     return features
 

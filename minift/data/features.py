@@ -121,9 +121,8 @@ class ClassLabel:
         except (TypeError, ValueError, OverflowError):
             number, whole = -2, False
         if not whole or not -1 <= number < self.num_classes:
-            raise DataError(
-                f"invalid class label {value!r}", expected=nearest(str(value), self.names)
-            )
+            expected = nearest(str(value), self.names)
+            raise DataError(f"invalid class label {value!r}", expected=expected)
         return number
 
     def int2str(self, values: Any) -> Any:
@@ -131,9 +130,8 @@ class ClassLabel:
         if not isinstance(values, str) and isinstance(values, Iterable):
             return [self.int2str(value) for value in values]
         if not 0 <= int(values) < self.num_classes:
-            raise DataError(
-                f"no class has the number {values}", expected=f"0..{self.num_classes - 1}"
-            )
+            expected = f"0..{self.num_classes - 1}"
+            raise DataError(f"no class has the number {values}", expected=expected)
         return self.names[int(values)]
 
     def __eq__(self, other: object) -> bool:
@@ -185,11 +183,8 @@ class Features(dict[str, Any]):
 def check_names(features: Features, columns: Iterable[str], where: str = "") -> None:
     """Raise a DataError unless the features name exactly these columns, in any order."""
     if set(features) != set(columns):
-        raise DataError(
-            f"{where}the features do not name the columns",
-            got=sorted(features),
-            expected=sorted(columns),
-        )
+        got, expected = sorted(features), sorted(columns)
+        raise DataError(f"{where}the features do not name the columns", got=got, expected=expected)
 
 
 @functools.cache
@@ -278,12 +273,10 @@ def from_json(spec: Any) -> Any:
 
 def holds(feature: Any, kind: Any) -> bool:
     """Return True if a feature, or any feature inside it, is of a class (or one of several)."""
-    inside: Iterable[Any] = ()
-    if isinstance(feature, List):
-        inside = [feature.feature]
-    elif isinstance(feature, dict):
-        inside = feature.values()
-    return isinstance(feature, kind) or any(holds(part, kind) for part in inside)
+    if isinstance(feature, kind):
+        return True
+    inside = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
+    return any(holds(part, kind) for part in inside if part is not None)
 
 
 def as_array(name: str, values: Any, feature: Any = None) -> Any:

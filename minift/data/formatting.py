@@ -144,10 +144,9 @@ def to_torch(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any
     """Return integers as int64, floats as float32, ragged rows as a list; other values as is."""
     type_, _, nulls = leaves(column)
     if nulls and (pa.types.is_integer(type_) or pa.types.is_boolean(type_)):
-        raise DataError(
-            f"the column {name!r} of type {type_} has missing values, which a tensor cannot hold",
-            do="filter them out, or fill them with map",
-        )
+        problem = f"the column {name!r} of type {type_} has missing values"
+        do = "filter them out, or fill them with map"
+        raise DataError(f"{problem}, which a tensor cannot hold", do=do)
     return to_tensors(to_numpy(name, column, {}), options)
 
 

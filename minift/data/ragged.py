@@ -146,9 +146,8 @@ class FlatColumn:
         key = slice(indices.start, indices.stop) if isinstance(indices, range) else indices
         lengths = self.row_lengths[key]
         if self.has_missing and np.any(lengths < 0):
-            raise DataError(
-                f"the column {self.name!r} has missing rows", do="fill or filter them first"
-            )
+            problem = f"the column {self.name!r} has missing rows"
+            raise DataError(problem, do="fill or filter them first")
         return lengths
 
     def take(self, indices: np.ndarray) -> Ragged:

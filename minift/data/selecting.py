@@ -51,11 +51,8 @@ def select_where(table: AnyTable, mask: Any) -> AnyTable:
     """Return the rows that a boolean array of shape (len(table),) marks."""
     mask = np.asarray(mask)
     if (mask.size and mask.dtype != bool) or mask.shape != (len(table),):
-        raise DataError(
-            "the mask does not fit",
-            got=f"{mask.dtype} of shape {mask.shape}",
-            expected=f"bool of shape ({len(table)},)",
-        )
+        got, expected = f"{mask.dtype} of shape {mask.shape}", f"bool of shape ({len(table)},)"
+        raise DataError("the mask does not fit", got=got, expected=expected)
     return select(table, np.flatnonzero(mask))
 
 

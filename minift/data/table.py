@@ -101,11 +101,9 @@ class Table:
         names = [names] if isinstance(names, str) else list(names or ())
         for name in names:
             if name not in self.features:
-                raise ColumnError(
-                    f"the column {name!r} is not in the dataset",
-                    got=f"columns {', '.join(self.column_names)}",
-                    expected=nearest(name, self.column_names),
-                )
+                problem, got = f"the column {name!r} is not in the dataset", self.column_names
+                expected = nearest(name, got)
+                raise ColumnError(problem, got=f"columns {', '.join(got)}", expected=expected)
         return names
 
     @property

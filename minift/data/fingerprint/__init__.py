@@ -9,7 +9,6 @@ content (a lock, a socket) has no digest: `Unhashable` names the path to it, and
 computes its result anew each time. When in doubt, recompute.
 
 Reading order:
-    modules.py      whose code a module is, its version, the source of what it imports
-    functions.py    what a function runs and reads, by its bytecode
+    functions.py    what a function runs and reads, by its bytecode; whose code a module is
     values.py       any value, which puts these together: `fingerprint`
 """

@@ -16,9 +16,11 @@ from minift.data.fingerprint.functions import (
     Unhashable,
     code_content,
     function_digest,
+    join,
+    library,
     library_function,
+    source_digest,
 )
-from minift.data.fingerprint.modules import join, library, source_digest
 
 # Entries of vars(class) that were not written in the class.
 NO_CONTENT = {"__dict__", "__weakref__", "__module__", "__qualname__", "_abc_impl"}
@@ -179,10 +181,9 @@ class Walk:
             copier = copyreg.dispatch_table.get(type(value))
             reduced = copier(value) if copier else value.__reduce_ex__(4)
         except Exception:  # pickling is how an object says that it has no content
-            raise Unhashable(
-                f"cannot fingerprint {type(value).__qualname__!r} at {path or 'top'}",
-                do="pass cache_key='...' to name the result yourself",
-            ) from None
+            problem = f"cannot fingerprint {type(value).__qualname__!r} at {path or 'top'}"
+            do = "pass cache_key='...' to name the result yourself"
+            raise Unhashable(problem, do=do) from None
         class_ = self.digest(type(value), path)
         if isinstance(reduced, str):  # "the global of this name", without what is in it
             wrapped = getattr(value, "__wrapped__", None)  # functools.cache

@@ -11,8 +11,7 @@ get common types, and a manifest makes them a result. A function that has no dig
 applied; its result cannot be found again, which a warning says.
 
 Reading order:
-    spec.py         one map as a dataclass, and its key
-    call.py         the function on one batch: its argument, its effects, Arrow columns
+    call.py         one map and its key; the function on one batch: argument, effects, columns
     shards.py       the files of shards, the processes that compute them, and results as one
     cache.py        `map_table`: find the result or compute it, commit it, open it; `filter_mask`
 """

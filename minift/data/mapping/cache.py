@@ -15,9 +15,8 @@ import pyarrow as pa
 from minift.data import cache, storage
 from minift.data.columns import flatten_indices, select_columns
 from minift.data.features import Features, List, Value, arrow_type, check_names
-from minift.data.mapping.call import TOKENS, MappedRows
+from minift.data.mapping.call import TOKENS, MappedRows, MapSpec, map_key
 from minift.data.mapping.shards import Shards, compute_missing, cut, merge
-from minift.data.mapping.spec import MapSpec, map_key
 from minift.data.selecting import take
 from minift.data.table import AnyTable, Table
 from minift.errors import ConfigError, DataError
@@ -247,10 +246,8 @@ class FilterFunction:
         batch = next(iter(first.values()), ()) if isinstance(first, dict) else first
         answers = np.asarray(answer if hasattr(answer, "__array__") else list(answer), bool)
         if answers.shape != (len(batch),):
-            raise DataError(
-                f"filter got {answers.size} answers for {len(batch)} rows",
-                expected="one True or False for each row",
-            )
+            problem = f"filter got {answers.size} answers for {len(batch)} rows"
+            raise DataError(problem, expected="one True or False for each row")
         return {"keep": answers}
 
 

@@ -1,4 +1,4 @@
-"""The function on one batch: calling it, and making Arrow columns of what it returned.
+"""One map and its key; its function on one batch, and Arrow columns of what that returned.
 
 A row of the result is `{**input, **returned}`: what the function returns replaces or follows the
 input's columns, in order of appearance, and a key that it does not return for some row keeps the
@@ -8,19 +8,24 @@ others for which it does not, or a changed number of rows beside columns that st
 a column changes its type only if its values do.
 """
 
+import re
+import warnings
 from collections import UserDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from minift.data.features import LISTS, ClassLabel, arrow_type, as_array, cast_array
+from minift.data import cache
+from minift.data.features import LISTS, ClassLabel, Features, arrow_type, as_array, cast_array
+from minift.data.fingerprint.functions import Unhashable
+from minift.data.fingerprint.values import fingerprint
 from minift.data.formatting import rows_of, to_list
-from minift.data.mapping.spec import MapSpec
 from minift.data.ragged import Ragged, Runs
-from minift.errors import ArgumentError, DataError
+from minift.data.table import Table
+from minift.errors import ArgumentError, ConfigError, DataError
 
 # Lists of these are 0/1, whatever the batch: one byte each, as `datasets` stores them. Beside
 # TOKENS, and of the same lengths, they are stored as `Runs` if that is what they are.
@@ -28,7 +33,63 @@ BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 TOKENS = "input_ids"
 BYTES = pa.list_(pa.int8())
 
+MAP_VERSION = 3  # part of every key: change it when the same input gives other bytes
+
 Returned = tuple[dict[str, Any], set[str]]  # columns, or values of one row; names that were popped
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """One map. Every field is part of its key, and nothing else is."""
+
+    table: Table
+    function: Callable[..., Any]
+    batched: bool
+    batch_size: int
+    num_rows: int
+    with_indices: bool
+    with_rank: bool
+    input_columns: tuple[str, ...] | None
+    remove_columns: tuple[str, ...]
+    fn_kwargs: Mapping[str, Any]
+    features: Features | None
+
+    @property
+    def name(self) -> str:
+        """The function's name, for messages."""
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
+
+    def describe(self, rows: range) -> str:
+        """Return in words what is done with some rows."""
+        return f"mapping rows {rows.start} to {rows.stop - 1} with {self.name}"
+
+
+def map_key(spec: MapSpec, cache_key: str | None, new_fingerprint: str | None) -> str | None:
+    """Return the result's key; None, with a warning, if the function has no digest.
+
+    Args:
+        spec: the map.
+        cache_key: stands for the function.
+        new_fingerprint: is the key.
+    """
+    if not cache.is_caching_enabled():
+        return None
+    if new_fingerprint is not None:
+        if not re.fullmatch(r'[^<>:/\\|?*".][^<>:/\\|?*"]{0,63}', new_fingerprint):
+            expected = '1 to 64 characters without <>:/\\|?*"'
+            raise ConfigError("new_fingerprint is no name", got=new_fingerprint, expected=expected)
+        return new_fingerprint
+    values = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    values["table"] = (spec.table.fingerprint, spec.table.row_format)
+    values["function"] = spec.function if cache_key is None else cache_key
+    values["fn_kwargs"] = dict(sorted(spec.fn_kwargs.items()))
+    values["features"] = None if spec.features is None else spec.features.to_dict()
+    try:
+        return fingerprint("map", MAP_VERSION, values)
+    except Unhashable as error:
+        text = f"{error}\n  the result of map({spec.name}) is not kept in the cache"
+        warnings.warn(text, stacklevel=3)
+        return None
 
 
 @dataclass(frozen=True)
@@ -99,10 +160,8 @@ def call_with_batch(spec: MapSpec, batch: Any, rows: range, rank: int | None) ->
     for name, values in columns.items():
         is_scalar = isinstance(values, str | bytes | Mapping | set)
         if is_scalar or not getattr(values, "shape", (1,)) or not hasattr(values, "__len__"):
-            raise ArgumentError(
-                f"map({spec.name}, batched=True) must return a list for each column",
-                got=f"{name!r}: {values!r:.80}",
-            )
+            problem = f"map({spec.name}, batched=True) must return a list for each column"
+            raise ArgumentError(problem, got=f"{name!r}: {values!r:.80}")
         lengths[name] = len(values)
     if len(set(lengths.values())) > 1:
         raise DataError(f"map({spec.name}) returned columns of different lengths", got=lengths)
@@ -175,11 +234,9 @@ def not_a_dict(spec: MapSpec, result: Any, rows: Any) -> ArgumentError:
 
 
 def none_for_some(spec: MapSpec, row: int) -> DataError:
-    return DataError(
-        f"map({spec.name}) returned None for row {row} and a dict for others",
-        expected="a dict for every row, or None for every row",
-        do="return {} where nothing is to be added, or use filter to drop rows",
-    )
+    problem = f"map({spec.name}) returned None for row {row} and a dict for others"
+    do = "return {} where nothing is to be added, or use filter to drop rows"
+    return DataError(problem, expected="a dict for every row, or None for every row", do=do)
 
 
 # ------------------------------------------------------------------------------ results as columns

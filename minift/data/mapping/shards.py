@@ -19,8 +19,7 @@ from minift import files
 from minift.data import storage
 from minift.data.features import cast_array, join_tables
 from minift.data.indices import split_range
-from minift.data.mapping.call import TOKENS, MappedRows, map_batch, none_for_some
-from minift.data.mapping.spec import MapSpec
+from minift.data.mapping.call import TOKENS, MappedRows, MapSpec, map_batch, none_for_some
 from minift.data.pool import Pool
 from minift.data.ragged import Runs
 from minift.data.table import READ_ROWS
