@@ -8,6 +8,7 @@ import io
 import re
 import subprocess
 import sys
+import textwrap
 import tokenize
 from pathlib import Path
 
@@ -64,9 +65,6 @@ ROWS = [
     ["pipeline"],
     ["cli"],
 ]
-# What that rule still finds, as (file, what it imports): exactly this, so that an import which goes
-# is struck out here. Nothing is added.
-STILL_TO_GO: set[tuple[str, str]] = set()
 # Underscore names of libraries that our files read, and why there is no other way.
 PRIVATE = {
     "_exit": "os._exit is documented; the underscore warns of what it leaves undone",
@@ -83,12 +81,10 @@ PRIVATE = {
     "_XLAC": "torch_xla's compiled part: moves many tensors to the host in one transfer",
     "_xla_get_cpu_tensors": "as _XLAC",
 }
-# The core's was 3,200, set before checkpoints, the Accelerator (4,100), several processes (4,400)
-# and the metrics with their intervals were written. BERT's relatives and save_to_disk went to
-# plugins first (250 lines); what is left is a run's path, a definition or an error. All plugins had
-# 4,000, before these came to them, the Hub with what it must refuse, and the memory that processes
-# share.
-BUDGETS = {"minift/data": 2800, "minift": 4700, "plugins": 4750}
+# Code lines, which only ever go down: whoever needs room makes it. The aims are 2,600 in minift/data
+# and 6,900 in minift/ without the kits; all plugins may have 6,500.
+BUDGETS = {"minift/data": 2650, "minift": 7200, "plugins": 6500}
+DEVICE_PLUGINS = ("minift_cpu", "minift_cuda", "minift_generic", "minift_xla")
 PEERS = {"transformers", "datasets", "accelerate", "evaluate"}
 BACKENDS = re.compile(r"\b(cuda|xla|tpu|mps|xpu|hpu|torch_xla|huggingface_hub)\b", re.IGNORECASE)
 
@@ -166,7 +162,7 @@ def test_files_import_only_from_rows_above():
                 target = imported.removeprefix("minift.")
                 if target in height and height[target] >= height[name]:
                     wrong.add((name, target))
-    assert wrong == STILL_TO_GO
+    assert not wrong
 
 
 def test_the_core_takes_public_names_from_their_files():
@@ -270,24 +266,32 @@ def test_nothing_opens_a_pickle_or_runs_text():
                     assert called not in ("torch.load", "eval", "exec", "torch.save"), path
 
 
+def lines_of(folder: Path) -> int:
+    """Code lines of all files in a folder, the kits in minift/testing apart."""
+    files = [path for path in sources(folder) if path.parent != CORE / "testing"]
+    return sum(code_lines(path.read_text(encoding="utf-8")) for path in files)
+
+
 @pytest.mark.parametrize("folder", BUDGETS)
 def test_budget_of_a_folder(folder):
-    files = sources(ROOT / folder)
-    if folder == "minift":
-        files = [p for p in files if "data" not in p.parts and "testing" not in p.parts]
-    assert sum(code_lines(p.read_text(encoding="utf-8")) for p in files) <= BUDGETS[folder]
+    assert lines_of(ROOT / folder) <= BUDGETS[folder]
+
+
+@pytest.mark.parametrize("name", DEVICE_PLUGINS)
+def test_budget_of_a_device_plugin(name):
+    assert lines_of(ROOT / "plugins" / name) <= 220
 
 
 def test_budget_of_files_and_functions():
     for path in [*sources(CORE), *sources(ROOT / "plugins")]:
         text = path.read_text(encoding="utf-8")
-        assert code_lines(text) <= 400, path
+        assert code_lines(text) <= 300, path
         source = text.splitlines()
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                body = "\n".join(source[node.lineno - 1 : node.end_lineno])
-                size = code_lines("if True:\n" + body if node.col_offset else body)
-                limit = 120 if (path.name, node.name) == ("loop.py", "train") else 60
+                body = textwrap.dedent("\n".join(source[node.lineno - 1 : node.end_lineno]))
+                limit = 80 if (path.name, node.name) == ("loop.py", "train") else 50
+                size = code_lines(body)
                 assert size <= limit, f"{path.name}: {node.name} has {size} lines of code"
 
 
