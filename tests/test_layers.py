@@ -81,7 +81,7 @@ PRIVATE = {
     "_XLAC": "torch_xla's compiled part: moves many tensors to the host in one transfer",
     "_xla_get_cpu_tensors": "as _XLAC",
 }
-# Code lines, which only ever go down: whoever needs room makes it. The aims are 2,600 in minift/data
+# Code lines, which only ever go down: who needs room makes it. The aims are 2,600 in minift/data
 # and 6,900 in minift/ without the kits; all plugins may have 6,500.
 BUDGETS = {"minift/data": 2650, "minift": 7200, "plugins": 6500}
 DEVICE_PLUGINS = ("minift_cpu", "minift_cuda", "minift_generic", "minift_xla")
