@@ -6,8 +6,6 @@
 - processes on one machine exchange gradients through shared memory (`shared.py`);
 - malloc keeps freed memory: a training step frees and allocates the same large blocks again and
   again, and getting each from the kernel, page by page, costs 5 to 9 % of a step;
-- torch has two libraries for products of fp32 matrices, and on some processors the other one,
-  oneDNN, is faster than its default;
 - oneDNN, which multiplies 16-bit numbers, compiles a kernel for each number of rows: batches have
   few sizes;
 - dropout draws few random numbers (`dropout.py`).
@@ -15,7 +13,6 @@
 
 import contextlib
 import ctypes
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,15 +59,8 @@ class CpuDevice(Device):
         from minift.models.attention import dropout_by
         from minift_cpu.dropout import dropout
 
-        products = super().autocast(precision)
-        if precision == "fp32" and onednn_multiplies_fp32():
-            products = onednn_products()
-        with products, dropout_by(dropout):
+        with super().autocast(precision), dropout_by(dropout):
             yield
-
-    def backward(self, loss_sum: "Tensor", last: bool = True) -> None:
-        with onednn_products() if onednn_multiplies_fp32() else contextlib.nullcontext():
-            super().backward(loss_sum, last)
 
     def all_reduce_flat(self, tensors: "list[Tensor]") -> "Tensor":
         if self.board is None or not self.board.fits(tensors):
@@ -98,36 +88,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, GIGABYTE)
         libc.mallopt(M_TRIM_THRESHOLD, 2 * GIGABYTE - 1)
-
-
-@contextlib.contextmanager
-def onednn_products() -> Iterator[None]:
-    """Compute products of fp32 matrices with oneDNN within the block.
-
-    The setting allows bf16 for them. oneDNN uses that on processors with AMX only; elsewhere it
-    computes in true fp32. Use it only if `onednn_multiplies_fp32()`.
-    """
-    import torch
-
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
-
-
-@functools.cache
-def onednn_multiplies_fp32() -> bool:
-    """True on processors with AVX-512 and without AMX, where oneDNN is the faster library.
-
-    With AMX the setting would lower the precision, and without AVX-512 the two are equally fast.
-    The processor's features decide and no measurement: the libraries differ in the last digit, so a
-    choice that noise can turn would make two processes, or a run and its resumption, differ.
-    """
-    features = processor()
-    return "avx512f" in features and not any(word.startswith("amx") for word in features)
 
 
 @hookimpl
