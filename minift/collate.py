@@ -12,7 +12,7 @@ class DataCollatorWithPadding:
     """Collate rows into a dict of tensors, padded to the longest row of the batch.
 
     Attributes:
-        tokenizer: gives the padding token, its side, and the model's input names.
+        tokenizer: gives the padding token, the side to pad on, and the model's input names.
         padding: True or "longest"; "max_length" pads to `max_length`, for devices that compile
             each shape anew; False takes only rows of equal length.
         max_length: in tokens; by default the model's limit.
@@ -27,7 +27,8 @@ class DataCollatorWithPadding:
     return_tensors: str = "pt"
 
     def __call__(self, features: Any) -> dict[str, Any]:
-        """
+        """Collate rows.
+
         Args:
             features: rows of a dataset, which are padded straight from the memory map; or a list
                 of dicts, or a dict of lists. `label` and `label_ids` become `labels`.
@@ -37,7 +38,7 @@ class DataCollatorWithPadding:
             int64 or float32 of shape (B,) or (B, num_labels).
 
         Raises:
-            DataError: a column holds text, which no tensor can.
+            DataError: a column holds text, which cannot be in a tensor.
         """
         rows = features.columns() if isinstance(features, RowBatch) else features
         tensors = "np" if self.return_tensors == "np" else "pt"

@@ -32,11 +32,13 @@ SMALLEST_SCALE = 2.0**-14  # of losses in fp16; it begins at 2**16 and halves wi
 
 
 class Device:
-    """Where and how tensors are computed. Plugins return subclasses (`minift_register_devices`).
+    """A backend: where and how tensors are computed.
+
+    Plugins return subclasses of it (`minift_register_devices`).
 
     Attributes:
-        name: the word for `--device`, and in "auto".
-        priority: "auto" takes the available device with the highest.
+        name: what `--device` calls it.
+        priority: "auto" takes the available device with the highest priority.
         initialized: description of the accelerator that this process has used, if any; it cannot
             be used in a process forked from this one.
         spec: what the user typed, for example "name:1" for the second device of that name.
@@ -144,9 +146,9 @@ class Device:
             yield {name: moved(value) for name, value in batch.items()}
 
     def unpadded_size(self, num_tokens: int, precision: str) -> int:
-        """Return to how many tokens an unpadded batch is extended, at least `num_tokens`.
+        """Return the number of tokens to extend an unpadded batch to, at least `num_tokens`.
 
-        Override it where matrices of some sizes cost less than smaller ones.
+        Override it where matrices of certain sizes are faster than smaller ones.
         """
         return num_tokens
 
@@ -197,7 +199,7 @@ class Device:
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
             nonzero = grads
-        # In host memory row by row: torch sums millions of fp32 squares one after another there.
+        # On a CPU, norms of rows first: torch adds millions of fp32 squares in sequence there.
         rows = [torch.linalg.vector_norm(g, dim=-1) if g.is_cpu else g for g in nonzero]
         norm = torch.nn.utils.get_total_norm(rows)
         divisor = torch.as_tensor(num_items, dtype=torch.float32, device=norm.device)
@@ -252,7 +254,7 @@ class Device:
     def fetch(self, scalars: "dict[str, Tensor]") -> dict[str, float]:
         """Copy scalars to the host: in training the only call that waits, made at log points.
 
-        They travel as one tensor, because each transfer would wait by itself.
+        They are copied as one tensor, because every copy waits for the device.
         """
         import torch
 
@@ -280,13 +282,13 @@ class Device:
         return distributed.all_reduce(torch.cat(tensors))
 
     def any_rank(self, flag: object) -> bool:
-        """Return True if `flag` is true in some process: for what all must do together."""
+        """Return True if `flag` is true in any process, for decisions that all must share."""
         import torch
 
         return bool(self.all_reduce(torch.tensor(float(bool(flag)))).item())
 
     def gather(self, value: "Tensor") -> "Tensor":
-        """Concatenate the rows of all ranks in rank order; each may have another number of them."""
+        """Concatenate the rows of all ranks in rank order; their numbers may differ."""
         return distributed.all_gather(value) if self.world_size > 1 else value
 
     def barrier(self) -> None:
@@ -309,7 +311,7 @@ def choose_device(name: str, manager: Manager) -> Device:
     """Build the device called `name`, or for "auto" the available one of highest priority.
 
     Raises:
-        DeviceError: it is unknown or unavailable; the message lists all, with the reasons.
+        DeviceError: the device is unknown or unavailable; the message lists all, with the reasons.
     """
     entries = registry(manager, "minift_register_devices")
     devices = {key: entry.value for key, entry in entries.items()}
@@ -338,7 +340,7 @@ def choose_precision(precision: str, device: Device) -> tuple[str, str]:
     """Resolve "auto" to a precision, and check any other.
 
     Args:
-        precision: "auto", "fp32", "bf16", "fp16", or another name of the device's.
+        precision: "auto", "fp32", "bf16", "fp16", or another key of `device.precisions()`.
 
     Returns:
         The precision and the reason, which is printed and recorded.

@@ -1,4 +1,4 @@
-"""The map of the program: `minift train` in pseudo-code, with each hook where it is called.
+"""The outline of the program: `minift train` in pseudo-code, with each hook where it is called.
 
     minift_register_commands            which commands there are; `minift train` does what follows
     minift_register_tasks               --task NAME: its data set, columns, label names and metrics
@@ -34,13 +34,13 @@
 Hooks choose objects; objects do the work. A hook exists only where an installed package must act
 without the script naming it. There are four kinds, told apart by their names:
 
-- registrars, `minift_register_*`, take no arguments and return a dict. All plugins are asked; a
-  name that two of them give is an error.
+- registrars, `minift_register_*`, take no arguments and return a dict. All plugins are asked; it is
+  an error if two of them return the same name.
 - finders, `minift_find_*` and `minift_build_tokenizer`, `minift_publish`, turn what the user named
   into an object. The first answer that is not None is taken; an exception ends the search.
-- decisions, `minift_should_stop`, are asked in the same way.
+- decisions, `minift_should_stop`, are asked as finders are, and the first answer counts.
 - observers, `minift_on_*`, return nothing and never change training. One that raises is reported
-  and unplugged for the rest of the run. Of several processes, process 0 alone calls them.
+  and not called again in this run. With several processes, only process 0 calls them.
 
 A plugin may leave out arguments that it does not use. `minift plugins --loop` prints the outline
 above, each hook with the plugins that implement it; plugins/README.md shows how to write one.
@@ -71,7 +71,7 @@ def minift_register_metrics():
     Returns:
         {name: function(predictions, references) -> {key: float}, or a `minift.evaluate.Metric`
         that holds such a function and describes each key: its range, whether higher is better,
-        and how `minift compare` finds its confidence interval}. Names like "glue/mrpc" answer
+        and how `minift compare` finds its confidence interval}. Names like "glue/mrpc" serve
         `evaluate.load("glue", "mrpc")`; further arguments of the function are options of `compute`.
     """
 
@@ -149,7 +149,7 @@ def minift_build_tokenizer(folder, tokenizer_config, config):
     """Build a tokenizer from the vocabulary files of a folder that has no tokenizer.json.
 
     Args:
-        folder: the model's.
+        folder: the model's folder.
         tokenizer_config: the contents of tokenizer_config.json and special_tokens_map.json.
         config: the contents of config.json; {} where there is no such file.
 
@@ -163,8 +163,8 @@ def minift_publish(folder, repo, message, private):
     """Upload a saved model.
 
     Args:
-        folder: the run's, with config.json and model.safetensors.
-        repo: the model's name at the other end.
+        folder: the run's folder, with config.json and model.safetensors.
+        repo: the name under which the model is published.
         message: a description of the change, or None.
         private: whether only the owner may see it.
 
@@ -243,5 +243,5 @@ def minift_on_exception(run, exception):
 
     Args:
         run: the run.
-        exception: the exception, also a KeyboardInterrupt.
+        exception: the exception; it may be a KeyboardInterrupt.
     """

@@ -2,8 +2,8 @@
 
 Kingma and Ba 2015 (arXiv 1412.6980), Loshchilov and Hutter 2019 (arXiv 1711.05101). `update` is
 the definition, one line for each line of the paper. torch has the same algorithm as a fused kernel,
-which reads and writes each number once. Where the device has that kernel it is used instead, and
-tests hold the two equal.
+which reads and writes each number once. Where the device has that kernel, it is used instead, and
+tests check that both give the same result.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Learning-rate schedules: the rate at each step is `learning_rate * factor(name, step, ...)`.
 
 A step is an optimizer update, counted from 0. During warm-up every schedule but "constant" rises
-from 0 as step / warmup; the functions below say how the factor goes on from 1. They depend on their
-arguments alone, so that a resumed run goes on as it was.
+from 0 as step / warmup; the functions below give the factor after that, starting from 1. They
+depend on their arguments alone, so that a resumed run has the same rates.
 """
 
 import inspect

@@ -34,8 +34,8 @@ SETTINGS = ("model_max_length", "padding_side", "truncation_side", "model_input_
 class BatchEncoding(UserDict[str, Any]):
     """The result of a tokenizer: a dict whose entries are attributes too.
 
-    Token columns stay arrays, as `Dataset.map` and padding take them, until somebody reads them:
-    then they become lists.
+    Token columns are arrays, which `Dataset.map` and padding take as they are; an entry becomes a
+    list of lists when it is read.
     """
 
     def __getitem__(self, key: str) -> Any:
@@ -88,7 +88,7 @@ class Tokenizer:
         self.cls_token_id, self.mask_token_id = ids[3:]
 
     def __fingerprint__(self) -> str:
-        """Return what a result depends on: vocabulary, rules and limits, but no earlier call."""
+        """Return what results depend on: vocabulary, rules and limits, not the last call."""
         limits = (self.model_max_length, self.padding_side, self.truncation_side, self.pad_token_id)
         return f"{self._digest} {self.model_input_names} {limits}"
 
@@ -341,7 +341,7 @@ def as_columns(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[s
 
 
 def shared_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys of the rows; different ones would lose values, so they are an error."""
+    """Return the keys of the rows, or raise a DataError if rows have different keys."""
     names = list(rows[0]) if len(rows) else []
     for i, row in enumerate(rows):
         if set(row) != set(names):

@@ -1,7 +1,7 @@
-"""`Dataset` and `DatasetDict`: the familiar method names, each of them a line.
+"""`Dataset` and `DatasetDict`: the familiar method names, most of them one line.
 
-The work is done by functions from table to table, in the files imported below; a method here is
-such a function, so its arguments and its docstring are found there.
+The work is done by functions from table to table, in the files imported below. `select =
+selecting.select` makes such a function a method; its arguments are described where it is defined.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ AnyDataset = TypeVar("AnyDataset", bound="Dataset")
 def on_a_copy(
     method: Callable[Concatenate[AnyDataset, P], None],
 ) -> Callable[Concatenate[AnyDataset, P], AnyDataset]:
-    """Return a method that returns a changed copy, of one that changes the dataset itself."""
+    """Turn a method that changes the dataset into one that returns a changed copy."""
 
     @functools.wraps(method)
     def call(dataset: AnyDataset, /, *args: P.args, **kwargs: P.kwargs) -> AnyDataset:
@@ -91,7 +91,7 @@ class Dataset(Table):
     def shape(self) -> tuple[int, int]:
         return self.num_rows, self.num_columns
 
-    _fingerprint = Table.fingerprint  # the peer's name
+    _fingerprint = Table.fingerprint  # its name in `datasets`
 
     def __repr__(self) -> str:
         return f"Dataset({{\n    features: {self.column_names},\n    num_rows: {self.num_rows}\n}})"
@@ -133,8 +133,8 @@ class Dataset(Table):
 
         Args:
             function: gets a row, or with `batched` a dict of lists and returns as many booleans.
-            options: of `map`, as whose result the answers are cached: `batched`, `batch_size`,
-                `with_indices`, `input_columns`, `fn_kwargs`, `num_proc`, ...
+            options: those of `map`, which calls the function and caches its answers: `batched`,
+                `batch_size`, `with_indices`, `input_columns`, `fn_kwargs`, `num_proc`, ...
         """
         if callable(function):
             function = filter_mask(self, function, **options)
@@ -242,8 +242,8 @@ class Dataset(Table):
 
         Args:
             dataset_path: the folder, which must not be there yet, or be empty.
-            max_shard_size: of a file, in bytes or as "500MB".
-            num_shards: the number of files, instead.
+            max_shard_size: the largest size of a file, in bytes or as "500MB".
+            num_shards: the number of files, instead of their size.
             overwrite: replace the dataset that is saved there.
         """
         write = format_named("disk").write
@@ -272,11 +272,11 @@ class Dataset(Table):
         format_named("csv").write(self, Path(path), sep, header)
 
     def to_json(self, path: str | Path, lines: bool = True) -> None:
-        """Write a JSON object a line, or with `lines=False` one array of them."""
+        """Write one JSON object per line, or with `lines=False` one array of them."""
         format_named("json").write(self, Path(path), lines)
 
     def to_parquet(self, path: str | Path) -> None:
-        """Write a parquet file that knows the features."""
+        """Write a parquet file that records the features."""
         format_named("parquet").write(self, Path(path))
 
 
@@ -284,9 +284,10 @@ Method = Callable[Concatenate["DatasetDict", P], Any]
 
 
 def for_each(method: Callable[Concatenate[Dataset, P], Any]) -> Method[P]:
-    """Return a method of `Dataset` for all splits, with the same arguments.
+    """Return a method of `DatasetDict` that calls a method of `Dataset` on each split.
 
-    Datasets are returned as a `DatasetDict`, other results by split, and Nones as None.
+    It returns a `DatasetDict` of datasets, {split: result} of other results, or None if all are
+    None.
     """
 
     @functools.wraps(method)
@@ -300,12 +301,12 @@ def for_each(method: Callable[Concatenate[Dataset, P], Any]) -> Method[P]:
 
 
 def of_each(name: str) -> Any:
-    """Return a property of `Dataset` as one of all splits: {split: value}."""
+    """Return a property of `DatasetDict`: {split: value of this property of the `Dataset`}."""
     return property(lambda splits: {key: getattr(ds, name) for key, ds in splits.items()})
 
 
 class DatasetDict(dict[str, Dataset]):
-    """{"train": Dataset, "validation": Dataset, ...}; what is done to it is done to each."""
+    """{"train": Dataset, "validation": Dataset, ...}, with methods that act on every split."""
 
     def __getitem__(self, key: str) -> Dataset:
         if isinstance(key, str) and key in self:  # a slice has no hash
@@ -341,7 +342,7 @@ class DatasetDict(dict[str, Dataset]):
     unique = for_each(Dataset.unique)
 
     def map(self, function: Any = None, *args: Any, with_split: bool = False, **more: Any) -> Any:
-        """Return `Dataset.map` of each; `with_split` passes the split's name as a last argument."""
+        """Map each split; `with_split` passes the split's name as the function's last argument."""
         named = {name: functools.partial(call_with, function, name) for name in self}
         calls = named if with_split else dict.fromkeys(self, function)
         return DatasetDict({name: ds.map(calls[name], *args, **more) for name, ds in self.items()})
@@ -352,7 +353,7 @@ class DatasetDict(dict[str, Dataset]):
         seeds: Mapping[str, int | None] | None = None,
         generator: np.random.Generator | None = None,
     ) -> "DatasetDict":
-        """Return each in a random order; one seed for all, or `seeds` by split."""
+        """Return each split in a random order; one seed for all, or `seeds` by split."""
         seeds = seeds or dict.fromkeys(self, seed)
         return DatasetDict({k: ds.shuffle(seeds[k], generator) for k, ds in self.items()})
 
@@ -363,7 +364,7 @@ class DatasetDict(dict[str, Dataset]):
         num_shards: Mapping[str, int] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Write one folder a split; as `Dataset.save_to_disk`, with `num_shards` by split."""
+        """Write one folder per split; as `Dataset.save_to_disk`, with `num_shards` by split."""
         write = format_named("disk").write
         write(self, Path(dataset_dict_path), max_shard_size, num_shards, overwrite)
 

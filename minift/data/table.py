@@ -1,10 +1,10 @@
 """`Table`: rows with named, typed columns, read from Arrow data that never changes.
 
-A table is a plain record. Its rows are those of `data` that `indices` names, in that order, so
-selecting, shuffling and sorting only make other indices, and dropping or renaming columns only
-makes other views of the same memory. The functions that do this are in the files above this one;
-each takes a table and returns `table.replace(...)`, which is of the same class: a `Dataset` stays
-a `Dataset`, and nothing here knows that class or the method names that users call.
+A table is a plain record. Its rows are `data[indices]`, so selecting, shuffling and sorting only
+make new indices, and dropping or renaming columns only makes new views of the same memory. The
+functions that do this are in selecting.py, columns.py, combining.py and splitting.py. Most take a
+table and return `table.replace(...)`, which has the same class: a `Dataset` stays a `Dataset`,
+although this file knows neither that class nor the method names that users call.
 """
 
 import json
@@ -24,7 +24,7 @@ from minift.data.storage import by_file
 from minift.errors import ColumnError, nearest
 
 READ_ROWS = 1000  # rows read at once by plain iteration
-# The arguments of Table, in their order.
+# The attributes that Table is constructed from, in the order of its arguments.
 FIELDS = ("data", "features", "indices", "digests", "row_format", "derived", "origin")
 
 
@@ -33,13 +33,15 @@ class Table:
 
     Attributes:
         data: the Arrow data; never changed.
-        features: what the columns hold, by default what the schema of `data` says.
-        indices: which rows of `data`, in which order: a range while they are adjacent, else an
-            array of int64. All of them by default.
-        digests: {column: digest of its content in `data`}, as far as known; the others are
-            computed when `fingerprint` needs them.
+        features: the type of each column, by default from the schema of `data`.
+        indices: the numbers of the table's rows in `data`, in the order of the table: a range if
+            they are adjacent, else an int64 array. By default all rows.
+        digests: {column: digest of its content in `data`}; `fingerprint` adds those that are
+            missing.
         row_format: how `read` returns rows.
-        derived: {column that `data` holds packed, see `Runs`: the token column beside it}.
+        derived: {name of a packed column: its token column}. `data` holds one number for each row
+            of a packed column, such as a mask; with the lengths of the token column's rows, these
+            numbers give back the lists (see `Runs`).
         origin: where the rows come from, for run.json.
     """
 
@@ -63,13 +65,13 @@ class Table:
         self.row_format = row_format or Format()
         self.derived = derived or {}
         self.origin = origin or {}
-        self.views: dict[str, Any] = {}  # see `view`
+        self.views: dict[str, Any] = {}  # by column; `view` fills it
 
     def replace(self, **changes: Any) -> Self:
         """Return a table of the same class that differs in the given fields.
 
-        Digests and packed columns describe the data, so other data comes without them unless they
-        are given too.
+        Digests and packed columns describe the data, so with new data they are dropped unless new
+        ones are given too.
         """
         fields = {name: getattr(self, name) for name in FIELDS}
         if "data" in changes:
@@ -80,7 +82,7 @@ class Table:
         return table
 
     def __reduce__(self) -> Any:
-        """Return what pickling needs: what lies in files travels as their names."""
+        """Return what pickle stores: for data in mapped files, the files' names and no bytes."""
         fields = {name: getattr(self, name) for name in FIELDS}
         fields["data"] = by_file(self.data)
         fields["derived"] = {name: by_file(tokens) for name, tokens in self.derived.items()}
@@ -97,7 +99,7 @@ class Table:
         return list(self.features)
 
     def check_columns(self, names: str | Iterable[str] | None) -> list[str]:
-        """Return the names as a list; a ColumnError that suggests the nearest if one is wrong."""
+        """Return the names as a list, or raise a ColumnError that suggests the nearest name."""
         names = [names] if isinstance(names, str) else list(names or ())
         for name in names:
             if name not in self.features:
@@ -108,7 +110,11 @@ class Table:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of rows, columns and features; equal for equal content from the same source."""
+        """A digest of rows, columns and features.
+
+        Tables with different content have different digests. The same content may have several: a
+        selection of rows has another one than a copy of these rows.
+        """
         for name in self.features:
             if name not in self.digests:
                 every_row = self.replace(indices=None).to_arrow(columns=[name])
@@ -119,7 +125,7 @@ class Table:
         return fingerprint("dataset", columns, features, indices)
 
     def __fingerprint__(self) -> str:
-        """Digest used when a mapped function reads a table."""
+        """Return the digest of a table that a mapped function reads, so that its format counts."""
         return fingerprint(self.fingerprint, self.row_format)
 
     # -- reading ----------------------------------------------------------------------------------
@@ -130,12 +136,12 @@ class Table:
         Args:
             key: an integer, a slice, a range, or a sequence of integers; negative ones count
                 from the end.
-            columns: read these, also where the format does not show them.
+            columns: read only these, even if the format hides them.
         """
         index = resolve_key(key, len(self))
         rows = range(index, index + 1) if isinstance(index, int) else index
         row_format = self.row_format
-        if row_format.type == "transform":  # it may need any column
+        if row_format.type == "transform":  # the function may need any column
             columns = None
         elif columns is not None:
             row_format = replace(row_format, output_all_columns=True)
@@ -170,9 +176,11 @@ class Table:
         return rows
 
     def view(self, name: str) -> Any:
-        """Return a column of `data`, all rows of it, as views of its memory; None if it has none.
+        """Return all rows of a column of `data` without making Python objects of its values.
 
-        `FlatColumn` for lists of numbers, `Runs` for masks and type ids, an array for numbers.
+        Returns:
+            A `FlatColumn` for lists of numbers, `Runs` for a packed column, a numpy array for
+            numbers, or None for any other column and where values are missing.
         """
         if name not in self.views:
             self.check_columns([name])
@@ -197,9 +205,9 @@ class Table:
             lengths = view.take(self.indices).lengths
         else:
             if not isinstance(view, FlatColumn):
-                view = FlatColumn(name, self.data.column(name))  # raises what is wrong with it
+                view = FlatColumn(name, self.data.column(name))  # raises an error that says why not
             lengths = view.lengths(self.indices)
-        lengths.setflags(write=False)  # a view of what all readers share
+        lengths.setflags(write=False)  # it may share memory with the column
         return lengths
 
 

@@ -1,17 +1,19 @@
 """Attention within the rows of a padding-free batch, and dropout (see unpadding.py).
 
-Linear layers and norms take the P tokens as they are, (P, H). Attention takes the same rows as
-blocks, (b, N, t, D), each of which is one ordinary product of matrices:
+Linear layers and norms take the P tokens as they are, (P, H). Attention takes them as a few padded
+blocks of rows, (b, N, t, D), and computes each block with ordinary batched matrix products:
 
-    (P, 3H) --split_heads--> q, k, v (b, N, t, D) a block --attention--> ... --merge_heads--> (P, H)
+    (P, 3H) --split_heads--> q, k, v, each (b, N, t, D) --softmax--> (b, N, t, D) --merge_heads-->
+    (P, H)
 
 Axes, as they are named in the comments:
 
-    B  rows of a batch          P  real tokens of the batch, with a device's extra ones
+    B  rows of a batch          P  real tokens of the batch, and extra ones (`num_extra_tokens`)
     T  positions of a row       N  attention heads
     H  hidden size              D  size of a head, H / N
     b, t  the same as B and T, of one block of rows of similar length
-    k  what stands side by side for a token: 3 for queries, keys and values, 2 without queries
+    t|1   t, or 1 where only the query of each row's first position is used
+    k  vectors that are concatenated for each token: 3 (query, key, value) or 2 (key, value)
 """
 
 import contextlib
@@ -39,16 +41,16 @@ def attention(
     Args:
         states: (P, 3H), queries, keys and values of all tokens; or (P, 2H), keys and values, if
             the queries are in `first_query`.
-        unpadding: where the rows are.
+        unpadding: where each row's tokens are.
         N: number of heads.
-        p: dropout of the attention weights.
+        p: dropout probability of the attention weights; 0 in evaluation.
         first_query: (B, H), the queries of each row's first position, longest row first.
-        biases: what is added to the scores of each block, instead of `attention_biases`.
+        biases: for each block, what is added to its scores; by default `attention_biases`.
 
     Returns:
         (P, H), or (B, H) with `first_query`.
     """
-    # A processor computes small products and softmax faster in fp32 than in 16 bits.
+    # A CPU computes small products and softmax faster in fp32 than in 16 bits.
     dtype = torch.promote_types(states.dtype, torch.float32) if states.is_cpu else states.dtype
     biases = attention_biases(unpadding) if biases is None else biases
     blocks = split_heads(states, unpadding, 3 if first_query is None else 2, N, dtype)
@@ -71,7 +73,10 @@ def attention(
 
 
 def attention_biases(unpadding: Unpadding) -> list[Tensor | None]:
-    """For each block (b, 1, 1, t), added to scores: the lowest number where nothing may look."""
+    """Return what is added to each block's scores: 0, or at padding the lowest fp32 number.
+
+    Each has the shape (b, 1, 1, t), or is None for a block without padding.
+    """
 
     def bias(mask: Tensor) -> Tensor:
         hidden = ~mask[:, None, None, :]
@@ -90,7 +95,7 @@ def attention_biases(unpadding: Unpadding) -> list[Tensor | None]:
 def split_heads(
     x: Tensor, unpadding: Unpadding, k: int, N: int, dtype: torch.dtype
 ) -> list[tuple[Tensor, ...]]:
-    """(P, k * N * D), for example queries, keys and values, to k of (b, N, t, D) for each block.
+    """Split (P, k * N * D) into k tensors (b, N, t, D) for each block, such as queries and keys.
 
     One gather does what padding, reshaping and transposing would do in three passes.
     """
@@ -103,7 +108,7 @@ def split_heads(
 
 
 def merge_heads(blocks: Sequence[Tensor], unpadding: Unpadding, dtype: torch.dtype) -> Tensor:
-    """(b, N, t, D) for each block to (P, N * D); extra tokens get some other token's numbers."""
+    """Merge the blocks' (b, N, t, D) into (P, N * D); the values of extra tokens are arbitrary."""
     N, D = blocks[0].shape[1], blocks[0].shape[3]
     index = head_index(unpadding, 1, N)
     flat = torch.cat([block.reshape(-1, D) for block in blocks]).to(dtype)
@@ -111,13 +116,16 @@ def merge_heads(blocks: Sequence[Tensor], unpadding: Unpadding, dtype: torch.dty
 
 
 class HeadIndex(NamedTuple):
-    """Between (P, k, N) and (k, b, N, t) of all blocks, both flattened; D numbers stand at each.
+    """Indices between two orders of the same vectors, each of D numbers.
+
+    By token, the order is that of (P, k, N), flattened. By cell, it is that of (k, b, N, t),
+    flattened, for one block after the other; cells of padding repeat the vectors of a token.
 
     Attributes:
-        of_cells: for each of the latter, which of the former it is.
-        of_tokens: for each of the former, which of the latter it is; anything for extra tokens.
-        padding: which of the latter are padding.
-        extra: which of the former are extra tokens.
+        of_cells: for each vector by cell, its number by token.
+        of_tokens: for each vector by token, its number by cell; 0 for extra tokens.
+        padding: numbers, by cell, of the vectors that are padding.
+        extra: numbers, by token, of the vectors of extra tokens.
     """
 
     of_cells: Tensor
@@ -127,13 +135,13 @@ class HeadIndex(NamedTuple):
 
 
 def head_index(unpadding: Unpadding, k: int, N: int) -> HeadIndex:
-    """Return the index for k things a token and N heads; it is made once a batch."""
+    """Return the `HeadIndex` for k vectors per token and N heads, computed once per batch."""
     if (k, N) in unpadding.cache:
         return unpadding.cache[k, N]
     device = unpadding.indices.device
     part, head = torch.arange(k, device=device), torch.arange(N, device=device)
     of_cells, of_tokens, padding = list[Tensor](), list[Tensor](), list[Tensor]()
-    size = 0  # of the blocks before
+    size = 0  # number of vectors in the blocks before
     for block in unpadding.blocks:
         b, t = block.token_index.shape
         tokens = block.token_index[None, :, None, :] * k + part[:, None, None, None]  # (k, b, 1, t)
@@ -144,7 +152,7 @@ def head_index(unpadding: Unpadding, k: int, N: int) -> HeadIndex:
             places.append(at.flatten())
         size += k * b * N * t
     extra = torch.arange(unpadding.num_extra_tokens * k * N, device=device)
-    extra += len(unpadding.indices) * k * N  # they follow the P tokens
+    extra += len(unpadding.indices) * k * N  # they follow the real tokens
     of_tokens.append(torch.zeros_like(extra))
     index = HeadIndex(torch.cat(of_cells), torch.cat(of_tokens), torch.cat(padding), extra)
     unpadding.cache[k, N] = index
@@ -152,21 +160,23 @@ def head_index(unpadding: Unpadding, k: int, N: int) -> HeadIndex:
 
 
 class Gather(torch.autograd.Function):
-    """x[index], where each row of x counts at one place at most: its gradient is a gather too.
+    """Compute x[index] with a backward pass that is a gather too.
 
-    Copies that pad a block may stand at others. Attention gives them no weight, so their gradient
-    is zero and need not be added. torch's own backward pass fills a block of zeros and adds row
-    after row to it, because it must allow for rows that were taken twice.
+    A row of x may be taken several times: padding and extra tokens are copies. But no loss depends
+    on the copies, so their gradient is zero, and the gradient of a row of x is that at one place of
+    the result. torch's own backward pass fills a tensor with zeros and adds row after row to it,
+    because it must allow for rows whose gradients add up.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor, unused: Tensor) -> Tensor:
-        """
+        """Take rows of x.
+
         Args:
             x: (rows, D).
-            index: which rows to take, copies among them.
-            inverse: for each row of x, its place in the result; anything for a row in `unused`.
-            unused: rows of x that were not taken; their gradient is zero.
+            index: which rows to take; some may be taken again as copies.
+            inverse: for each row of x, its place in the result; ignored for a row in `unused`.
+            unused: rows of x that do not count in the result; their gradient is zero.
         """
         ctx.save_for_backward(inverse, unused)
         return x.index_select(0, index)
@@ -181,7 +191,7 @@ class Gather(torch.autograd.Function):
 
 
 def fused_linear(x: Tensor, *layers: nn.Module) -> Tensor:
-    """(P, H) through k linear layers to (P, k * H): one large product instead of k small ones."""
+    """Apply k linear layers, (P, H) to (P, k * H): one large product instead of k small ones."""
     if not all(is_unmodified(layer) and layer.bias is not None for layer in layers):
         return torch.cat([layer(x) for layer in layers], 1)
     weight = torch.cat([layer.weight for layer in layers])  # type: ignore[misc]
@@ -190,9 +200,9 @@ def fused_linear(x: Tensor, *layers: nn.Module) -> Tensor:
 
 
 def is_unmodified(layer: nn.Module) -> bool:
-    """True for a linear layer that nobody has replaced, wrapped or put a hook on.
+    """Return True for an `nn.Linear` that nobody has replaced, wrapped or put a hook on.
 
-    Only then are its weight and bias all that calling it would use.
+    Only then does a call of the layer compute `F.linear` of its weight and bias and nothing else.
     """
     if type(layer) is not nn.Linear or "forward" in vars(layer):
         return False
@@ -205,12 +215,13 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return drop_elements(x, p) if training and p > 0.0 else x
 
 
+# What `dropout` calls. `dropout_by` replaces it for a while.
 drop_elements: Callable[[Tensor, float], Tensor] = F.dropout
 
 
 @contextlib.contextmanager
 def dropout_by(function: Callable[[Tensor, float], Tensor]) -> Iterator[None]:
-    """Have `dropout` call `function(x, p)` within the block, for a device with a faster way."""
+    """Make `dropout` call `function(x, p)` inside `with`, for a device that has a faster one."""
     global drop_elements
     before, drop_elements = drop_elements, function
     try:

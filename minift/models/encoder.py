@@ -6,10 +6,10 @@ Axes, as they are named in the comments:
     T  positions of a row       N  attention heads
     H  hidden size              D  size of a head, H / N
 
-Nothing is computed for padding (unpadding.py): all that works on one token at a time runs on the P
-real tokens. And the last layer computes keys and values for all tokens but everything else only at
-the first position of each row, the one that a classifier reads. Both give the numbers of the padded
-computation: nobody would have read the others.
+Nothing is computed for padding (unpadding.py): everything but attention works on one token at a
+time and runs on the P real tokens. For a classifier, which reads only the first position of each
+row, the last layer computes keys and values for all tokens but everything else only at the first
+positions. Neither changes a result, because only numbers that nobody reads are left out.
 
 BERT is this encoder, and so are RoBERTa, ELECTRA and DistilBERT (plugins/minift_families). They
 differ in data: the names of the parameters (`LayerNames`), some fields of the configuration, where
@@ -66,7 +66,7 @@ class Layer(nn.Module):
         self.p_out = self.p if config.attention_output_dropout else 0.0
 
     def forward(self, x: Tensor, unpadding: Unpadding, first_only: bool = False) -> Tensor:
-        """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
+        """Map (P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
         query, key, value, out, attention_norm, up, down, norm = (
             self.get_submodule(path) for path in self.paths
         )
@@ -100,7 +100,7 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig, padded_positions: bool) -> None:
         super().__init__()
-        E, pad = config.embedding_width, config.pad_token_id  # E: H, but for small ELECTRAs
+        E, pad = config.embedding_width, config.pad_token_id  # E is H, except in small ELECTRAs
         self.word_embeddings = nn.Embedding(config.vocab_size, E, padding_idx=pad)
         self.position_embeddings = nn.Embedding(
             config.max_position_embeddings, E, padding_idx=pad if padded_positions else None
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
         self.layer = nn.ModuleList(Layer(config, names) for _ in range(config.num_hidden_layers))
 
     def forward(self, x: Tensor, unpadding: Unpadding, first_only: bool = False) -> Tensor:
-        """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
+        """Map (P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
         last = len(self.layer) - 1
         for i, layer in enumerate(self.layer):
             x = layer(x, unpadding, first_only and i == last)
@@ -142,7 +142,7 @@ class EncoderModel(PretrainedModel):
 
     Attributes:
         layer_names: names of a layer's modules in the family's files.
-        encoder_name: the files' name of the stack of layers.
+        encoder_name: name of the stack of layers in the family's files.
         padded_positions: True if the table of positions has a row for padding, as RoBERTa's has.
         has_pooler: True if a layer transforms the first position's state for a classifier.
     """
@@ -184,7 +184,7 @@ class EncoderModel(PretrainedModel):
         unpadding = check_inputs(self.config, input_ids, attention_mask, token_type_ids, unpadding)
         positions = self.positions(input_ids)  # (B, T)
         x = self.embeddings(input_ids, positions, token_type_ids, unpadding)  # (P, E)
-        x = unpadding.append_extra(x)  # P counts the extra tokens too, up to the last layer
+        x = unpadding.append_extra(x)  # through all layers, P includes the extra tokens
         if "embeddings_project" in self._modules:
             x = self.embeddings_project(x)  # (P, H)
         x = self.get_submodule(self.encoder_name)(x, unpadding, first_only)
@@ -192,12 +192,12 @@ class EncoderModel(PretrainedModel):
         return (x[unpadding.original_order] if first_only else x[:num_tokens]), unpadding
 
     def positions(self, input_ids: Tensor) -> Tensor:
-        """Return the positions' row numbers in their table of embeddings, (B, T)."""
+        """Return for each position its row in the table of position embeddings, (B, T)."""
         return torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
 
     def pool(self, first: Tensor) -> Tensor | None:
         """Transform the first positions' states, (B, H) to (B, H), if the family has a pooler.
 
-        That is a layer trained to tell of a pair whether its second sentence follows the first.
+        The pooler was trained to tell whether the second sentence of a pair follows the first.
         """
         return torch.tanh(self.get_submodule("pooler.dense")(first)) if self.has_pooler else None

@@ -1,13 +1,13 @@
 """Padding-free batches: where the real tokens of a padded batch are.
 
 A batch of texts is a block of ids (B, T), padded to its longest row; on MRPC nearly a third of it
-is padding. Most of an encoder works on one token at a time, so the P real tokens can stand one
-behind the other, (P, H), and nothing is computed for padding. Only attention looks at rows: it gets
-them, longest first, in a few blocks of similar length (attention.py). All of this is index
-arithmetic, done once a batch on the host and used by every layer.
+is padding. Most of an encoder works on one token at a time, so the P real tokens can be stored one
+after another, (P, H), and nothing is computed for padding. Only attention needs rows: it gets them,
+longest first, in a few blocks of similar length (attention.py). All of this is index arithmetic,
+done once per batch on the host and used by every layer.
 
 The vocabulary is that of flash-attn's `bert_padding`: `indices`, unpad, pad. Its `cu_seqlens` are
-`first_token_index` and, behind it, P. Here rows are sorted by length, so there is `original_order`.
+`first_token_index` followed by P. Rows are sorted by length here; `original_order` undoes that.
 
 Axes:
 
@@ -63,7 +63,8 @@ from torch import Tensor
 
 from minift.device import Device
 
-# What one block more costs, in cells of the attention matrix: some twenty small operations a layer.
+# What each further block costs, some twenty small operations per layer, in cells of the attention
+# matrix that could be computed in the same time.
 BLOCK_COST = 6000
 
 
@@ -74,7 +75,7 @@ class Block:
     Attributes:
         token_index: (b, t), which of the P tokens each cell holds; a cell of padding holds its
             row's first token.
-        mask: (b, t), True where a token may be attended to; None if that is everywhere.
+        mask: (b, t), True where a token may be attended to; None if it is True everywhere.
         token_cells: (p,), the cell, in the flattened (b * t), of each of the p tokens.
         padding_cells: (b * t - p,), the other cells.
     """
@@ -95,9 +96,9 @@ class Unpadding:
         first_token_index: (B,), which of the P tokens begins each row, longest row first.
         original_order: (B,), the index that sorts those rows as they are in the batch.
         blocks: the rows, longest first, as attention computes them.
-        num_extra_tokens: how many tokens of zeros follow the P inside the layers, which a device
-            may want (`Device.unpadded_size`). Nothing attends to them.
-        cache: what is computed from these once a batch, by whoever needs it.
+        num_extra_tokens: how many tokens of zeros are appended to the P inside the layers, for a
+            device that prefers certain sizes (`Device.unpadded_size`). Nothing attends to them.
+        cache: values that attention.py computes from the other attributes, once per batch.
     """
 
     shape: tuple[int, int]
@@ -116,10 +117,11 @@ class Unpadding:
         padding on the left): a classifier reads it.
 
         Args:
-            attention_mask: (B, T), not 0 for a real token, wherever in its row that is. Where
-                reading it would mean waiting for a device, the batch stays padded (`identity`).
-            device: what computes with the result, if not what the mask lies on. An accelerator
-                gets one block: there, starting an operation takes longer than computing it.
+            attention_mask: (B, T), not 0 for a real token, anywhere in its row. A mask outside host
+                memory is not read, which would wait for its device: the batch stays padded
+                (`identity`).
+            device: where the model computes, by default where the mask is. An accelerator gets one
+                block: there, starting an operation takes longer than computing it.
         """
         if not attention_mask.is_cpu:
             return cls.identity(attention_mask)
@@ -190,7 +192,7 @@ def add_unpadding(batch: dict[str, Any], device: Device, precision: str) -> dict
 
     Args:
         batch: without an `attention_mask` (B, T) it is returned as it is.
-        device: what will compute with it, in this precision.
+        device: will compute with the batch, in this precision.
     """
     if "attention_mask" not in batch:
         return batch
@@ -220,5 +222,5 @@ def choose_blocks(lengths: np.ndarray) -> list[tuple[int, int]]:
 
 
 def as_tensor(array: np.ndarray | None) -> Any:
-    """A tensor that shares the memory of an array; None stays None."""
+    """Return a tensor that shares the memory of an array; None stays None."""
     return None if array is None else torch.from_numpy(array)

@@ -1,17 +1,19 @@
-"""THE loop. One function, read from top to bottom; `hookspecs.py` is its map.
+"""The training loop: one function, read from top to bottom; `hookspecs.py` has its outline.
 
 Three rules make it exact:
 
-- A micro-batch gives a *sum* of losses and a count. Gradients add up sums and are divided once, by
-  the count of all micro-batches of the update, so how a step is cut into them does not matter.
+- A micro-batch gives a *sum* of losses and a count. The gradients of these sums are accumulated and
+  divided once, by the total count of the update, so it does not matter how a step is cut into
+  micro-batches.
 - The order of epoch e and the dropout masks of step s are random streams of their own, computed
-  from the seed, e and s; evaluating, logging or interrupting moves neither.
+  from the seed and from e or s, so evaluating, logging or interrupting a run changes neither.
 - Nothing is read from the device between log points. A loss or gradient that is not finite sets a
-  latch there, which masks every update from that step on; it is read with the next log record, and
-  the rows of that step are computed again from the seed.
+  flag on the device (`LossTracker.skip_updates`), and no update changes the weights from that step
+  on. The flag is read with the next log record, and the error names the rows of that step, which
+  follow from the seed.
 
 So the state of a run between two steps is small: weights, moments, a step number and the sums since
-the last log record. `checkpoint.py` saves just that.
+the last log record. `checkpoint.py` saves only these.
 """
 
 import math
@@ -47,8 +49,9 @@ def train(run: Run, recorder: Recorder) -> None:
     optimizer.zero_grad(set_to_none=True)
 
     while state.global_step < state.max_steps and not state.stop_reason:
-        for rows, weight, batches in epoch_updates(run):  # of one optimizer step
-            stream = state.global_step * device.world_size + device.rank  # masks differ by rank
+        # One optimizer step each; the weight is 1, or 0 on a rank that has no rows of its own.
+        for rows, weight, batches in epoch_updates(run):
+            stream = state.global_step * device.world_size + device.rank  # one stream per rank
             device.seed(rng.derive(args.seed, "dropout", stream))
             loss_sum, num_items = 0.0, 0
             try:
@@ -57,18 +60,18 @@ def train(run: Run, recorder: Recorder) -> None:
                         outputs = run.forward(batch)
                         loss, count = run.compute_loss(outputs, batch)
                         loss, count = loss * weight, count * weight
-                    device.backward(loss, last=i == len(rows))  # gradients of sums add up
+                    device.backward(loss, last=i == len(rows))  # accumulates gradients
                     loss_sum, num_items = loss_sum + loss.detach(), num_items + count
             except torch.OutOfMemoryError as error:
                 split_batches_further(run, rows, error)
                 optimizer.zero_grad(set_to_none=True)
-                break  # nothing has changed: the same update again, in smaller batches
+                break  # no weight has changed: repeat this update in smaller batches
 
             total_loss, total_items = sum_over_ranks(device, loss_sum, num_items)
             grad_norm = device.clip_grad_norm(optimizer, args.max_grad_norm, total_items)
             losses.add(total_loss, total_items, grad_norm)
-            learning_rate = optimizer.param_groups[0]["lr"]  # the one that this update uses
-            if device.step(optimizer, skip=losses.skip_updates):
+            learning_rate = optimizer.param_groups[0]["lr"]  # before the schedule changes it
+            if device.step(optimizer, skip=losses.skip_updates):  # False: fp16 overflowed
                 run.scheduler.step()
             optimizer.zero_grad(set_to_none=True)
             state.global_step += 1
@@ -80,7 +83,7 @@ def train(run: Run, recorder: Recorder) -> None:
                 recorder.log({**means, "learning_rate": learning_rate})
             improved = False
             if should_evaluate(run):
-                fetch_losses(run)  # raises if one is not finite: never evaluate, or save, after it
+                fetch_losses(run)  # raises if a loss was not finite, before anything is saved
                 improved = device.any_rank(evaluate_and_compare(run, recorder))
                 reason = run.manager.hook.minift_should_stop(run=run)
                 if device.any_rank(reason is not None):
@@ -89,7 +92,7 @@ def train(run: Run, recorder: Recorder) -> None:
             if terminated or should_save(run, improved):
                 fetch_losses(run)
                 checkpoint.save(run)
-            if terminated:  # with the exit code that a shell would report
+            if terminated:  # exit with the code that shells use for a signal
                 raise SystemExit(128 + (run.termination_signal or signal.SIGTERM))
             if state.stop_reason or state.global_step == state.max_steps:
                 fetch_losses(run)
@@ -97,7 +100,7 @@ def train(run: Run, recorder: Recorder) -> None:
 
 
 def sum_over_ranks(device: Device, loss: Any, count: Any) -> tuple[torch.Tensor, ...]:
-    """Add up the losses of an update, and the numbers of items: fp32 scalars on the device."""
+    """Return the loss sum and the item count of all ranks, as fp32 scalars on the device."""
     where = device.torch_device
     sums = [torch.as_tensor(value, dtype=torch.float32, device=where) for value in (loss, count)]
     return device.all_reduce(torch.stack(sums)).unbind()
@@ -107,12 +110,12 @@ def fetch_losses(run: Run, reset: bool = False) -> dict[str, float]:
     """Return the mean loss since the last log record, and the norm of the last gradient.
 
     Args:
-        run: the losses, and what the error says about the step.
-        reset: start the sums of the next log record.
+        run: holds the losses, and what the error says about the step.
+        reset: set the sums to zero, for the next log record.
 
     Raises:
-        TrainingError: a loss or gradient was not finite; says the step, the learning rate and the
-            rows. The model is as it was before that step.
+        TrainingError: a loss or gradient was not finite; the message gives the step, its learning
+            rate and its rows. The model is as it was before that step.
     """
     fetched = run.losses.fetch(reset)
     step = int(fetched.pop("bad_step"))
@@ -131,7 +134,9 @@ def fetch_losses(run: Run, reset: bool = False) -> dict[str, float]:
 
 
 def evaluate_and_compare(run: Run, recorder: Recorder) -> bool:
-    """Evaluate and log; return whether this is the best model so far, which is kept if asked for.
+    """Evaluate and log; return whether this is the best model so far.
+
+    With `load_best_model_at_end`, the best model is also saved.
 
     Raises:
         ConfigError: metric_for_best_model is not among the metrics.

@@ -6,8 +6,8 @@
 - processes on one machine exchange gradients through shared memory (`shared.py`);
 - malloc keeps freed memory: a training step frees and allocates the same large blocks again and
   again, and getting each from the kernel, page by page, costs 5 to 9 % of a step;
-- oneDNN, which multiplies 16-bit numbers, compiles a kernel for each number of rows: batches have
-  few sizes;
+- oneDNN, which multiplies 16-bit numbers, compiles a kernel for each number of tokens, so batches
+  are extended to one of a few sizes;
 - dropout draws few random numbers (`dropout.py`).
 """
 
@@ -23,7 +23,7 @@ from minift_cpu import shared
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Of glibc's mallopt(3): up to which size, and how much, freed memory is kept.
+# Parameters of glibc's mallopt(3): how much freed memory, and blocks of which size, malloc keeps.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GIGABYTE = -1, -3, 2**30
 
 
@@ -44,10 +44,10 @@ class CpuDevice(Device):
         return ready
 
     def unpadded_size(self, num_tokens: int, precision: str) -> int:
-        """In 16 bits, round up to one of 16 sizes between two powers of two.
+        """Round up to one of 16 sizes between two powers of two, for bf16 and fp16.
 
-        Each further number of tokens would cost some 50 ms, in which oneDNN compiles a kernel for
-        it: a sixth of MiniLM's training step.
+        For each new number of tokens oneDNN compiles a kernel, in some 50 ms: a sixth of MiniLM's
+        training step.
         """
         if precision == "fp32":
             return num_tokens
@@ -71,7 +71,7 @@ class CpuDevice(Device):
 def processor() -> set[str]:
     """Return the words in /proc/cpuinfo; torch knows them too, but would have to be imported.
 
-    Without Linux there are none, and all that follows keeps to torch's defaults.
+    Without Linux there are none, so bf16 counts as slow.
     """
     cpuinfo = Path("/proc/cpuinfo")
     return set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()

@@ -1,11 +1,11 @@
-"""One map and its key; its function on one batch, and Arrow columns of what that returned.
+"""One call of `map`: its key, its function called on a batch, the result as Arrow columns.
 
 A row of the result is `{**input, **returned}`: what the function returns replaces or follows the
-input's columns, in order of appearance, and a key that it does not return for some row keeps the
-input's value there, or None if there is none. What the function assigns to the dict that it gets
-counts as returned, and what it pops from it is dropped. A row for which it returns None among
-others for which it does not, or a changed number of rows beside columns that stayed, is an error;
-a column changes its type only if its values do.
+input's columns, in order of appearance. If it returns a key for some rows only, the others keep the
+input's value, or get None if the input has no such column. Keys that the function assigns to its
+argument count as returned, and keys that it pops from it are dropped. It is an error to return None
+for some rows and a dict for others, or another number of rows while columns of the input are kept.
+A column keeps its type if the new values fit into it.
 """
 
 import re
@@ -27,8 +27,8 @@ from minift.data.ragged import Ragged, Runs
 from minift.data.table import Table
 from minift.errors import ArgumentError, ConfigError, DataError
 
-# Lists of these are 0/1, whatever the batch: one byte each, as `datasets` stores them. Beside
-# TOKENS, and of the same lengths, they are stored as `Runs` if that is what they are.
+# Columns of lists of 0 and 1, stored as one byte each, as in `datasets`. Where each list has the
+# length of the row's list in TOKENS and is zeros and then ones, the column is packed (`Runs`).
 BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 TOKENS = "input_ids"
 BYTES = pa.list_(pa.int8())
@@ -40,7 +40,7 @@ Returned = tuple[dict[str, Any], set[str]]  # columns, or values of one row; nam
 
 @dataclass(frozen=True)
 class MapSpec:
-    """One map. Every field is part of its key, and nothing else is."""
+    """The arguments of one call of `map`. The key is computed from all of them and nothing else."""
 
     table: Table
     function: Callable[..., Any]
@@ -65,12 +65,14 @@ class MapSpec:
 
 
 def map_key(spec: MapSpec, cache_key: str | None, new_fingerprint: str | None) -> str | None:
-    """Return the result's key; None, with a warning, if the function has no digest.
+    """Return the result's key in the cache, or None if the result cannot be cached.
+
+    That is so if caching is disabled, or, with a warning, if the function has no digest.
 
     Args:
-        spec: the map.
-        cache_key: stands for the function.
-        new_fingerprint: is the key.
+        spec: the arguments of `map`.
+        cache_key: if given, stands for the function in the key.
+        new_fingerprint: if given, is the key.
     """
     if not cache.is_caching_enabled():
         return None
@@ -94,13 +96,13 @@ def map_key(spec: MapSpec, cache_key: str | None, new_fingerprint: str | None) -
 
 @dataclass(frozen=True)
 class MappedRows:
-    """What the function made of some rows.
+    """The result of the function for some rows.
 
     Attributes:
-        rows: of the input.
-        columns: what it returned, as an Arrow table; None if it returned None for all rows.
-        popped: columns that it dropped.
-        packed: those of `columns` that are stored as `Runs`.
+        rows: numbers of the input's rows.
+        columns: what the function returned, as an Arrow table; None if None for all rows.
+        popped: names of the columns that it dropped.
+        packed: names of the columns in `columns` that are stored as `Runs`.
         entry: what `storage.write_stream` returned for the file of the columns, if there is one.
     """
 
@@ -126,7 +128,7 @@ class MappedRows:
 
 
 def map_batch(spec: MapSpec, rows: range, rank: int | None) -> MappedRows:
-    """Call a batched function once, another one for each row."""
+    """Call the function: once if it is batched, else once for each row."""
     batch = spec.table.read(rows, spec.input_columns or spec.table.column_names)
     returned = (call_with_batch if spec.batched else call_with_rows)(spec, batch, rows, rank)
     if returned is None:
@@ -154,7 +156,7 @@ def call_with_batch(spec: MapSpec, batch: Any, rows: range, rank: int | None) ->
         result = {name: result.column(name) for name in result.column_names}
     if not isinstance(result, Mapping):
         raise not_a_dict(spec, result, rows)
-    result = result.data if isinstance(result, UserDict) else result  # a tokenizer's, as it is
+    result = result.data if isinstance(result, UserDict) else result  # as arrays
     columns, popped = with_effects(batch, argument, result)
     lengths = {}
     for name, values in columns.items():
@@ -243,7 +245,7 @@ def none_for_some(spec: MapSpec, row: int) -> DataError:
 
 
 def to_arrow(spec: MapSpec, name: str, values: Any) -> Any:
-    """Return values as an Arrow array: as `features` has it, else as the column was before."""
+    """Return values as an Arrow array, typed by `features` or else, if it fits, as in the input."""
     features: Mapping[str, Any] = spec.features or {}
     before = spec.table.features.get(name)
     values = values.to_arrow() if isinstance(values, Ragged) else values
@@ -260,7 +262,7 @@ def to_arrow(spec: MapSpec, name: str, values: Any) -> Any:
 
 
 def cast_if_lossless(array: Any, type_: pa.DataType) -> Any:
-    """Return numbers as wide as the type, if they fit; anything else as it is."""
+    """Cast an array to a type of the same family if every value fits; else return it unchanged."""
     try:
         return array.cast(type_) if same_family(array.type, type_) else array
     except pa.ArrowException:  # a value needs more bits
@@ -282,10 +284,10 @@ def same_family(new: pa.DataType, old: pa.DataType) -> bool:
 
 
 def pack_runs(columns: dict[str, Any]) -> set[str]:
-    """Replace masks and type ids by one number a row, where that and the tokens' lengths tell all.
+    """Replace masks and type ids by one number a row, where `Runs.unpack` can restore them.
 
     Returns:
-        the names of these columns.
+        The names of the replaced columns.
     """
     tokens, packed = columns.get(TOKENS), set()
     for name in set(BYTE_LISTS) & set(columns):
