@@ -131,3 +131,13 @@ def test_torch_is_not_imported_for_the_help():
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "devices, precision, versions" in done.stdout
+
+
+def test_a_library_without_metadata_is_said_to_be_not_installed(monkeypatch):
+    """A checkout on the path, or a library that somebody packed: no reason to end a run."""
+    from minift.training import recorder
+
+    monkeypatch.setattr(recorder, "LIBRARIES", ("torch", "no-such-library"))
+    versions = recorder.versions()
+    assert versions["torch"] == version("torch")
+    assert versions["no-such-library"] == "not installed"

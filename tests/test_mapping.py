@@ -635,7 +635,10 @@ def plus_one_quietly(row):
     return {"c": row["a"] + 1}
 
 
-@pytest.mark.parametrize("damage", ["cut", "removed", "no rows", "manifest", "older version"])
+DAMAGE = ["cut", "removed", "no rows", "manifest", "no features", "older version"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_result_is_computed_again(ds, calls, own_cache, damage):
     ds = Dataset.from_dict({"a": range(2000)})
     good = ds.map(plus_one)[:]
@@ -649,6 +652,9 @@ def test_a_damaged_result_is_computed_again(ds, calls, own_cache, damage):
         path.write_bytes(b"")
     if damage == "manifest":
         (folder / files.MANIFEST).write_text("{")
+    if damage == "no features":
+        text = (folder / files.MANIFEST).read_text()
+        (folder / files.MANIFEST).write_text(text.replace('"features"', '"futures"'))
     if damage == "older version":
         file = {"name": path.name, "rows": 2000, "bytes": path.stat().st_size, "crc32": 1}
         manifest = {"rows": 2000, "files": [file], "meta": files.read_manifest(folder).meta}

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from minift.errors import ConfigError
@@ -155,5 +155,10 @@ def to_python(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that numbers can depend on."""
-    system = {"python": platform.python_version(), "platform": platform.platform()}
-    return {**system, **{name: version(name) for name in LIBRARIES}}
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a checkout on the path, or a library packed by others
+            found[name] = "not installed"
+    return found

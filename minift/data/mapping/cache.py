@@ -193,7 +193,7 @@ def result_features(spec: MapSpec, merged: MappedRows) -> Features:
 
 
 def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:
-    """Open the result in a folder, beside the untouched columns of the input, in its format.
+    """Open the result in a folder.
 
     Raises:
         DataError: there is none, or a damaged one.
@@ -201,7 +201,16 @@ def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:
     data, meta = storage.open_folder(folder)
     if meta.get("key") != key:
         raise ConfigError(f"{folder} holds the result of another map", do="choose another folder")
-    features, row_format = Features.from_dict(meta["features"]), spec.table.row_format
+    try:
+        return result_of(spec, data, meta)
+    except (pa.ArrowException, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder} is damaged: {error!r}") from None
+
+
+def result_of(spec: MapSpec, data: pa.Table, meta: dict[str, Any]) -> Table:
+    """Return the written columns beside the untouched ones of the input, in its format."""
+    features, key = Features.from_dict(meta["features"]), meta["key"]
+    row_format = spec.table.row_format
     digest = key and key + meta.get("run", "")
     digests = {name: f"{digest} {name}" for name in features if digest}
     columns = {name: data.column(name) for name in data.column_names}
@@ -214,17 +223,9 @@ def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:
     if row_format.columns is not None:
         hidden = set(spec.table.features) - set(row_format.columns)
         row_format = replace(row_format, columns=tuple(n for n in features if n not in hidden))
-    try:
-        return spec.table.replace(
-            data=pa.table({name: columns[name] for name in features}),
-            features=features,
-            indices=None,
-            digests=digests,
-            row_format=row_format,
-            derived=derived,
-        )
-    except pa.ArrowException as error:
-        raise DataError(f"{folder} is damaged: {error}") from None
+    table = pa.table({name: columns[name] for name in features})
+    described = {"features": features, "digests": digests, "derived": derived}
+    return spec.table.replace(data=table, indices=None, row_format=row_format, **described)
 
 
 # ----------------------------------------------------------------------------------------- filter
