@@ -261,9 +261,11 @@ class Accelerator:
     def _add_unpadding(self, batch: Any) -> Any:
         """Add the positions of the real tokens, unless the models find them as cheaply."""
         models = self._models()
-        takes = all("unpadding" in inspect.signature(model.forward).parameters for model in models)
+        accepted = all(
+            "unpadding" in inspect.signature(model.forward).parameters for model in models
+        )
         needed = self.device.type != "cpu" or self._precision != "fp32"
-        if not (models and takes and needed):
+        if not (models and accepted and needed):
             return batch
         return add_unpadding(batch, self._device, self._precision)
 

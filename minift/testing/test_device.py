@@ -172,7 +172,7 @@ def test_gradient_and_update_are_the_references(device, kind, max_norm):
 
 
 @pytest.mark.parametrize("kind", UPDATES)
-def test_a_halted_step_changes_nothing(device, kind):
+def test_a_skipped_step_changes_nothing(device, kind):
     """`skip` is 1 on the device once a loss was not finite."""
     module = device.prepare(tiny.model())
     device.setup_precision("fp32")
@@ -397,6 +397,6 @@ def test_compilations_end_with_the_first_epoch(name, device):
     counts = [
         one["compilations"] for one in watched(name, device, "compilations", logging_steps=12)
     ]
-    told = f"after each step: {counts}"
-    assert counts[36] == counts[14], told  # by step 14 both shapes have come after a log record
-    assert counts[36] - counts[0] <= 2 * 2 + 4, told  # four for what is not a step, as logging
+    message = f"after each step: {counts}"
+    assert counts[36] == counts[14], message  # by step 14 both shapes have come after a log record
+    assert counts[36] - counts[0] <= 2 * 2 + 4, message  # four for what is not a step, as logging

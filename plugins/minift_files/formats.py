@@ -16,10 +16,10 @@ CSV_OPTIONS = ("delimiter", "sep", "quotes", "column_names", "na_values", "on_ba
 
 
 def reader(read: Callable[..., pa.Table], **fixed: Any) -> Callable[..., pa.Table]:
-    """A reader as `FileFormat` wants it."""
+    """Return a reader with the signature that `FileFormat.read` has."""
 
-    def read_file(path: Path, said: Mapping[str, Any], features: Features | None) -> pa.Table:
-        named = {"delimiter" if name == "sep" else name: value for name, value in said.items()}
+    def read_file(path: Path, options: Mapping[str, Any], features: Features | None) -> pa.Table:
+        named = {"delimiter" if name == "sep" else name: value for name, value in options.items()}
         return read(path, Options(**named, features=features), **fixed)
 
     return read_file

@@ -84,8 +84,8 @@ def read_csv(path: Path, options: Options, delimiter: str = ",") -> pa.Table:
     if not text.strip():
         raise DataError(f"{path} is empty", expected="a header line and rows")
     first = text.lstrip().partition("\n")[0].rstrip("\r").split(delimiter)
-    said = dataclasses.replace(options, features=None) != Options()
-    glue = {"#1 String", "#2 String"} <= set(first) and delimiter == "\t" and not said
+    any_option = dataclasses.replace(options, features=None) != Options()
+    glue = {"#1 String", "#2 String"} <= set(first) and delimiter == "\t" and not any_option
     quotes = not glue if options.quotes is None else options.quotes
     options = dataclasses.replace(options, delimiter=delimiter, quotes=quotes)
     lines = io.StringIO(text, newline="")
