@@ -206,7 +206,7 @@ def test_what_cannot_be_padded():
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=8), st.booleans())
 def test_runs_are_their_rows(pairs, left):
-    """Packed, unpacked, sliced, padded: always the rows of zeros and then ones."""
+    """Encoded, decoded, sliced, padded: always the rows of zeros and then ones."""
     rows = [[0] * zeros + [1] * ones for zeros, ones in pairs]
     runs = Runs(
         np.array([len(row) for row in rows], np.int64), np.array([z for z, _ in pairs], int)
@@ -214,7 +214,8 @@ def test_runs_are_their_rows(pairs, left):
     assert list(runs) == rows == runs[:] and runs.to_arrow().to_pylist() == rows
     array = pa.array(rows, pa.list_(pa.int8()))
     assert Runs.found_in(array)[:] == rows
-    assert Runs.unpack(runs.pack(), runs.lengths)[:] == rows
+    encoded = pa.chunked_array([runs.encode()])
+    assert Runs.decode(encoded)[:] == rows and Runs.decode(encoded.slice(1))[:] == rows[1:]
     length = max(map(len, rows), default=0) + 1
     block = pad_columns({"m": runs}, {"m": 7}, length, left)["m"]
     assert block.tolist() == padded(rows, length, 7, left).tolist() and block.dtype == np.int64
@@ -229,15 +230,10 @@ def test_other_rows_are_no_runs(rows):
     assert Runs.found_in(pa.array(rows, pa.list_(pa.int8()))) is None
 
 
-def test_how_runs_are_stored():
-    def stored(zeros, lengths):
-        array = Runs(np.array(lengths), np.array(zeros)).pack()
-        return str(array.type), array.to_pylist()
-
-    assert stored([0, 0], [3, 2]) == ("null", [None, None]), "a mask of ones takes no space"
-    assert stored([3, 2], [3, 2]) == ("int8", [-1, -1]), "type ids of one text take a byte"
-    assert stored([1, 2], [3, 2]) == ("int8", [1, -1])
-    assert stored([200, 0], [300, 2])[0] == "int16"
+def test_runs_take_four_bytes_a_row_and_longer_rows_stay_lists():
+    assert Runs(np.array([300, 2]), np.array([200, 0])).encode().nbytes == 8
+    rows = pa.array([[1] * 2**16], pa.list_(pa.int8()))
+    assert Runs.found_in(rows) is None and Runs.found_in(rows.cast(pa.list_(pa.int32()))) is None
 
 
 def test_lists_of_text_are_named():

@@ -19,6 +19,7 @@ from tiny import count, make_model
 from minift import AutoTokenizer, ClassLabel, Dataset, DatasetDict, Features, List, Value, files
 from minift.data import cache, storage
 from minift.data.mapping import call
+from minift.data.ragged import RUNS
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 
 
@@ -853,12 +854,12 @@ def tokenized(batch):
     }
 
 
-def test_masks_and_type_ids_are_one_number_a_row(own_cache, tmp_path):
+def test_masks_and_type_ids_are_two_numbers_a_row(own_cache, tmp_path):
     """And yet they are columns for everybody who looks."""
     ds = Dataset.from_dict({"a": range(64)}).map(tokenized, batched=True, batch_size=8)
     schemas = [table.schema for table in entry_files(own_cache).values()]
-    types = {field.name: str(field.type) for schema in schemas for field in schema}
-    assert types["attention_mask"] == "null" and types["token_type_ids"] == "int8"
+    types = {field.name: field.type for schema in schemas for field in schema}
+    assert types["attention_mask"] == types["token_type_ids"] == RUNS
     expected = {"a": list(range(64)), **tokenized({"a": range(8)})}
     expected |= {k: (v * 8)[:64] for k, v in tokenized({"a": range(8)}).items()}
     assert ds[:] == expected and ds[7] == {name: v[7] for name, v in expected.items()}
@@ -868,7 +869,7 @@ def test_masks_and_type_ids_are_one_number_a_row(own_cache, tmp_path):
     assert picked["token_type_ids"] == [expected["token_type_ids"][i] for i in rows]
     assert picked.lengths("attention_mask").tolist() == [i % 4 for i in rows]
     renamed = ds.rename_column("attention_mask", "m").remove_columns("input_ids")
-    assert renamed["m"] == expected["attention_mask"], "without the column that gives the lengths"
+    assert renamed["m"] == expected["attention_mask"], "also without the tokens"
     assert renamed.add_column("z", [0] * 64)["m"] == expected["attention_mask"]
     assert renamed.map(lambda row: {"n": len(row["m"])})["n"] == [i % 4 for i in range(64)]
     assert renamed.select(range(3, 9)).flatten_indices()["m"] == expected["attention_mask"][3:9]

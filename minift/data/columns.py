@@ -50,7 +50,6 @@ def choose_columns(table: AnyTable, new_names: Mapping[str, str]) -> AnyTable:
         data=table.data.select(list(new_names)).rename_columns(names),
         features=Features(renamed(table.features)),
         digests=renamed(table.digests),
-        derived=renamed(table.derived),
         row_format=replace(table.row_format, columns=shown),
     )
 
@@ -77,7 +76,6 @@ def add_column(table: AnyTable, name: str, column: Any, feature: Any = None) -> 
         data=table.data.append_column(name, values),
         features=Features({**table.features, name: feature}),
         digests=dict(table.digests),
-        derived=table.derived,
         row_format=replace(table.row_format, columns=shown and (*shown, name)),
     )
 
@@ -85,15 +83,10 @@ def add_column(table: AnyTable, name: str, column: Any, feature: Any = None) -> 
 def replace_column(table: AnyTable, name: str, values: Any, feature: Any) -> AnyTable:
     """Return the same rows with other values, in the rows' order, in the place of a column."""
     table = flatten_indices(table)
-
-    def others(by_column: Mapping[str, Any]) -> dict[str, Any]:
-        return {column: value for column, value in by_column.items() if column != name}
-
     return table.replace(
         data=table.data.set_column(table.column_names.index(name), name, values),
         features=Features({**table.features, name: feature}),
-        digests=others(table.digests),
-        derived=others(table.derived),
+        digests={column: digest for column, digest in table.digests.items() if column != name},
     )
 
 
@@ -139,6 +132,4 @@ def flatten_indices(table: AnyTable) -> AnyTable:
         return table.replace(data=table.to_arrow(), indices=None)
     if len(indices) == table.data.num_rows:
         return table
-    start, length = indices.start, len(indices)
-    derived = {name: tokens.slice(start, length) for name, tokens in table.derived.items()}
-    return table.replace(data=table.data.slice(start, length), indices=None, derived=derived)
+    return table.replace(data=table.data.slice(indices.start, len(indices)), indices=None)

@@ -6,22 +6,24 @@ never need to exist between the file and the padded batch.
 
     FlatColumn    a whole column, as views of the memory map
     Ragged        some rows of it, copied behind each other
-    Runs          rows that are zeros and then ones, by one number a row
+    Runs          rows that are zeros and then ones, by two numbers a row
 
-A mask of ones, and the type ids of a pair (zeros, then ones), are such runs. They are stored as the
-number of zeros that a row begins with, null for none and -1 for nothing but zeros, so that the
-usual mask takes no space and the usual type ids one byte a row.
+A mask of ones, and the type ids of a pair (zeros, then ones), are such runs. As a column of the
+type RUNS they take four bytes a row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from minift.data.indices import Indices
 from minift.errors import DataError
+
+# The types of a column of runs: as lists, and stored as two numbers a row, its zeros and its ones.
+BYTES = pa.list_(pa.int8())
+RUNS = pa.struct([("minift.zeros", pa.uint16()), ("minift.ones", pa.uint16())])
 
 
 class Ragged(Sequence[list[Any]]):
@@ -81,28 +83,27 @@ class Runs(Ragged):
         return cls(np.asarray(lengths, np.int32), np.zeros(len(lengths), np.int32))
 
     @classmethod
-    def found_in(cls, rows: pa.ListArray) -> "Runs | None":
-        """Return the same rows as runs, or None if they are something else."""
-        if rows.null_count or rows.values.null_count:
+    def found_in(cls, rows: Any) -> "Runs | None":
+        """Return the rows of an Arrow array as runs, or None if they are something else."""
+        lists = isinstance(rows, pa.ListArray) and rows.type == BYTES
+        if not lists or rows.null_count or rows.values.null_count:
             return None
         values, lengths = rows.flatten().to_numpy(), np.diff(rows.offsets.to_numpy())
         sums, ends = np.concatenate([[0], np.cumsum(values, dtype=np.int64)]), np.cumsum(lengths)
         runs = cls(lengths, lengths - (sums[ends] - sums[ends - lengths]))
-        fits = np.all((runs.zeros >= 0) & (runs.zeros <= lengths))
+        fits = np.all((runs.zeros >= 0) & (runs.zeros <= lengths) & (lengths < 2**16))
         return runs if fits and np.array_equal(runs.values, values) else None
 
     @classmethod
-    def unpack(cls, packed: Any, lengths: np.ndarray) -> "Runs":
-        """Make runs of the stored number of each row and the rows' lengths."""
-        zeros = np.asarray(pc.fill_null(packed.cast(pa.int32()), 0))
-        return cls(lengths, np.where(zeros < 0, lengths, zeros))
+    def decode(cls, column: pa.ChunkedArray) -> "Runs":
+        """Return the runs in a column of the type RUNS."""
+        zeros, ones = (np.asarray(part, np.int32) for part in column.combine_chunks().flatten())
+        return cls(zeros + ones, zeros)
 
-    def pack(self) -> pa.Array:
-        """Return one number a row, in as few bytes as it needs."""
-        if not self.zeros.any():
-            return pa.nulls(len(self))
-        numbers = np.where(self.zeros == self.lengths, -1, self.zeros)
-        return pa.array(numbers.astype(np.min_scalar_type(-max(int(numbers.max()) + 1, 1))))
+    def encode(self) -> pa.StructArray:
+        """Return a column of the type RUNS."""
+        numbers = (pa.array(n, pa.uint16()) for n in (self.zeros, self.lengths - self.zeros))
+        return pa.StructArray.from_arrays(list(numbers), fields=list(RUNS))
 
     @property
     def values(self) -> np.ndarray:  # type: ignore[override]
@@ -164,6 +165,15 @@ def is_flat(type_: pa.DataType) -> bool:
     if not (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
         return False
     return pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)
+
+
+def decode_runs(rows: pa.Table, names: Iterable[str]) -> pa.Table:
+    """Return the table with lists in the place of those of its columns that hold runs."""
+    for name in names:
+        if (column := rows.column(name)).type == RUNS:
+            lists = Runs.decode(column).to_arrow()
+            rows = rows.set_column(rows.column_names.index(name), name, lists)
+    return rows
 
 
 def split_rows(values: np.ndarray, ends: np.ndarray) -> list[list[Any]]:

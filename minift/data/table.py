@@ -8,7 +8,7 @@ although this file knows neither that class nor the method names that users call
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
@@ -19,29 +19,26 @@ from minift.data.features import Features, check_names
 from minift.data.fingerprint.values import column_digest, fingerprint
 from minift.data.formatting import Format, format_batch, rows_of
 from minift.data.indices import Indices, compose, resolve_key, split_range, take_rows
-from minift.data.ragged import FlatColumn, Runs, is_flat
+from minift.data.ragged import RUNS, FlatColumn, Runs, decode_runs, is_flat
 from minift.data.storage import by_file
 from minift.errors import ColumnError, nearest
 
 READ_ROWS = 1000  # rows read at once by plain iteration
 # The attributes that Table is constructed from, in the order of its arguments.
-FIELDS = ("data", "features", "indices", "digests", "row_format", "derived", "origin")
+FIELDS = ("data", "features", "indices", "digests", "row_format", "origin")
 
 
 class Table:
     """Rows with named, typed columns.
 
     Attributes:
-        data: the Arrow data; never changed.
+        data: the Arrow data; never changed. Columns of lists may be stored as `RUNS`.
         features: the type of each column, by default from the schema of `data`.
         indices: the numbers of the table's rows in `data`, in the order of the table: a range if
             they are adjacent, else an int64 array. By default all rows.
         digests: {column: digest of its content in `data`}; `fingerprint` adds those that are
             missing.
         row_format: how `read` returns rows.
-        derived: {name of a packed column: its token column}. `data` holds one number for each row
-            of a packed column, such as a mask; with the lengths of the token column's rows, these
-            numbers give back the lists (see `Runs`).
         origin: where the rows come from, for run.json.
     """
 
@@ -52,7 +49,6 @@ class Table:
         indices: Indices | None = None,
         digests: dict[str, str] | None = None,
         row_format: Format | None = None,
-        derived: Mapping[str, pa.ChunkedArray] | None = None,
         origin: dict[str, str] | None = None,
     ) -> None:
         features = features or Features.from_arrow_schema(data.schema)
@@ -63,19 +59,17 @@ class Table:
         self.indices = range(data.num_rows) if indices is None else indices
         self.digests = {} if digests is None else digests  # shared by tables of the same data
         self.row_format = row_format or Format()
-        self.derived = derived or {}
         self.origin = origin or {}
         self.views: dict[str, Any] = {}  # by column; `view` fills it
 
     def replace(self, **changes: Any) -> Self:
         """Return a table of the same class that differs in the given fields.
 
-        Digests and packed columns describe the data, so with new data they are dropped unless new
-        ones are given too.
+        Digests describe the data, so with new data they are dropped unless new ones are given too.
         """
         fields = {name: getattr(self, name) for name in FIELDS}
         if "data" in changes:
-            fields |= {"digests": None, "derived": None}
+            fields["digests"] = None
         table = type(self)(**{**fields, **changes})
         if "data" not in changes:
             table.views = self.views
@@ -85,7 +79,6 @@ class Table:
         """Return what pickle stores: for data in mapped files, the files' names and no bytes."""
         fields = {name: getattr(self, name) for name in FIELDS}
         fields["data"] = by_file(self.data)
-        fields["derived"] = {name: by_file(tokens) for name, tokens in self.derived.items()}
         return type(self), tuple(fields.values())
 
     def __copy__(self) -> Self:
@@ -170,16 +163,13 @@ class Table:
             rows = data.slice(picked.start, len(picked))
         else:
             rows = take_rows(data, picked)
-        for i, name in enumerate(rows.column_names):
-            if name in self.derived:
-                rows = rows.set_column(i, name, self.view(name).take(picked).to_arrow())
-        return rows
+        return decode_runs(rows, rows.column_names)
 
     def view(self, name: str) -> Any:
         """Return all rows of a column of `data` without making Python objects of its values.
 
         Returns:
-            A `FlatColumn` for lists of numbers, `Runs` for a packed column, a numpy array for
+            A `FlatColumn` for lists of numbers, `Runs` for those that are runs, a numpy array for
             numbers, or None for any other column and where values are missing.
         """
         if name not in self.views:
@@ -188,9 +178,8 @@ class Table:
         return self.views[name]
 
     def _make_view(self, name: str, column: pa.ChunkedArray) -> Any:
-        if name in self.derived:
-            lengths = FlatColumn(name, self.derived[name]).lengths(range(len(column)))
-            return Runs.unpack(column, lengths)
+        if column.type == RUNS:
+            return Runs.decode(column)
         if column.null_count:
             return None
         if is_flat(column.type):

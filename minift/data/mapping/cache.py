@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from minift.data import cache, storage
 from minift.data.columns import flatten_indices, select_columns
-from minift.data.features import Features, List, Value, arrow_type, check_names
-from minift.data.mapping.call import TOKENS, MappedRows, MapSpec, map_key
+from minift.data.features import Features, Value, arrow_type, check_names
+from minift.data.mapping.call import MappedRows, MapSpec, map_key
 from minift.data.mapping.shards import Shards, compute_missing, cut, merge
+from minift.data.ragged import BYTES, RUNS
 from minift.data.selecting import take
 from minift.data.table import AnyTable, Table
 from minift.errors import ConfigError, DataError
@@ -157,17 +158,19 @@ def commit(
 ) -> None:
     """Give all shards the columns and types of the merged ones, and make them the result."""
     features, start, entries = result_features(shards.spec, merged), 0, []
-    types = {name: arrow_type(features[name]) for name in features if name in merged.names}
-    types |= {name: merged.columns.schema.field(name).type for name in merged.packed}
+    types = dict(zip(merged.names, merged.columns.schema.types, strict=True))
+    types = {
+        n: RUNS if types[n] == RUNS else arrow_type(features[n]) for n in features if n in types
+    }
     schema = pa.schema(list(types.items()))
     for i, piece in enumerate(pieces):
-        if not piece.columns.schema.equals(schema) or piece.packed != merged.packed:
+        if not piece.columns.schema.equals(schema):
             columns = merged.columns.slice(start, piece.num_rows).select(schema.names).cast(schema)
-            piece = shards.write(i, replace(piece, columns=columns, packed=merged.packed))
+            piece = shards.write(i, replace(piece, columns=columns))
         start += piece.num_rows
         entries.append(piece.entry or {})
     shards.sweep()
-    meta |= {"features": features.to_dict(), "packed": sorted(merged.packed)}
+    meta["features"] = features.to_dict()
     if meta.get("run"):  # the result that it replaces stays until here
         (folder / MANIFEST).unlink(missing_ok=True)
     storage.commit(shards.folder / "entry", folder, entries, meta)
@@ -186,8 +189,9 @@ def result_features(spec: MapSpec, merged: MappedRows) -> Features:
     if spec.features is not None:
         check_names(spec.features, names, f"map({spec.name}): ")
         return spec.features
-    after = {**before, **Features.from_arrow_schema(merged.columns.schema.remove_metadata())}
-    after |= {name: List(Value("int8")) for name in merged.packed}
+    schema = merged.columns.schema
+    schema = pa.schema([(f.name, BYTES if f.type == RUNS else f.type) for f in schema])
+    after = {**before, **Features.from_arrow_schema(schema)}
     same = {name for name in before if arrow_type(before[name]) == arrow_type(after[name])}
     return Features({name: (before if name in same else after)[name] for name in names})
 
@@ -214,18 +218,17 @@ def result_of(spec: MapSpec, data: pa.Table, meta: dict[str, Any]) -> Table:
     digest = key and key + meta.get("run", "")
     digests = {name: f"{digest} {name}" for name in features if digest}
     columns = {name: data.column(name) for name in data.column_names}
-    derived = {name: columns[TOKENS] for name in meta["packed"]}
     untouched = [name for name in features if name not in columns]
     if untouched:
         base = flatten_indices(select_columns(take(spec.table, spec.num_rows), untouched))
         columns |= dict(zip(untouched, base.data.columns, strict=True))
-        digests, derived = digests | base.digests, derived | dict(base.derived)
+        digests |= base.digests
     if row_format.columns is not None:
         hidden = set(spec.table.features) - set(row_format.columns)
         row_format = replace(row_format, columns=tuple(n for n in features if n not in hidden))
     table = pa.table({name: columns[name] for name in features})
-    described = {"features": features, "digests": digests, "derived": derived}
-    return spec.table.replace(data=table, indices=None, row_format=row_format, **described)
+    changes = {"features": features, "digests": digests, "row_format": row_format}
+    return spec.table.replace(data=table, indices=None, **changes)
 
 
 # ----------------------------------------------------------------------------------------- filter

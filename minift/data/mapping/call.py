@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from minift.data import cache
@@ -23,17 +22,14 @@ from minift.data.features import LISTS, ClassLabel, Features, arrow_type, as_arr
 from minift.data.fingerprint.functions import Unhashable
 from minift.data.fingerprint.values import fingerprint
 from minift.data.formatting import rows_of, to_list
-from minift.data.ragged import Ragged, Runs
+from minift.data.ragged import BYTES, Ragged, Runs
 from minift.data.table import Table
 from minift.errors import ArgumentError, ConfigError, DataError
 
-# Columns of lists of 0 and 1, stored as one byte each, as in `datasets`. Where each list has the
-# length of the row's list in TOKENS and is zeros and then ones, the column is packed (`Runs`).
+# Columns of lists of 0 and 1, of a byte each, as in `datasets`.
 BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
-TOKENS = "input_ids"
-BYTES = pa.list_(pa.int8())
 
-MAP_VERSION = 3  # part of every key: change it when the same input gives other bytes
+MAP_VERSION = 4  # part of every key: change it when the same input gives other bytes
 
 Returned = tuple[dict[str, Any], set[str]]  # columns, or values of one row; names that were popped
 
@@ -102,14 +98,12 @@ class MappedRows:
         rows: numbers of the input's rows.
         columns: what the function returned, as an Arrow table; None if None for all rows.
         popped: names of the columns that it dropped.
-        packed: names of the columns in `columns` that are stored as `Runs`.
         entry: what `storage.write_stream` returned for the file of the columns, if there is one.
     """
 
     rows: range
     columns: Any
     popped: frozenset[str] = frozenset()
-    packed: frozenset[str] = frozenset()
     entry: dict[str, Any] | None = None
 
     @property
@@ -134,8 +128,9 @@ def map_batch(spec: MapSpec, rows: range, rank: int | None) -> MappedRows:
     if returned is None:
         return MappedRows(rows, None)
     arrays = {name: to_arrow(spec, name, values) for name, values in returned[0].items()}
-    packed = pack_runs(arrays)
-    mapped = MappedRows(rows, pa.table(arrays), frozenset(returned[1]), frozenset(packed))
+    runs = {name: Runs.found_in(array) for name, array in arrays.items()}
+    arrays |= {name: found.encode() for name, found in runs.items() if found}
+    mapped = MappedRows(rows, pa.table(arrays), frozenset(returned[1]))
     untouched = mapped.untouched(spec)
     if untouched and mapped.num_rows != len(rows):
         raise DataError(
@@ -281,21 +276,3 @@ def same_family(new: pa.DataType, old: pa.DataType) -> bool:
     families = [pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp]
     families += [lambda t: pa.types.is_string(t) or pa.types.is_large_string(t)]
     return new == old or pa.types.is_null(new) or any(f(new) and f(old) for f in families)
-
-
-def pack_runs(columns: dict[str, Any]) -> set[str]:
-    """Replace masks and type ids by one number a row, where `Runs.unpack` can restore them.
-
-    Returns:
-        The names of the replaced columns.
-    """
-    tokens, packed = columns.get(TOKENS), set()
-    for name in set(BYTE_LISTS) & set(columns):
-        both = tokens, columns[name]
-        if all(isinstance(one, pa.ListArray) and not one.null_count for one in both):
-            runs = Runs.found_in(columns[name]) if columns[name].type == BYTES else None
-            lengths = np.diff(tokens.offsets.to_numpy())  # type: ignore[union-attr]
-            if runs is not None and np.array_equal(runs.lengths, lengths):
-                columns[name] = runs.pack()
-                packed.add(name)
-    return packed

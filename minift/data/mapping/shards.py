@@ -11,17 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from minift import files
 from minift.data import storage
 from minift.data.features import cast_array, join_tables
 from minift.data.indices import split_range
-from minift.data.mapping.call import TOKENS, MappedRows, MapSpec, map_batch, none_for_some
+from minift.data.mapping.call import MappedRows, MapSpec, map_batch, none_for_some
 from minift.data.pool import Pool
-from minift.data.ragged import Runs
+from minift.data.ragged import RUNS, decode_runs
 from minift.data.table import READ_ROWS
 from minift.subprocesses import UnsendableError
 
@@ -67,16 +65,15 @@ class Shards:
         mapped = merge(spec, pieces)
         if mapped.columns is not None:
             names = [*mapped.names, *columns_to_copy(spec, mapped)]
-            columns = complete(spec, mapped, names, mapped.packed)
-            self.write(i, replace(mapped, columns=columns))
+            self.write(i, replace(mapped, columns=complete(spec, mapped, names)))
 
     def write(self, i: int, mapped: MappedRows) -> MappedRows:
         """Write the columns of a shard, and then that it is there."""
         path, entry = self.folder / "entry" / f"data-{i:05d}.arrow", None
         if mapped.names:
             entry = storage.write_stream(path, [mapped.columns], mapped.columns.schema)
-        names = {"popped": sorted(mapped.popped), "packed": sorted(mapped.packed)}
-        record = {"rows": [mapped.rows.start, mapped.rows.stop], "entry": entry, **names}
+        rows, popped = [mapped.rows.start, mapped.rows.stop], sorted(mapped.popped)
+        record = {"rows": rows, "popped": popped, "entry": entry}
         files.write_text(self.folder / f"{i:05d}.json", json.dumps(record))
         return replace(mapped, entry=entry)
 
@@ -88,9 +85,8 @@ class Shards:
             entry, columns = record["entry"], pa.table({})
             if entry:
                 columns = storage.open_file(self.folder / "entry" / entry["name"], entry)
-            popped, packed = frozenset(record["popped"]), frozenset(record["packed"])
             if record["rows"] == [rows.start, rows.stop]:
-                return MappedRows(rows, columns, popped, packed, entry)
+                return MappedRows(rows, columns, frozenset(record["popped"]), entry)
         return None
 
     def sweep(self) -> None:
@@ -146,23 +142,19 @@ def merge(spec: MapSpec, pieces: Sequence[MappedRows]) -> MappedRows:
     popped = frozenset.intersection(*(piece.popped for piece in pieces))
     names = dict.fromkeys(name for piece in pieces for name in piece.names)
     names |= dict.fromkeys(sorted(frozenset.union(*(piece.popped for piece in pieces)) - popped))
-    packed = frozenset.intersection(*(piece.packed for piece in pieces))
-    tables = [complete(spec, piece, names, packed) for piece in pieces]
+    tables = [complete(spec, piece, names) for piece in pieces]
+    lists = [n for n in names if any(table.schema.field(n).type != RUNS for table in tables)]
+    tables = [decode_runs(table, lists) for table in tables]
     columns = join_tables(tables, f"map({spec.name}) returns different types for one column")
-    return MappedRows(rows, columns, popped - set(names), packed)
+    return MappedRows(rows, columns, popped - set(names))
 
 
-def complete(
-    spec: MapSpec, piece: MappedRows, names: Iterable[str], packed: frozenset[str]
-) -> pa.Table:
-    """Return a piece with these columns, of which only those in `packed` stay packed."""
+def complete(spec: MapSpec, piece: MappedRows, names: Iterable[str]) -> pa.Table:
+    """Return a piece with these columns, those that it lacks taken from the input or null."""
     columns = {}
     for name in names:
         if name in piece.names:
             columns[name] = piece.columns.column(name)
-            if name in piece.packed - packed:
-                lengths = np.asarray(pc.list_value_length(piece.columns.column(TOKENS)))
-                columns[name] = Runs.unpack(columns[name], lengths).to_arrow()
         elif name in piece.untouched(spec):
             columns[name] = spec.table.to_arrow(piece.rows, [name]).column(name)
             if spec.features is not None and name in spec.features:
