@@ -75,7 +75,7 @@ def check_space(folder: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def new_folder(
-    folder: Path, meta: Mapping[str, Any] | None = None, owner: str = ""
+    folder: Path, meta: Mapping[str, Any] | None = None, owner: str = "", replace: bool = True
 ) -> Iterator[Path]:
     """Yield a folder to write to; it becomes `folder` when the block ends without an error.
 
@@ -83,30 +83,33 @@ def new_folder(
 
     Args:
         folder: its final name.
-        meta: JSON that the manifest holds beside the files; None for a folder without manifest.
+        meta, replace: see `put_in_place`; what the block adds to `meta` is written too.
         owner: who writes; `recover` finds by it what a kill left.
     """
     scratch = scratch_path(folder, owner)
     scratch.mkdir(parents=True)
     try:
         yield scratch
-        if meta is not None:
-            names = sorted(path.name for path in scratch.iterdir())
-            write_manifest(scratch, {name: file_entry(scratch / name) for name in names}, meta)
-        put_in_place(scratch, folder)
+        put_in_place(scratch, folder, meta, replace)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def put_in_place(scratch: Path, folder: Path, replace: bool = True) -> None:
-    """Bring a written folder to the disk and give it its name.
+def put_in_place(
+    scratch: Path, folder: Path, meta: Mapping[str, Any] | None = None, replace: bool = True
+) -> None:
+    """Write a folder's manifest, bring all of it to the disk and give it its name.
 
     Args:
         scratch: the folder, beside its final place.
         folder: its final name.
+        meta: JSON that the manifest holds beside the files; None for a folder without manifest.
         replace: put it in the place of a complete folder that has the name; if False, that one
             stays, because it has the same content and others may be reading it.
     """
+    if meta is not None:
+        names = sorted({path.name for path in scratch.iterdir()} - {MANIFEST})
+        write_manifest(scratch, {name: file_entry(scratch / name) for name in names}, meta)
     for path in [*scratch.rglob("*"), scratch]:
         sync(path)
     old = scratch.with_name(f"{scratch.name}-old")

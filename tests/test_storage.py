@@ -202,10 +202,10 @@ def test_a_result_of_another_version_is_refused_by_that_name(folder):
 
 def test_fewer_rows_than_the_manifest_says(folder):
     """A whole file, but another one."""
-    other = storage.write_stream(folder / "data-00000.arrow", [table(0, 10)], SCHEMA)
+    path = folder / "data-00000.arrow"
+    storage.write_stream(path, [table(0, 10)], SCHEMA)
     manifest = json.loads((folder / files.MANIFEST).read_text())
-    entry = {"bytes": other["bytes"], "sha256": other["sha256"]}
-    manifest["files"]["data-00000.arrow"] = entry
+    manifest["files"][path.name] = files.file_entry(path)
     (folder / files.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="damaged"):
         storage.open_folder(folder, verify=True)
@@ -311,9 +311,9 @@ def test_concurrent_writers_all_succeed(tmp_path, monkeypatch, remains):
         (folder / "data-00000.arrow").write_bytes(b"")
     put_in_place = files.put_in_place
 
-    def wait(scratch, target, replace):
+    def wait(*args):
         together.wait()
-        put_in_place(scratch, target, replace)
+        put_in_place(*args)
 
     monkeypatch.setattr(files, "put_in_place", wait)
     results = []

@@ -10,9 +10,8 @@ ends a stream must be present.
 
 import contextlib
 import os
-import shutil
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,47 +36,27 @@ def write(folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, meta: dic
     A crash leaves a hidden folder beside it, never half a result. If another process committed the
     same content in the meantime, its result stays.
     """
-    scratch = files.scratch_path(folder)
-    scratch.mkdir(parents=True)
-    try:
-        entry = write_stream(scratch / "data-00000.arrow", tables, schema)
-        commit(scratch, folder, [entry], meta)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return int(entry["rows"])
+    whole = dict(meta)
+    with files.new_folder(folder, whole, replace=False) as scratch:
+        whole["rows"] = write_stream(scratch / "data-00000.arrow", tables, schema)
+    return int(whole["rows"])
 
 
-def commit(
-    scratch: Path, folder: Path, entries: Sequence[dict[str, Any]], meta: dict[str, Any]
-) -> None:
-    """Make a folder of written files a result: the manifest, and then its final name.
+def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
+    """Write tables as one IPC stream file, and return the number of rows.
 
-    Args:
-        scratch: where the files are, beside `folder`.
-        folder: where the result will be.
-        entries: what `write_stream` returned for each of the files, in the order of their rows.
-        meta: JSON to keep with the result.
+    They are cut and joined to record batches of about BATCH_BYTES.
     """
-    manifest = {e["name"]: {"bytes": e["bytes"], "sha256": e["sha256"]} for e in entries}
-    rows = sum(entry["rows"] for entry in entries)
-    files.write_manifest(scratch, manifest, {**meta, "rows": rows})
-    files.put_in_place(scratch, folder, replace=False)
-
-
-def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> dict[str, Any]:
-    """Write tables as one IPC stream file, cut and joined to record batches of about BATCH_BYTES.
-
-    Returns:
-        The file's name, rows, length in bytes and digest.
-    """
-    with files.new_file(path) as scratch:
-        rows = 0
-        with scratch.open("wb") as file, pa.ipc.new_stream(file, schema) as writer:
-            for table in record_batches(tables, schema):
-                writer.write_table(table)
-                rows += table.num_rows
-        entry = files.file_entry(scratch)
-    return {"name": path.name, "rows": rows, **entry}
+    rows = 0
+    with (
+        files.new_file(path) as new,
+        new.open("wb") as file,
+        pa.ipc.new_stream(file, schema) as writer,
+    ):
+        for table in record_batches(tables, schema):
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows
 
 
 def record_batches(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -104,8 +104,8 @@ def write_dataset(
     for i in range(num_shards):
         shard = dataset.shard(num_shards, i)
         name = f"data-{i:05d}-of-{num_shards:05d}.arrow"
-        entry = storage.write_stream(folder / name, tables(shard), dataset.features.arrow_schema)
-        entries.append({"filename": name, **entry})
+        rows = storage.write_stream(folder / name, tables(shard), dataset.features.arrow_schema)
+        entries.append({"filename": name, "rows": rows, **files.file_entry(folder / name)})
     form = dataset.row_format
     state: dict[str, Any] = {
         "_data_files": entries,

@@ -164,7 +164,7 @@ def kill_once(folder: Path, rng: random.Random) -> Kill:
     finally:
         one.kill()
     before = logged(folder).total()
-    shards = len(list((folder / "cache").glob("map/*.work/*.json")))
+    shards = len(list((folder / "cache").glob("map/*.work/*.arrow")))
     other = Child(folder, num_proc=2 if num_proc is None else None, delay=0.001, name="next")
     try:
         rows = other.finish()
@@ -205,9 +205,9 @@ def test_a_killed_map_goes_on_where_it_was(seed):
 
 def test_what_was_whole_before_a_kill_is_not_done_again(child, tmp_path):
     one = child()
-    wait_until(lambda: len(list(tmp_path.glob("cache/map/*.work/*.json"))) >= 5)
+    wait_until(lambda: len(list(tmp_path.glob("cache/map/*.work/*.arrow"))) >= 5)
     one.kill()
-    whole = len(list(tmp_path.glob("cache/map/*.work/*.json")))
+    whole = len(list(tmp_path.glob("cache/map/*.work/*.arrow")))
     assert 5 <= whole < 16
     before = logged(tmp_path)
     child(num_proc=2, delay=0).finish()
@@ -220,7 +220,7 @@ def test_several_kills_of_one_map(child, tmp_path):
     for i, num_proc in enumerate([2, None]):
         one = child(num_proc=num_proc)
         shards = 4 * i + 3
-        wait_until(lambda: len(list(tmp_path.glob("cache/map/*.work/*.json"))) >= shards)  # noqa: B023
+        wait_until(lambda: len(list(tmp_path.glob("cache/map/*.work/*.arrow"))) >= shards)  # noqa: B023
         one.kill()
     assert child(delay=0).finish() == undisturbed()[1]
     found = files(tmp_path / "cache")
@@ -279,7 +279,7 @@ def test_a_full_disk_keeps_what_is_done(child, tmp_path, num_proc):
     said = one.err.read_text()
     assert re.search(r"^OSError: .*File too large", said, re.M), said
     assert "of 16 shards are kept; the same map goes on" in said
-    shards = len(list((tmp_path / "cache").glob("map/*.work/*.json")))
+    shards = len(list((tmp_path / "cache").glob("map/*.work/*.arrow")))
     assert shards >= 10
     before = logged(tmp_path)
     assert child(delay=0).finish() == undisturbed()[1]
@@ -301,11 +301,11 @@ def test_a_full_disk_is_not_filled_by_what_failed(child, tmp_path):
 def test_what_a_kill_left_half_written_is_no_part_of_the_entry(child, tmp_path):
     """As a kill while a shard is written leaves it: a file that has no name yet."""
     one = child()
-    wait_until(lambda: list(tmp_path.glob("cache/map/*.work/*.json")))
+    wait_until(lambda: list(tmp_path.glob("cache/map/*.work/*.arrow")))
     one.kill()
     [work] = tmp_path.glob("cache/map/*.work")
-    (work / "entry" / "data-00009.arrow.tmp-0123456789ab").write_bytes(b"half")
-    (work / "00009.json.tmp-0123456789ab").write_bytes(b"half")
+    (work / ".data-00009.arrow.tmp-0123456789ab").write_bytes(b"half")
+    (work / "manifest.json").write_bytes(b"half")
     assert child(delay=0).finish() == undisturbed()[1]
     assert left_over(tmp_path / "cache") == []
 
@@ -434,13 +434,13 @@ def test_damage_that_arrow_sees_is_computed_again_with_one_warning(entry):
 @pytest.mark.slow
 def test_a_shard_of_an_unfinished_map_that_is_damaged_is_computed_again(child, tmp_path):
     one = child()
-    wait_until(lambda: len(list(tmp_path.glob("cache/map/*.work/*.json"))) >= 6)
+    wait_until(lambda: len(list(tmp_path.glob("cache/map/*.work/*.arrow"))) >= 6)
     one.kill()
     [work] = tmp_path.glob("cache/map/*.work")
-    os.truncate(work / "entry" / "data-00001.arrow", 100)
-    (work / "entry" / "data-00002.arrow").unlink()
-    os.truncate(work / "00003.json", 5)
-    (work / "00004.json").write_text("[]")
+    os.truncate(work / "data-00001.arrow", 100)
+    (work / "data-00002.arrow").unlink()
+    os.truncate(work / "data-00003.arrow", (work / "data-00003.arrow").stat().st_size - 8)
+    os.replace(work / "data-00004.arrow", work / "data-00000.arrow")
     assert child(num_proc=2, delay=0).finish() == undisturbed()[1]
     found = files(tmp_path / "cache")
     assert found == undisturbed()[0]

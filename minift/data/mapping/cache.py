@@ -18,10 +18,10 @@ from minift.data.features import Features, Value, arrow_type, check_names
 from minift.data.mapping.call import MappedRows, MapSpec, map_key
 from minift.data.mapping.shards import Shards, compute_missing, cut, merge
 from minift.data.ragged import BYTES, RUNS
-from minift.data.selecting import take
+from minift.data.selecting import select
 from minift.data.table import AnyTable, Table
 from minift.errors import ConfigError, DataError
-from minift.files import MANIFEST
+from minift.files import MANIFEST, put_in_place
 
 
 def map_table(
@@ -84,7 +84,7 @@ def map_table(
         function=function,
         batched=batched,
         batch_size=size,
-        num_rows=len(table) - len(table) % size if drop_last_batch else len(table),
+        rows=range(len(table) - len(table) % size if drop_last_batch else len(table)),
         with_indices=with_indices,
         with_rank=with_rank,
         input_columns=None if input_columns is None else tuple(inputs),
@@ -123,14 +123,14 @@ def work_folder(folder: Path, key: str | None) -> Path:
 
 def compute(spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | None) -> Any:
     """Compute the shards that are not there yet, make them a result, and open it."""
-    if spec.num_rows == 0:  # the function is not called: only what the arguments tell is known
+    if not spec.rows:  # the function is not called: only what the arguments tell is known
         before = spec.table.features
         left = {name: before[name] for name in before if name not in spec.remove_columns}
         features = spec.features or Features(left)
         empty = features.arrow_schema.empty_table()
         return spec.table.replace(data=empty, features=features, indices=None)
     shards = Shards(spec, work_folder(folder, meta["key"]), cut(spec))
-    (shards.folder / "entry").mkdir(parents=True, exist_ok=True)
+    shards.folder.mkdir(parents=True, exist_ok=True)
     try:
         compute_missing(shards, num_proc)
     except BaseException as error:
@@ -148,7 +148,7 @@ def compute(spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | N
         if merged.columns is None:
             return spec.table
         names = list(result_features(spec, merged))
-        return select_columns(take(spec.table, spec.num_rows), names)
+        return select_columns(select(spec.table, spec.rows), names)
     commit(shards, pieces, merged, folder, meta)
     return open_result(spec, folder, meta["key"])
 
@@ -157,7 +157,7 @@ def commit(
     shards: Shards, pieces: list[MappedRows], merged: MappedRows, folder: Path, meta: dict[str, Any]
 ) -> None:
     """Give all shards the columns and types of the merged ones, and make them the result."""
-    features, start, entries = result_features(shards.spec, merged), 0, []
+    features, start = result_features(shards.spec, merged), 0
     types = dict(zip(merged.names, merged.columns.schema.types, strict=True))
     types = {
         n: RUNS if types[n] == RUNS else arrow_type(features[n]) for n in features if n in types
@@ -165,15 +165,14 @@ def commit(
     schema = pa.schema(list(types.items()))
     for i, piece in enumerate(pieces):
         if not piece.columns.schema.equals(schema):
-            columns = merged.columns.slice(start, piece.num_rows).select(schema.names).cast(schema)
-            piece = shards.write(i, replace(piece, columns=columns))
-        start += piece.num_rows
-        entries.append(piece.entry or {})
+            columns = merged.columns.slice(start, piece.num_results)
+            shards.write(i, replace(piece, columns=columns.select(schema.names).cast(schema)))
+        start += piece.num_results
     shards.sweep()
-    meta["features"] = features.to_dict()
+    meta |= {"features": features.to_dict(), "rows": start}
     if meta.get("run"):  # the result that it replaces stays until here
         (folder / MANIFEST).unlink(missing_ok=True)
-    storage.commit(shards.folder / "entry", folder, entries, meta)
+    put_in_place(shards.folder, folder, meta, replace=False)
     shutil.rmtree(shards.folder, ignore_errors=True)
 
 
@@ -220,7 +219,7 @@ def result_of(spec: MapSpec, data: pa.Table, meta: dict[str, Any]) -> Table:
     columns = {name: data.column(name) for name in data.column_names}
     untouched = [name for name in features if name not in columns]
     if untouched:
-        base = flatten_indices(select_columns(take(spec.table, spec.num_rows), untouched))
+        base = flatten_indices(select_columns(select(spec.table, spec.rows), untouched))
         columns |= dict(zip(untouched, base.data.columns, strict=True))
         digests |= base.digests
     if row_format.columns is not None:

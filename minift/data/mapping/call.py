@@ -11,7 +11,7 @@ A column keeps its type if the new values fit into it.
 import re
 import warnings
 from collections import UserDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -31,7 +31,7 @@ BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
 MAP_VERSION = 4  # part of every key: change it when the same input gives other bytes
 
-Returned = tuple[dict[str, Any], set[str]]  # columns, or values of one row; names that were popped
+Returned = tuple[dict[str, Any], Set[str]]  # columns, or values of one row; names that were popped
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MapSpec:
     function: Callable[..., Any]
     batched: bool
     batch_size: int
-    num_rows: int
+    rows: range
     with_indices: bool
     with_rank: bool
     input_columns: tuple[str, ...] | None
@@ -98,21 +98,19 @@ class MappedRows:
         rows: numbers of the input's rows.
         columns: what the function returned, as an Arrow table; None if None for all rows.
         popped: names of the columns that it dropped.
-        entry: what `storage.write_stream` returned for the file of the columns, if there is one.
     """
 
     rows: range
     columns: Any
-    popped: frozenset[str] = frozenset()
-    entry: dict[str, Any] | None = None
+    popped: Set[str] = frozenset()
 
     @property
     def names(self) -> list[str]:
         return [] if self.columns is None else self.columns.column_names
 
     @property
-    def num_rows(self) -> int:
-        """The number of rows of the result."""
+    def num_results(self) -> int:
+        """How many rows they become."""
         return self.columns.num_rows if self.columns is not None and self.names else len(self.rows)
 
     def untouched(self, spec: MapSpec) -> list[str]:
@@ -130,11 +128,11 @@ def map_batch(spec: MapSpec, rows: range, rank: int | None) -> MappedRows:
     arrays = {name: to_arrow(spec, name, values) for name, values in returned[0].items()}
     runs = {name: Runs.found_in(array) for name, array in arrays.items()}
     arrays |= {name: found.encode() for name, found in runs.items() if found}
-    mapped = MappedRows(rows, pa.table(arrays), frozenset(returned[1]))
+    mapped = MappedRows(rows, pa.table(arrays), returned[1])
     untouched = mapped.untouched(spec)
-    if untouched and mapped.num_rows != len(rows):
+    if untouched and mapped.num_results != len(rows):
         raise DataError(
-            f"map({spec.name}) returned {mapped.num_rows} rows for {len(rows)}, but the "
+            f"map({spec.name}) returned {mapped.num_results} rows for {len(rows)}, but the "
             f"columns {', '.join(untouched)} keep {len(rows)}",
             do=f"pass remove_columns={untouched!r}",
         )
@@ -178,9 +176,7 @@ def call_with_rows(spec: MapSpec, batch: Any, rows: range, rank: int | None) -> 
         return None
     if None in results:
         raise none_for_some(spec, rows[results.index(None)])
-    dropped = set.intersection(*(popped for _, popped in results))
-    names = dict.fromkeys(name for values, _ in results for name in values)
-    names |= dict.fromkeys(sorted(set.union(*(popped for _, popped in results)) - dropped))
+    names, dropped = names_of_all(results)
     columns = {}
     for name in names:
         if all(name in values for values, _ in results):
@@ -194,6 +190,21 @@ def call_with_rows(spec: MapSpec, batch: Any, rows: range, rank: int | None) -> 
             for (values, popped), old in zip(results, before, strict=True)
         ]
     return columns, dropped
+
+
+def names_of_all(results: Sequence[tuple[Iterable[str], Set[str]]]) -> tuple[list[str], Set[str]]:
+    """Return the names of columns that the results of several rows or batches have together.
+
+    Args:
+        results: for each the columns that it has, and those that it dropped.
+
+    Returns:
+        All that are not dropped by all of them; and those that are.
+    """
+    popped = [set(names) for _, names in results]
+    dropped = set.intersection(*popped)
+    names = [name for names, _ in results for name in names]
+    return list(dict.fromkeys([*names, *sorted(set.union(*popped) - dropped)])), dropped
 
 
 def arguments(spec: MapSpec, argument: Any, position: Any, rank: int | None) -> list[Any]:

@@ -1,7 +1,6 @@
 """Shards: the input's rows in pieces, each computed by one process and written to a file.
 
-<key>.work/entry/data-00000.arrow     the columns of one shard
-<key>.work/00000.json                 which rows it is of; written last, so that it is complete
+<key>.work/data-00000.arrow     the columns of one shard; its metadata say which rows it is of
 """
 
 import contextlib
@@ -13,11 +12,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from minift import files
 from minift.data import storage
 from minift.data.features import cast_array, join_tables
 from minift.data.indices import split_range
-from minift.data.mapping.call import MappedRows, MapSpec, map_batch, none_for_some
+from minift.data.mapping.call import MappedRows, MapSpec, map_batch, names_of_all, none_for_some
 from minift.data.pool import Pool
 from minift.data.ragged import RUNS, decode_runs
 from minift.data.table import READ_ROWS
@@ -25,17 +23,18 @@ from minift.subprocesses import UnsendableError
 
 # A shard is a 16th of all rows, so that workers can share and little is lost when one dies, but
 # at least 10 rows, no more than about 64 MiB of input, and no more than 128 files.
+METADATA_KEY = b"minift"
 SHARDS, MOST_SHARDS, SHARD_BYTES, FEWEST_ROWS = 16, 128, 64 << 20, 10
 
 
 def cut(spec: MapSpec) -> list[range]:
     """Return the rows of each shard, in whole batches; it depends on the input alone."""
     data = spec.table.data
-    size = data.nbytes * spec.num_rows // max(data.num_rows, 1)
+    size = data.nbytes * len(spec.rows) // max(data.num_rows, 1)
     count = min(max(SHARDS, size // SHARD_BYTES), MOST_SHARDS)
     batch = spec.batch_size if spec.batched else 1
-    step = -(-max(-(-spec.num_rows // count), FEWEST_ROWS) // batch) * batch
-    return list(split_range(range(spec.num_rows), step))
+    step = -(-max(-(-len(spec.rows) // count), FEWEST_ROWS) // batch) * batch
+    return list(split_range(spec.rows, step))
 
 
 @dataclass(frozen=True)
@@ -67,31 +66,29 @@ class Shards:
             names = [*mapped.names, *columns_to_copy(spec, mapped)]
             self.write(i, replace(mapped, columns=complete(spec, mapped, names)))
 
-    def write(self, i: int, mapped: MappedRows) -> MappedRows:
-        """Write the columns of a shard, and then that it is there."""
-        path, entry = self.folder / "entry" / f"data-{i:05d}.arrow", None
-        if mapped.names:
-            entry = storage.write_stream(path, [mapped.columns], mapped.columns.schema)
+    def path(self, i: int) -> Path:
+        return self.folder / f"data-{i:05d}.arrow"
+
+    def write(self, i: int, mapped: MappedRows) -> None:
+        """Write the columns of a shard."""
         rows, popped = [mapped.rows.start, mapped.rows.stop], sorted(mapped.popped)
-        record = {"rows": rows, "popped": popped, "entry": entry}
-        files.write_text(self.folder / f"{i:05d}.json", json.dumps(record))
-        return replace(mapped, entry=entry)
+        metadata = {METADATA_KEY: json.dumps({"rows": rows, "popped": popped})}
+        columns = mapped.columns.replace_schema_metadata(metadata)
+        storage.write_stream(self.path(i), [columns], columns.schema)
 
     def read(self, i: int) -> MappedRows | None:
         """Open a shard; None if it is not complete, or not of these rows."""
         rows = self.ranges[i]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            record = json.loads((self.folder / f"{i:05d}.json").read_text())
-            entry, columns = record["entry"], pa.table({})
-            if entry:
-                columns = storage.open_file(self.folder / "entry" / entry["name"], entry)
+            columns = storage.read_stream(self.path(i))
+            record = json.loads(columns.schema.metadata[METADATA_KEY])
             if record["rows"] == [rows.start, rows.stop]:
-                return MappedRows(rows, columns, frozenset(record["popped"]), entry)
+                return MappedRows(rows, columns, set(record["popped"]))
         return None
 
     def sweep(self) -> None:
         """Remove what was being written when a process died or the disk was full."""
-        for path in self.folder.glob("**/*.tmp-*"):
+        for path in self.folder.glob("*.tmp-*"):
             path.unlink()
 
 
@@ -139,14 +136,12 @@ def merge(spec: MapSpec, pieces: Sequence[MappedRows]) -> MappedRows:
         return MappedRows(rows, None)
     if without:
         raise none_for_some(spec, without[0].rows.start)
-    popped = frozenset.intersection(*(piece.popped for piece in pieces))
-    names = dict.fromkeys(name for piece in pieces for name in piece.names)
-    names |= dict.fromkeys(sorted(frozenset.union(*(piece.popped for piece in pieces)) - popped))
+    names, dropped = names_of_all([(piece.names, piece.popped) for piece in pieces])
     tables = [complete(spec, piece, names) for piece in pieces]
     lists = [n for n in names if any(table.schema.field(n).type != RUNS for table in tables)]
     tables = [decode_runs(table, lists) for table in tables]
     columns = join_tables(tables, f"map({spec.name}) returns different types for one column")
-    return MappedRows(rows, columns, popped - set(names))
+    return MappedRows(rows, columns, dropped)
 
 
 def complete(spec: MapSpec, piece: MappedRows, names: Iterable[str]) -> pa.Table:
@@ -160,5 +155,5 @@ def complete(spec: MapSpec, piece: MappedRows, names: Iterable[str]) -> pa.Table
             if spec.features is not None and name in spec.features:
                 columns[name] = cast_array(name, columns[name], spec.features[name])
         else:
-            columns[name] = pa.nulls(piece.num_rows)
+            columns[name] = pa.nulls(piece.num_results)
     return pa.table(columns)
