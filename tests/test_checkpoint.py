@@ -37,6 +37,7 @@ SETTINGS = {
     "eval_strategy": "steps",
     "eval_steps": 2,
     "save_steps": 1,
+    "save_total_limit": None,
     "device": "cpu",
     "precision": "fp32",
 }

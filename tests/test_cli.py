@@ -135,6 +135,43 @@ def test_every_training_argument_is_a_flag(capsys):
         assert f"--{field.name.replace('_', '-')} VALUE" in said
 
 
+@pytest.mark.parametrize(
+    ("flag", "text", "value"),
+    [
+        ("--fp16", "false", False),
+        ("--fp16", "No", False),
+        ("--full-determinism", "1", True),
+        ("--save-total-limit", "none", None),
+        ("--save-total-limit", "3", 3),
+        ("--max-steps", "1e3", 1000),
+        ("--eval-steps", "0.25", 0.25),
+        ("--logging-steps", "auto", "auto"),
+        ("--logging-steps", "10", 10),
+        ("--lr-scheduler-kwargs", "power=2,lr_end=0", {"power": 2, "lr_end": 0}),
+        ("--resume-from-checkpoint", "true", "true"),
+        ("--run-name", "none", "none"),
+    ],
+)
+def test_the_text_of_a_flag_is_read_as_the_argument_s_type(flag, text, value):
+    args = cli.build_parser().parse_args(["train", flag, text])
+    assert getattr(args, flag[2:].replace("-", "_")) == value
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        *[("--fp16", "perhaps"), ("--fp16", "2"), ("--learning-rate", "nan")],
+        *[("--save-steps", "2.5"), ("--per-device-train-batch-size", "none")],
+        *[("--lr-scheduler-kwargs", "power"), ("--lr-scheduler-kwargs", "power=x")],
+        *[("--eval-strategy", "Steps"), ("--logging-steps", "often"), ("--max-length", "long")],
+    ],
+)
+def test_a_flag_says_what_is_possible(flag, text, capsys):
+    with pytest.raises(SystemExit):
+        cli.build_parser().parse_args(["train", flag, text])
+    assert f"{flag[2:].replace('-', '_')} must be " in capsys.readouterr().err
+
+
 def test_a_task_brings_its_columns_names_and_metric(model, tmp_path):
     folder = tmp_path / "mrpc"
     folder.mkdir()
@@ -235,7 +272,10 @@ def test_truncated_weights(data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--learning-rate", "fast"], "invalid float"),
+        (
+            ["--learning-rate", "fast"],
+            "learning_rate must be a finite number, 0 or more, got 'fast'",
+        ),
         (["--learning-rat", "1"], "unrecognized"),
         (["--per-device-train-batch-size", "0"], "at least 1"),
         (["--device", "abacus"], "abacus"),

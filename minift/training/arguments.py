@@ -1,35 +1,19 @@
 """`TrainingArguments`: every setting of a run, with the names and defaults of the peer's.
 
-Each field's help text is also that of its flag in `minift train`. Older spellings are understood;
-a name that minift does not have is an error that says why, never ignored.
+The fields of the class are the one table of settings: name, type, default, range, help text. A
+value is checked by it wherever it is set, and `minift train` makes its flags of it. Older spellings
+are understood; a name that minift does not have is an error that says why, never ignored.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, get_args, get_origin
 
 from minift.errors import ArgumentError, ConfigError
-from minift.training.compatibility import current_name, is_default_of_absent
-
-CHOICES = {
-    "logging_strategy": ("no", "steps", "epoch"),
-    "eval_strategy": ("no", "steps", "epoch"),
-    "save_strategy": ("no", "steps", "epoch", "best"),
-    "train_sampling_strategy": ("random", "sequential", "group_by_length"),
-    "precision": ("auto", "fp32", "bf16", "fp16", "tf32"),
-}
-
-# Settings, what they must be unless they have their defaults, and the check of that.
-RANGES: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
-    (("per_device_train_batch_size", "per_device_eval_batch_size"), "at least 1", lambda n: n >= 1),
-    (("gradient_accumulation_steps", "save_total_limit"), "at least 1", lambda n: n >= 1),
-    (("learning_rate", "warmup_steps", "max_grad_norm"), "0 or more", lambda n: n >= 0),
-    (("dataloader_num_workers",), "0 or more", lambda n: n >= 0),
-    (("logging_steps", "eval_steps", "save_steps"), "positive", lambda n: n > 0),
-    (("label_smoothing_factor",), "from 0 to below 1", lambda n: 0 <= n < 1),
-)
+from minift.schedule import SCHEDULES
+from minift.training.compatibility import ALIASES, current_setting, is_left_out, unknown_argument
 
 PRECISION_FLAGS = ("bf16", "fp16", "tf32")
 
@@ -43,8 +27,74 @@ DECISIVE = (
 )
 
 
-def arg(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+class Range(NamedTuple):
+    """The values of its type that a setting may have: in words, and as a test."""
+
+    expected: str
+    fits: Callable[[Any], bool] = lambda value: True
+
+
+def choice(*words: str) -> Range:
+    return Range(f"{', '.join(words[:-1])} or {words[-1]}", words.__contains__)
+
+
+def is_steps(n: float | str) -> bool:
+    return not isinstance(n, str) and (0 < n < 1 or (n >= 1 and n % 1 == 0))
+
+
+AT_LEAST_1 = Range("a whole number, at least 1", lambda n: n >= 1)
+WORKERS = Range("a whole number, 0 to 1000", lambda n: 0 <= n <= 1000)
+MAX_STEPS = Range("at least 1, or -1: num_train_epochs decides", lambda n: n in (-1, 0) or n >= 1)
+POSITIVE = Range("a finite number, 0 or more", lambda n: n >= 0)
+BELOW_1 = Range("a number from 0 to below 1", lambda n: 0 <= n < 1)
+STEPS = Range("a whole number of steps, or above 0 and below 1 a share of all", is_steps)
+OR_AUTO = Range(f"auto, or {STEPS.expected}", lambda n: n == "auto" or is_steps(n))
+SAVING, STRATEGY = choice("no", "steps", "epoch", "best"), choice("no", "steps", "epoch")
+SAMPLING = choice("random", "sequential", "group_by_length")
+PRECISION = choice("auto", "fp32", *PRECISION_FLAGS)
+KWARGS = Range("finite numbers by name", lambda numbers: all(isinstance(k, str) for k in numbers))
+FOLDER, CHECKPOINT = Range("a folder", bool), Range("True, False or a folder")
+SWITCH, TEXT = Range("True or False"), Range("text")
+WHOLE, FINITE = Range("a whole number"), Range("a finite number")
+# Of a type in an annotation. Bools come first, since Python takes True for an int.
+RANGES = {bool: SWITCH, int: WHOLE, float: FINITE, str: TEXT, dict: KWARGS}
+
+
+def arg(default: Any, text: str, values: Range | None = None) -> Any:
+    return field(default=default, metadata={"help": text, "range": values})
+
+
+def types_of(setting: Any) -> list[type]:
+    """Return the types in a field's annotation, for example [int, NoneType] of `int | None`."""
+    return [get_origin(t) or t for t in get_args(setting.type) or [setting.type]]
+
+
+def checked(setting: Any, name: str, value: Any) -> Any:
+    """Return a value for a field; a whole number is an int, also where it was 8.0.
+
+    Args:
+        setting: the field.
+        name: what the user calls it.
+        value: the user's.
+
+    Raises:
+        ArgumentError: it is of another type. Text is no number and no switch: "false" is true.
+        ConfigError: it is out of range.
+    """
+    types = types_of(setting)
+    values = setting.metadata.get("range") or RANGES[types[0]]
+    expected = values.expected + (", or None" if types[-1] is type(None) else "")
+    what = f"{name} must be {expected}, got {value!r:.60}"
+    if int in types and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    its_type = next((t for t in RANGES if isinstance(value, t)), type(value))
+    if its_type not in types and not (its_type is int and float in types):
+        raise ArgumentError(what)
+    numbers = value.values() if its_type is dict else [value] if its_type in (int, float) else []
+    finite = all(isinstance(n, int | float) and abs(n) < 1e20 for n in numbers)
+    if value is not None and not (finite and values.fits(value)):
+        raise ConfigError(what)
+    return value
 
 
 @dataclass(init=False)
@@ -52,33 +102,33 @@ class TrainingArguments:
     """The settings of a run. `TrainingArguments("folder", learning_rate=3e-5, ...)`"""
 
     # What is written where
-    output_dir: str | None = arg("trainer_output", "run folder; None in Python: write nothing")
+    output_dir: str | None = arg("trainer_output", "run folder; None in Python: no files", FOLDER)
     run_name: str | None = arg(None, "a name for the run, recorded in run.json")
 
     # How much
     num_train_epochs: float = arg(3.0, "passes over the training rows; fractions stop by steps")
-    max_steps: int = arg(-1, "optimizer steps; if positive, overrides num_train_epochs")
-    per_device_train_batch_size: int = arg(8, "rows in a micro-batch of training")
-    per_device_eval_batch_size: int = arg(8, "rows in a batch of evaluation")
-    gradient_accumulation_steps: int = arg(1, "micro-batches in an optimizer step")
+    max_steps: float = arg(-1, "optimizer steps in all", MAX_STEPS)
+    per_device_train_batch_size: int = arg(8, "rows in a micro-batch of training", AT_LEAST_1)
+    per_device_eval_batch_size: int = arg(8, "rows in a batch of evaluation", AT_LEAST_1)
+    gradient_accumulation_steps: int = arg(1, "micro-batches in an optimizer step", AT_LEAST_1)
 
     # The optimizer: AdamW
-    learning_rate: float = arg(5e-5, "peak learning rate")
-    lr_scheduler_type: str = arg("linear", "name of a schedule, see minift/schedule.py")
+    learning_rate: float = arg(5e-5, "peak learning rate", POSITIVE)
+    lr_scheduler_type: str = arg("linear", "name of a schedule", choice(*SCHEDULES))
     lr_scheduler_kwargs: dict[str, float] | None = arg(None, "its own settings: power=2,lr_end=0")
-    warmup_steps: float = arg(0, "steps of rising learning rate; below 1, a share of all steps")
-    weight_decay: float = arg(0.0, "decoupled; not applied to biases and norms")
-    adam_beta1: float = arg(0.9, "decay rate of the first moment")
-    adam_beta2: float = arg(0.999, "decay rate of the second moment")
-    adam_epsilon: float = arg(1e-8, "added to the root of the second moment")
-    max_grad_norm: float = arg(1.0, "global L2 norm that gradients are clipped to; 0 = off")
+    warmup_steps: float = arg(0, "steps of rising learning rate; below 1, a share of all", POSITIVE)
+    weight_decay: float = arg(0.0, "decoupled; not applied to biases and norms", POSITIVE)
+    adam_beta1: float = arg(0.9, "decay rate of the first moment", BELOW_1)
+    adam_beta2: float = arg(0.999, "decay rate of the second moment", BELOW_1)
+    adam_epsilon: float = arg(1e-8, "added to the root of the second moment", POSITIVE)
+    max_grad_norm: float = arg(1.0, "global L2 norm to clip gradients to; 0 = off", POSITIVE)
 
-    label_smoothing_factor: float = arg(0.0, "share of the target spread over all classes")
+    label_smoothing_factor: float = arg(0.0, "share of the target spread over all classes", BELOW_1)
 
     # Where and how it is computed
     device: str = arg("auto", "auto, or a device that a plugin provides (`minift plugins`)")
     use_cpu: bool = arg(False, "the same as device=cpu")
-    precision: str = arg("auto", "auto: bf16 where native, else fp32; or fp32, bf16, fp16, tf32")
+    precision: str = arg("auto", "auto: bf16 where native, else fp32", PRECISION)
     bf16: bool | None = arg(None, "True: precision=bf16; False: precision=fp32")
     fp16: bool | None = arg(None, "True: precision=fp16; False: precision=fp32")
     tf32: bool | None = arg(None, "True: precision=tf32, on GPUs that have it")
@@ -88,26 +138,26 @@ class TrainingArguments:
     # Rows
     seed: int = arg(42, "of every random stream of the run")
     data_seed: int | None = arg(None, "of the order of rows; seed by default")
-    train_sampling_strategy: str = arg("random", "random, sequential or group_by_length")
+    train_sampling_strategy: str = arg("random", "order of the rows", SAMPLING)
     dataloader_drop_last: bool = arg(False, "leave out the last, shorter batch of an epoch")
-    dataloader_num_workers: int = arg(0, "processes that collate batches; 0 = this one")
+    dataloader_num_workers: int = arg(0, "processes that collate batches; 0 = this one", WORKERS)
 
     # What is logged and evaluated, and when. Intervals below 1 are a share of all steps.
-    logging_strategy: str = arg("steps", "no, steps or epoch")
-    logging_steps: int | float | str = arg("auto", "steps a log line; auto = about 50 lines a run")
+    logging_strategy: str = arg("steps", "when to log", STRATEGY)
+    logging_steps: float | str = arg("auto", "steps a log line; auto = about 50 a run", OR_AUTO)
     logging_first_step: bool = arg(False, "also log the first step")
-    eval_strategy: str = arg("no", "no, steps or epoch")
-    eval_steps: float | None = arg(None, "steps between evaluations; logging_steps by default")
-    eval_delay: float = arg(0, "steps, or with eval_strategy=epoch epochs, before the first one")
+    eval_strategy: str = arg("no", "when to evaluate", STRATEGY)
+    eval_steps: float | None = arg(None, "between evaluations; logging_steps by default", STEPS)
+    eval_delay: float = arg(0, "steps, or by epoch epochs, before the first evaluation", POSITIVE)
     eval_on_start: bool = arg(False, "also evaluate before the first step")
     disable_tqdm: bool | None = arg(None, "no progress bar; by default one on a terminal only")
 
     # What is saved and when
-    save_strategy: str = arg("steps", "no, steps, epoch, or best: when the metric improved")
-    save_steps: float = arg(500, "steps between checkpoints; the last step has one too")
-    save_total_limit: int | None = arg(None, "how many of this run's checkpoints are kept")
+    save_strategy: str = arg("steps", "when to save; best: when the metric improved", SAVING)
+    save_steps: float = arg(0.1, "between checkpoints; the last step has one too", STEPS)
+    save_total_limit: int | None = arg(2, "how many checkpoints are kept; none: all", AT_LEAST_1)
     save_only_model: bool = arg(False, "checkpoints without what resuming needs")
-    resume_from_checkpoint: str | None = arg(None, "true: the newest valid one; or its folder")
+    resume_from_checkpoint: bool | str | None = arg(None, "True: the newest valid one", CHECKPOINT)
 
     # Which model is the best
     load_best_model_at_end: bool = arg(False, "keep the best model apart, and end with it")
@@ -115,39 +165,27 @@ class TrainingArguments:
     greater_is_better: bool | None = arg(None, "by default as the metric's name says")
 
     def __init__(self, output_dir: str | None = "trainer_output", **settings: Any) -> None:
-        fields = {f.name: f for f in dataclasses.fields(self)}
-        values = {name: f.default for name, f in fields.items()}
-        values["output_dir"] = None if output_dir is None else str(output_dir)
-        if settings.pop("group_by_length", False):  # as it was before there were three strategies
-            settings.setdefault("train_sampling_strategy", "group_by_length")
-        if (settings.get("warmup_ratio") or 0) >= 1:
-            raise ArgumentError("warmup_ratio must be below 1", got=settings["warmup_ratio"])
-        for name, value in settings.items():
-            if is_default_of_absent(name, value):
-                continue
-            current = current_name(name, list(fields))
-            if current != name and current in settings:
+        vars(self).update({f.name: f.default for f in dataclasses.fields(self)})
+        given = {name: v for name, v in settings.items() if not is_left_out(name, v)}
+        for name, value in {"output_dir": output_dir, **given}.items():
+            if (current := ALIASES.get(name)) in given:
                 raise ArgumentError(f"{name} and {current} are one argument", do="pass one of them")
-            value = value.item() if hasattr(value, "item") else value  # a number of numpy's
-            if isinstance(value, str) and isinstance(fields[current].default, int | float):
-                raise ArgumentError(f"{name} must be a number", got=repr(value))
-            values[current] = value
-        vars(self).update(values)
+            setattr(self, name, value)
         self.check()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field, under any of its names, to a value that its row of the table allows."""
+        current, plain = current_setting(name, value)
+        fields = {f.name: f for f in dataclasses.fields(self)}
+        if current not in fields:
+            raise unknown_argument(name, fields)
+        super().__setattr__(current, checked(fields[current], name, plain))
+
     def check(self) -> None:
-        """Refuse settings that contradict each other or cannot mean anything, all at once."""
+        """Refuse settings that contradict each other, all at once."""
         wrong = []
-        for names, must_be, fits in RANGES:
-            for name in names:
-                value, default = getattr(self, name), getattr(TrainingArguments, name)
-                if value != default and not fits(float(value)):
-                    wrong.append(f"{name} must be {must_be}, got {value}")
         if not 0 < self.num_train_epochs < 1e9 and self.max_steps <= 0:
             wrong.append("num_train_epochs or max_steps must be a positive number")
-        for name, words in CHOICES.items():
-            if getattr(self, name) not in words:
-                wrong.append(f"{name} must be {' or '.join(words)}, got {getattr(self, name)!r}")
         flags = [flag for flag in PRECISION_FLAGS if getattr(self, flag)]
         for flag in flags:
             if self.precision not in ("auto", flag):

@@ -3,6 +3,9 @@
 The only file of the core that may name a backend: `no_cuda` is an older name of `use_cpu`.
 """
 
+import os
+from collections.abc import Collection, Mapping
+from enum import Enum
 from typing import Any
 
 from minift.errors import ArgumentError, nearest
@@ -15,6 +18,7 @@ ALIASES: dict[str, str] = {
     "num_epochs": "num_train_epochs",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "group_by_length": "train_sampling_strategy",  # as it was before there were three of them
 }
 
 # Arguments of transformers that minift does not have, and why. A value that switches one off asks
@@ -62,20 +66,38 @@ SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def is_default_of_absent(name: str, value: Any) -> bool:
-    """Return whether minift lacks this argument, but does what this value of it asks for."""
-    return name in ABSENT and value in (*OFF_VALUES, *SUPPORTED_VALUES.get(name, ()))
+def is_left_out(name: str, value: Any) -> bool:
+    """Return whether an argument changes nothing, as scripts that spell defaults out pass it."""
+    if name == "group_by_length":
+        return value in (None, False)
+    off = (*OFF_VALUES, *SUPPORTED_VALUES.get(name, ()))
+    return value is None if name in ALIASES else name in ABSENT and to_plain(value) in off
 
 
-def current_name(name: str, names: list[str]) -> str:
-    """Today's name of an argument.
+def current_setting(name: str, value: Any) -> tuple[str, Any]:
+    """Return today's name of an argument, and its value under that name as one of Python's own."""
+    value = to_plain(value)
+    if name == "group_by_length":
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{name} must be True or False, got {value!r}")
+        value = "group_by_length" if value else "random"
+    if name == "warmup_ratio" and not (isinstance(value, int | float) and value < 1):
+        raise ArgumentError(f"{name} must be a number from 0 to below 1, got {value!r}")
+    return ALIASES.get(name, name), value
 
-    Raises:
-        ArgumentError: minift does not have it; says why, or which name is the nearest.
-    """
-    name = ALIASES.get(name, name)
-    if name in names:
-        return name
+
+def to_plain(value: Any) -> Any:
+    """Return numpy's numbers as Python's, a member of an Enum as its value, a path as text."""
+    if isinstance(value, Mapping):
+        return {name: to_plain(entry) for name, entry in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    value = value.value if isinstance(value, Enum) else value
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def unknown_argument(name: str, names: Collection[str]) -> ArgumentError:
+    """Return the error about a name that minift does not have: why, or which is the nearest."""
     what, expected = f"TrainingArguments has no argument {name!r}", nearest(name, names)
     do = "leave it out" if name in ABSENT else "see TrainingArguments for all names"
-    raise ArgumentError(what, got=ABSENT.get(name), expected=expected, do=do)
+    return ArgumentError(what, got=ABSENT.get(name), expected=expected, do=do)

@@ -172,7 +172,7 @@ class Trainer:
         if not any(p.requires_grad for p in run.model.parameters()):
             raise ConfigError("every parameter of the model is frozen (requires_grad=False)")
         total = math.ceil(args.num_train_epochs * steps_per_epoch(run))
-        run.state.max_steps = args.max_steps if args.max_steps > 0 else total
+        run.state.max_steps = math.ceil(args.max_steps) if args.max_steps > 0 else total
 
     def _checkpoint_to_resume(self, resume: bool | str | Path | None) -> Path | None:
         """Find the checkpoint to go on from; its precision is kept where none was asked for."""

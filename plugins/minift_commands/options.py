@@ -1,13 +1,17 @@
 """The flags of `train` and `eval`, and the TOML file that may hold those of `train`."""
 
 import argparse
+import contextlib
 import tomllib
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from minift.errors import ConfigError, MissingFileError, nearest
-from minift.training.arguments import TrainingArguments
+from minift.errors import ConfigError, MiniftError, MissingFileError, nearest
+from minift.training.arguments import TrainingArguments, checked, types_of
+
+SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def option(text: str) -> Any:
@@ -40,38 +44,44 @@ def split_words(text: str | None) -> list[str]:
 
 
 def add_options(parser: argparse.ArgumentParser, title: str, options: type) -> None:
-    """Make a flag of each field of a dataclass; None means that it was not given."""
+    """Make a flag of each field of a dataclass; what is not given is missing from the result."""
     group = parser.add_argument_group(title)
     for each in fields(options):
         flag = "--" + each.name.replace("_", "-")
         text = each.metadata["help"].replace("%", "%%")
-        if each.default is not None:
-            text += f" (default: {each.default})"
-        group.add_argument(flag, type=parse_value(each), default=None, metavar="VALUE", help=text)
+        values, default = each.metadata.get("range"), each.default
+        more = [values.expected] if values else []
+        more += [] if default is None else [f"default: {default}"]
+        text += f" ({'; '.join(more)})" if more else ""
+        parse, absent = value_parser(each), argparse.SUPPRESS
+        group.add_argument(flag, type=parse, default=absent, metavar="VALUE", help=text)
 
 
-def parse_value(field: Any) -> Any:
-    """Return a function that reads a flag's text as the field's type."""
-    name = getattr(field.type, "__name__", str(field.type))
+def value_parser(option: Any) -> Callable[[str], Any]:
+    """Return a function that reads the text of a flag as a value of a field, and checks it."""
 
     def parse(text: str) -> Any:
-        if field.name == "logging_steps":  # the one that takes a word or a number
-            return text if text == "auto" else float(text)
-        if field.name == "lr_scheduler_kwargs":
-            pairs = (pair.split("=") for pair in text.split(","))
-            return {key.strip(): float(value) for key, value in pairs}
-        if "bool" in name:
-            if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-                raise argparse.ArgumentTypeError(f"true or false, not {text!r}")
-            return text.lower() in ("true", "1", "yes")
-        if "int" in name:
-            return int(text)
-        if "float" in name:
-            return float(text)
-        return text
+        try:
+            return checked(option, option.name, read_as(types_of(option), text))
+        except MiniftError as error:
+            raise argparse.ArgumentTypeError(error.what) from None
 
-    parse.__name__ = name
     return parse
+
+
+def read_as(types: Collection[type], text: str) -> Any:
+    """Read text as one of the types; it stays text where it is none of them."""
+    if str not in types and type(None) in types and text.lower() == "none":
+        return None
+    if bool in types and str not in types:
+        return SWITCHES.get(text.lower(), text)
+    if dict in types:
+        pairs = (pair.partition("=") for pair in text.split(","))
+        return {key.strip(): read_as([float], value) for key, _, value in pairs}
+    for number in (int, float) if {int, float} & set(types) else ():
+        with contextlib.suppress(ValueError):
+            return number(text)
+    return text
 
 
 def apply_config(args: argparse.Namespace) -> None:
@@ -86,13 +96,15 @@ def apply_config(args: argparse.Namespace) -> None:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     options = (*fields(DataOptions), *fields(TrainingArguments))
-    known = {"model": str} | {each.name: parse_value(each) for each in options}
+    known = {"model": str} | {each.name: value_parser(each) for each in options}
     for name, value in settings.items():
         key = name.replace("-", "_")
         if key not in known:
             raise ConfigError(f"{path}: unknown option {name!r}", expected=nearest(key, known))
-        if getattr(args, key) is not None:  # the command line has the last word
+        if getattr(args, key, None) is not None:  # the command line has the last word
             continue
+        if isinstance(value, dict):
+            value = [f"{key}={number}" for key, number in value.items()]
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
             setattr(args, key, known[key](text))

@@ -33,7 +33,7 @@ class Train:
         if not args.model:
             raise ArgumentError("minift train needs --model", do="pass a folder with a model")
         names = [field.name for field in fields(TrainingArguments)]
-        settings = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
+        settings = {name: value for name, value in vars(args).items() if name in names}
         training_args = TrainingArguments(**settings)
         inputs = Inputs.prepare(DataOptions.from_args(args))
         trainer = build_trainer(args.model, inputs, training_args)
