@@ -3,7 +3,8 @@
 `Device` itself is plain eager PyTorch in host memory. This plugin adds what makes it faster there:
 
 - it says whether the processor multiplies bf16 numbers natively;
-- processes on one machine exchange gradients through shared memory (`shared.py`);
+- processes exchange only those rows of an embedding's gradient that are not zero (`gradients.py`),
+  on one machine through shared memory (`shared.py`);
 - malloc keeps freed memory: a training step frees and allocates the same large blocks again and
   again, and getting each from the kernel, page by page, costs 5 to 9 % of a step;
 - oneDNN, which multiplies 16-bit numbers, compiles a kernel for each number of tokens, so batches
@@ -13,12 +14,12 @@
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minift import Device, hookimpl
-from minift_cpu import shared
+from minift_cpu import gradients, shared
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,7 +39,7 @@ class CpuDevice(Device):
     def prepare(self, model: "nn.Module") -> "nn.Module":
         keep_freed_memory()
         ready = super().prepare(model)
-        size = shared.exchange_size(model)
+        size = gradients.exchange_size(model)
         if shared.is_possible() and (self.board is None or self.board.size < size):
             self.board = shared.Board(size)
         return ready
@@ -61,6 +62,9 @@ class CpuDevice(Device):
 
         with super().autocast(precision), dropout_by(dropout):
             yield
+
+    def all_reduce_gradients(self, grads: "Sequence[Tensor]") -> "Sequence[Tensor]":
+        return gradients.all_reduce_gradients(grads, self.all_reduce_flat)
 
     def all_reduce_flat(self, tensors: "list[Tensor]") -> "Tensor":
         if self.board is None or not self.board.fits(tensors):

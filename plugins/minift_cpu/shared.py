@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from minift import distributed
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 TIMEOUT = 1800  # seconds that a process waits for the others, as torch's collectives do
 
@@ -30,14 +30,6 @@ def is_possible() -> bool:
     """Return True on Linux if all processes are on this machine, according to torchrun."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     return hasattr(os, "memfd_create") and local == distributed.world_size() > 1
-
-
-def exchange_size(model: "nn.Module") -> int:
-    """Count the numbers exchanged at once: gradients, and of tables the rows of a large batch."""
-    return sum(
-        distributed.EMBEDDING_ROWS * p.shape[1] if distributed.is_embedding(p) else p.numel()
-        for p in model.parameters()
-    )
 
 
 class Board:
