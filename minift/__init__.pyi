@@ -1,4 +1,4 @@
-# The public names of `__init__.py`, for editors and type checkers; a test holds the two equal.
+# The public names of minift: `__init__.py` imports each when it is first used.
 from minift import evaluate as evaluate
 from minift.accelerate.accelerator import Accelerator as Accelerator
 from minift.collate import DataCollatorWithPadding as DataCollatorWithPadding

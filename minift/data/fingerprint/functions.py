@@ -1,7 +1,7 @@
 """A function by what it runs and reads: its bytecode, defaults, closure, and the globals it names.
 
 Which names code reads is seen in its bytecode, whose instructions differ between versions of
-Python. OPCODES lists those that take a name, for each version that this was verified with; for a
+Python. OPCODES lists those that take a name, in the versions that this was verified with; for a
 version or an instruction that is not listed, reading something unseen could give two functions one
 digest, so there is none.
 """
@@ -25,20 +25,22 @@ from minift.errors import MiniftError
 
 MINIFT = Path(__file__).resolve().parents[2]  # counts by its version, like any library
 GLOBAL, ATTRIBUTE, IMPORT, NO_READ = "global", "attribute", "import", "no read"
-PYTHON_3_11 = {
-    **dict.fromkeys(("LOAD_GLOBAL", "LOAD_NAME"), GLOBAL),
-    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), ATTRIBUTE),
+# What each instruction that takes a name does with it, in those versions of Python.
+VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14))
+OPCODES = {
+    **dict.fromkeys(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"), GLOBAL),
+    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"), ATTRIBUTE),
     "IMPORT_NAME": IMPORT,
     **dict.fromkeys(("IMPORT_FROM", "STORE_NAME", "STORE_GLOBAL", "STORE_ATTR"), NO_READ),
     **dict.fromkeys(("DELETE_NAME", "DELETE_GLOBAL", "DELETE_ATTR"), NO_READ),
 }
-PYTHON_3_12 = {**PYTHON_3_11, "LOAD_FROM_DICT_OR_GLOBALS": GLOBAL, "LOAD_SUPER_ATTR": ATTRIBUTE}
-# What each instruction that takes a name does with it.
-OPCODES = {(3, 11): PYTHON_3_11, **dict.fromkeys([(3, 12), (3, 13), (3, 14)], PYTHON_3_12)}
 
 
 class Unhashable(MiniftError, TypeError):
     """A value that has no content to digest."""
+
+    def __init__(self, what: str, got: object = None) -> None:
+        super().__init__(what, got=got, do="pass cache_key='...' to name the result yourself")
 
 
 @dataclass
@@ -72,21 +74,18 @@ def names_read(code: types.CodeType) -> NamesRead:
     Raises:
         Unhashable: an instruction, or this version of Python, is not in OPCODES.
     """
-    read, known = NamesRead(), OPCODES.get(sys.version_info[:2], {})
+    read, version = NamesRead(), sys.version_info[:2]
     steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
     for i, step in enumerate(steps):
-        effect = known.get(step.opname) if step.opcode in dis.hasname else NO_READ
-        if effect is None or not known:
-            version = ".".join(map(str, sys.version_info[:2]))
+        effect = OPCODES.get(step.opname) if step.opcode in dis.hasname else NO_READ
+        if effect is None or version not in VERSIONS:
             problem = f"cannot fingerprint {code.co_name!r}: minift does not know what it reads"
-            got = f"the instruction {step.opname} of Python {version}"
-            raise Unhashable(
-                problem, got=got, do="pass cache_key='...' to name the result yourself"
-            )
+            got = f"the instruction {step.opname} of Python {'.'.join(map(str, version))}"
+            raise Unhashable(problem, got)
         if effect == GLOBAL:
             read.names.add(step.argval)
             following = steps[i + 1].opname if i + 1 < len(steps) else ""
-            if known.get(following) != ATTRIBUTE:
+            if OPCODES.get(following) != ATTRIBUTE:
                 read.whole.add(step.argval)
         elif effect == ATTRIBUTE:
             read.attributes.add(step.argval)

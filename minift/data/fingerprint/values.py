@@ -182,8 +182,7 @@ class Walk:
             reduced = copier(value) if copier else value.__reduce_ex__(4)
         except Exception:  # pickling is how an object says that it has no content
             problem = f"cannot fingerprint {type(value).__qualname__!r} at {path or 'top'}"
-            do = "pass cache_key='...' to name the result yourself"
-            raise Unhashable(problem, do=do) from None
+            raise Unhashable(problem) from None
         class_ = self.digest(type(value), path)
         if isinstance(reduced, str):  # "the global of this name", without what is in it
             wrapped = getattr(value, "__wrapped__", None)  # functools.cache
