@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from minift.errors import DataError, ModelError
 
 MANIFEST = "manifest.json"
+AGAIN = "write it again, or copy all of its files again"
 FORMAT = 2  # of a manifest; a folder that has another one is refused, never misread
 
 # ------------------------------------------------------------------------------------------- files
@@ -194,14 +195,19 @@ def read_manifest(folder: Path) -> Manifest:
         if (version := manifest.get("format")) == FORMAT:
             files = {n: {key: e[key] for key in keys} for n, e in manifest["files"].items()}
             meta = dict(manifest["meta"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder} is not complete: no readable manifest ({error!r})") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{folder} is not complete: no readable {MANIFEST}", do=AGAIN) from None
     if version != FORMAT:
-        what = f"{folder} was written by another version of minift"
-        raise DataError(what, got=f"manifest format {version}", expected=FORMAT)
+        what, got = f"{folder} was written by another version of minift", f"format {version}"
+        raise DataError(what, got=got, expected=FORMAT, do="write it again with this version")
     if any(Path(name).name != name for name in files):
-        raise DataError(f"{folder} is damaged: its manifest names files elsewhere")
+        raise damaged(folder, "its manifest names files elsewhere")
     return Manifest(files, meta)
+
+
+def damaged(path: Path, why: str, got: object = None, expected: object = None) -> DataError:
+    """Return the error that a file or folder is not as it was written."""
+    return DataError(f"{path} is damaged: {why}", got=got, expected=expected, do=AGAIN)
 
 
 def check_file(path: Path, entry: Mapping[str, Any], digest: bool = False) -> None:
@@ -211,11 +217,11 @@ def check_file(path: Path, entry: Mapping[str, Any], digest: bool = False) -> No
         DataError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise DataError(f"{path} is damaged: it is missing")
+        raise damaged(path, "it is missing")
     if (size := path.stat().st_size) != entry.get("bytes", size):
-        raise DataError(f"{path} is damaged: its length differs", got=size, expected=entry["bytes"])
+        raise damaged(path, "its length differs", got=size, expected=entry["bytes"])
     if digest and "sha256" in entry and file_entry(path)["sha256"] != entry["sha256"]:
-        raise DataError(f"{path} is damaged: its checksum differs")
+        raise damaged(path, "its checksum differs")
 
 
 def verify_folder(folder: Path) -> Manifest:
@@ -249,12 +255,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} is no object", got=f"{content!r:.60}", expected="{...}", do=do)
     return content
-
-
-def bytes_as_text(count: float) -> str:
-    """Return a size in bytes for people: 1234567 as "1.2 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 from minift_cache.command import parse_duration, parse_size
 from minift_cache.entries import all_entries, is_locked
+from rich import filesize
 
 import minift
 from minift.cli import main
 from minift.data import cache, storage
 from minift.errors import ConfigError
-from minift.files import bytes_as_text
 
 locks = pytest.mark.skipif(cache.fcntl is None, reason="no locks on this system")
 HOLD = """
@@ -322,7 +322,7 @@ def test_prune_by_size_takes_the_least_recently_used(capfd):
     storage.open_folder(aged(cache.entry_path("map", "entry0"), 0))
     assert main(["cache", "prune", "--max-bytes", str(3 * size + 1)]) == 0
     assert kept() == {"entry0", "entry3", "entry4"}
-    assert f"freed {bytes_as_text(2 * size)}" in capfd.readouterr().out
+    assert f"freed {filesize.decimal(2 * size)}" in capfd.readouterr().out
     assert main(["cache", "prune", "--max-bytes", "0"]) == 0
     assert kept() == set()
 
@@ -454,9 +454,3 @@ def test_what_is_not_understood(option, text, capfd):
 def test_a_duration_has_a_unit():
     with pytest.raises(ConfigError, match="30d"):
         parse_duration("30")
-
-
-def test_bytes_as_text():
-    sizes = [0, 999, 1000, 1234567, 5 * 10**9, 3 * 10**13]
-    said = ["0 B", "999 B", "1.0 kB", "1.2 MB", "5.0 GB", "30.0 TB"]
-    assert [bytes_as_text(size) for size in sizes] == said

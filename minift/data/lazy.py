@@ -87,8 +87,6 @@ class RowBatch(Sequence[dict[str, Any]]):
             if view is None:
                 rows = take_rows(table.data.select([name]), self.data_indices)
                 columns[name] = to_list(rows.column(name))
-            elif isinstance(view, np.ndarray):
-                columns[name] = view[self.data_indices]
             else:
                 columns[name] = view.take(self.data_indices)
         return columns

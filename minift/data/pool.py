@@ -9,6 +9,7 @@ that is waiting or running, and says of none that it was the one.
 """
 
 import collections
+import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -71,10 +72,9 @@ class Pool:
 
     def next_task(self) -> list[Any]:
         """Return a list of one task, empty if there is no other: a task may be anything."""
-        try:
+        with contextlib.suppress(IndexError):  # another thread took the last one
             return [self.waiting.popleft()]
-        except IndexError:  # another thread took the last one
-            return []
+        return []
 
     def stop(self) -> None:
         """End all workers, busy or not."""

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from minift import files
 from minift.errors import DataError
+from minift.files import damaged
 
 BATCH_BYTES = 32 << 20  # few, large record batches: random access pays for each one it must search
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -95,7 +96,7 @@ def open_folder(folder: Path, verify: bool = False) -> tuple[pa.Table, dict[str,
     tables = [open_file(folder / name, e, verify) for name, e in manifest.files.items()]
     rows = sum(table.num_rows for table in tables)
     if not tables or rows != manifest.meta.get("rows"):
-        raise DataError(f"{folder} is damaged", got=rows, expected=manifest.meta.get("rows"))
+        raise damaged(folder, "rows are missing", got=rows, expected=manifest.meta.get("rows"))
     return pa.concat_tables(tables), manifest.meta
 
 
@@ -104,7 +105,7 @@ def open_file(path: Path, entry: Mapping[str, Any], verify: bool = False) -> pa.
     files.check_file(path, entry, verify)
     table = read_stream(path)
     if table.num_rows != entry.get("rows", table.num_rows):
-        raise DataError(f"{path} is damaged", got=table.num_rows, expected=entry["rows"])
+        raise damaged(path, "rows are missing", got=table.num_rows, expected=entry["rows"])
     return table
 
 

@@ -10,10 +10,11 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
+from rich import filesize
+
 from minift import files
 from minift.data import cache
 from minift.errors import ConfigError
-from minift.files import bytes_as_text
 from minift_cache.entries import Entry, all_entries, is_locked
 
 SIZES = {"": 1, "b": 1} | {
@@ -73,11 +74,11 @@ def run_ls(args: Namespace) -> int:
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         cells = [entry.key[:KEY_DIGITS], entry.kind, entry.function]
-        cells += [str(entry.rows) if entry.complete else "", bytes_as_text(entry.bytes), used]
+        cells += [str(entry.rows) if entry.complete else "", filesize.decimal(entry.bytes), used]
         table.add_row(*map(Text, [*cells, "" if entry.complete else remains_of(entry)]))
     Console(file=sys.stdout, width=120).print(table)
     total = sum(entry.bytes for entry in entries)
-    print(f"{len(entries)} entries, {bytes_as_text(total)} in {cache.cache_root()}")
+    print(f"{len(entries)} entries, {filesize.decimal(total)} in {cache.cache_root()}")
     return 0
 
 
@@ -108,7 +109,7 @@ def run_prune(args: Namespace) -> int:
         print(f"{entry.path.name[:KEY_DIGITS]} {entry.function or entry.kind}: {done} ({why})")
     locks = 0 if args.dry_run else remove_locks()
     would = "would free" if args.dry_run else "freed"
-    sizes = f"{would} {bytes_as_text(freed)}; {bytes_as_text(left)} left"
+    sizes = f"{would} {filesize.decimal(freed)}; {filesize.decimal(left)} left"
     print(f"{count} entries, {sizes}; {locks} lock files")
     return 1 if failed else 0
 

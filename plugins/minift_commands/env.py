@@ -7,10 +7,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from rich import filesize
+
 from minift import distributed, plugins
 from minift.device import choose_device, choose_precision
 from minift.errors import DeviceError
-from minift.files import bytes_as_text
 from minift_commands.plugins import describe_devices
 
 MEMINFO = Path("/proc/meminfo")
@@ -103,10 +104,10 @@ def as_text(report: dict[str, Any]) -> str:
     usable = "" if cores["usable"] in (None, cores["cores"]) else f", {cores['usable']} usable"
     lines.append(f"{cores['cores']} cores{usable}; torch's threads: {cores['threads']}")
     if sizes := report["memory"]:
-        lines.append("memory: " + ", ".join(f"{bytes_as_text(n)} {k}" for k, n in sizes.items()))
+        lines.append("memory: " + ", ".join(f"{filesize.decimal(n)} {k}" for k, n in sizes.items()))
     rank = "process {rank} of {world_size}, number {local_rank} on this machine"
     several = report["processes"]["world_size"] > 1
     lines.append(rank.format(**report["processes"]) if several else "one process")
-    free = "" if cache["free"] is None else f", {bytes_as_text(cache['free'])} free"
+    free = "" if cache["free"] is None else f", {filesize.decimal(cache['free'])} free"
     lines.append(f"cache: {cache['folder']}{free}")
     return "\n".join(lines)

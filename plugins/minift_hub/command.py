@@ -4,8 +4,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from rich import filesize
+
 from minift.errors import MissingFileError, PluginError
-from minift.files import bytes_as_text
 from minift.plugins import default_manager
 from minift_hub.client import api, clean, translate_errors
 from minift_hub.names import DATASETS, MODELS, repository
@@ -90,7 +91,7 @@ def run_card(args: Namespace) -> int:
         raise
     with translate_errors(f"{repo_type} {repo!r}"):
         info = api().repo_info(repo, repo_type=repo_type)
-    size = bytes_as_text(sum(entry.size for entry in snapshot.files.values()))
+    size = filesize.decimal(sum(entry.size for entry in snapshot.files.values()))
     print(f"{repo_type} {repo} at {snapshot.revision}")
     print(f"{len(snapshot.files)} files, {size}; {info.downloads or 0:,} downloads")
     print_clean(f"tags: {', '.join(info.tags or ['none'])}")
@@ -113,7 +114,7 @@ def print_model(snapshot: Any) -> None:
     names = id2label.values() if isinstance(id2label, dict) else ["not said"]
     print_clean(f"classes: {', '.join(map(str, names))}")
     weights = sum(snapshot.files[name].size for name in weight_files(snapshot))
-    print(f"weights: {bytes_as_text(weights)} of safetensors")
+    print(f"weights: {filesize.decimal(weights)} of safetensors")
 
 
 def print_dataset(snapshot: Any) -> None:

@@ -20,11 +20,11 @@ from minift_files.finding import SPLIT_WORDS, files_by_split
 from minift_files.formats import FORMATS as LOCAL_FORMATS
 from minift_files.readers import plain_types
 from minift_files.saving import check_split
+from rich import filesize
 
 from minift.data.features import METADATA_KEY, Features
 from minift.data.file_formats import DatasetFiles
 from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, nearest
-from minift.files import bytes_as_text
 from minift_hub import trust
 from minift_hub.client import clean
 from minift_hub.describing import Description, describe, features_of
@@ -256,7 +256,7 @@ def check_memory(repo: str, kind: str, paths: Sequence[Path]) -> None:
         total += count(path, MEMORY)
         if total > MEMORY:
             what = f"{repo} is too large to be read into memory"
-            got = f"more than {bytes_as_text(MEMORY)} once unpacked"
+            got = f"more than {filesize.decimal(MEMORY)} once unpacked"
             raise DataError(what, got=got, do="name some of its files with data_files=")
 
 

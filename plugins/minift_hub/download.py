@@ -3,7 +3,8 @@
 import glob
 import sys
 
-from minift.files import bytes_as_text
+from rich import filesize
+
 from minift_hub import trust
 from minift_hub.client import HubError, snapshot_download
 from minift_hub.snapshot import Snapshot
@@ -22,12 +23,12 @@ def fetch(snapshot: Snapshot, names: list[str]) -> None:
     missing = [name for name in names if not (snapshot.folder / name).is_file()]
     if missing:
         size = sum(snapshot.files[name].size for name in missing)
-        files = f"{len(missing)} file{'s' if len(missing) > 1 else ''}, {bytes_as_text(size)}"
+        files = f"{len(missing)} file{'s' if len(missing) > 1 else ''}, {filesize.decimal(size)}"
         limit = LARGEST[snapshot.repo_type]
         if size > limit:
             what = f"{snapshot.repo} is too large to be downloaded just by its name"
             do = f"download it (`hf download {snapshot.repo}`), and pass the path of the folder"
-            raise HubError(what, got=files, expected=f"at most {bytes_as_text(limit)}", do=do)
+            raise HubError(what, got=files, expected=f"at most {filesize.decimal(limit)}", do=do)
         print(f"{snapshot.repo} at {snapshot.revision[:12]}: downloading {files}", file=sys.stderr)
         patterns = [glob.escape(name) for name in missing]
         quiet = size <= trust.SMALL

@@ -21,7 +21,7 @@ from minift.data.ragged import BYTES, RUNS
 from minift.data.selecting import select
 from minift.data.table import AnyTable, Table
 from minift.errors import ConfigError, DataError
-from minift.files import MANIFEST, put_in_place
+from minift.files import MANIFEST, damaged, put_in_place
 
 
 def map_table(
@@ -158,10 +158,8 @@ def commit(
 ) -> None:
     """Give all shards the columns and types of the merged ones, and make them the result."""
     features, start = result_features(shards.spec, merged), 0
-    types = dict(zip(merged.names, merged.columns.schema.types, strict=True))
-    types = {
-        n: RUNS if types[n] == RUNS else arrow_type(features[n]) for n in features if n in types
-    }
+    types = {name: arrow_type(features[name]) for name in features if name in merged.names}
+    types |= {field.name: RUNS for field in merged.columns.schema if field.type == RUNS}
     schema = pa.schema(list(types.items()))
     for i, piece in enumerate(pieces):
         if not piece.columns.schema.equals(schema):
@@ -206,8 +204,8 @@ def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:
         raise ConfigError(f"{folder} holds the result of another map", do="choose another folder")
     try:
         return result_of(spec, data, meta)
-    except (pa.ArrowException, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder} is damaged: {error!r}") from None
+    except (pa.ArrowException, KeyError, TypeError, AttributeError):
+        raise damaged(folder, "its columns are not those that its manifest describes") from None
 
 
 def result_of(spec: MapSpec, data: pa.Table, meta: dict[str, Any]) -> Table:
