@@ -166,7 +166,7 @@ def sums(model: Path, folder: Path, refuse: bool = False) -> dict:
     opened = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.exists()]
     return {
         "right": right,
-        "shared": device.board.size == room,
+        "shared": device.shared_sum.size == room,
         "in the way": [name for name in opened if "minift" in name],
     }
 

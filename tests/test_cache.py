@@ -341,7 +341,7 @@ def test_prune_all(capfd):
     assert main(["cache", "prune", "--all"]) == 0
     assert kept() == set() and (cache.cache_root() / "demo").exists()
     assert main(["cache", "prune", "--all"]) == 0
-    assert "0 entries, freed 0 B" in capfd.readouterr().out
+    assert "0 entries, freed 0 bytes" in capfd.readouterr().out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows keeps what is mapped")

@@ -83,10 +83,10 @@ class RowBatch(Sequence[dict[str, Any]]):
         shown = table.column_names if row_format.output_all_columns else row_format.columns
         columns: dict[str, Any] = {}
         for name in table.column_names if shown is None else shown:
-            view = table.view(name)
-            if view is None:
+            column = table.numpy_column(name)
+            if column is None:
                 rows = take_rows(table.data.select([name]), self.data_indices)
                 columns[name] = to_list(rows.column(name))
             else:
-                columns[name] = view.take(self.data_indices)
+                columns[name] = column.take(self.data_indices)
         return columns

@@ -60,7 +60,7 @@ class Table:
         self.digests = {} if digests is None else digests  # shared by tables of the same data
         self.row_format = row_format or Format()
         self.origin = origin or {}
-        self.views: dict[str, Any] = {}  # by column; `view` fills it
+        self.numpy_columns: dict[str, Any] = {}  # by column; filled by `numpy_column`
 
     def replace(self, **changes: Any) -> Self:
         """Return a table of the same class that differs in the given fields.
@@ -72,7 +72,7 @@ class Table:
             fields["digests"] = None
         table = type(self)(**{**fields, **changes})
         if "data" not in changes:
-            table.views = self.views
+            table.numpy_columns = self.numpy_columns
         return table
 
     def __reduce__(self) -> Any:
@@ -165,19 +165,19 @@ class Table:
             rows = take_rows(data, picked)
         return decode_runs(rows, rows.column_names)
 
-    def view(self, name: str) -> Any:
-        """Return all rows of a column of `data` without making Python objects of its values.
+    def numpy_column(self, name: str) -> Any:
+        """Return all rows of a column of `data` in numpy arrays.
 
         Returns:
             A `FlatColumn` for lists of numbers, `Runs` for those that are runs, a numpy array for
             numbers, or None for any other column and where values are missing.
         """
-        if name not in self.views:
+        if name not in self.numpy_columns:
             self.check_columns([name])
-            self.views[name] = self._make_view(name, self.data.column(name))
-        return self.views[name]
+            self.numpy_columns[name] = self._numpy_column(name, self.data.column(name))
+        return self.numpy_columns[name]
 
-    def _make_view(self, name: str, column: pa.ChunkedArray) -> Any:
+    def _numpy_column(self, name: str, column: pa.ChunkedArray) -> Any:
         if column.type == RUNS:
             return Runs.decode(column)
         if column.null_count:
@@ -189,7 +189,7 @@ class Table:
 
     def lengths(self, name: str) -> np.ndarray:
         """Return the number of values in each row of a list column, shape (len(self),)."""
-        view = self.view(name)
+        view = self.numpy_column(name)
         if isinstance(view, Runs):
             lengths = view.take(self.indices).lengths
         else:

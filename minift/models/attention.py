@@ -8,12 +8,12 @@ blocks of rows, (b, N, t, D), and computes each block with ordinary batched matr
 
 Axes, as they are named in the comments:
 
-    B  rows of a batch          P  real tokens of the batch, and extra ones (`num_extra_tokens`)
+    B  rows of a batch          P  tokens of the batch: the real ones, then `num_extra_tokens`
     T  positions of a row       N  attention heads
     H  hidden size              D  size of a head, H / N
     b, t  the same as B and T, of one block of rows of similar length
     t|1   t, or 1 where only the query of each row's first position is used
-    k  vectors that are concatenated for each token: 3 (query, key, value) or 2 (key, value)
+    parts  vectors that are concatenated for each token: 3 (query, key, value) or 2 (key, value)
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def attention(
     states: Tensor,
     unpadding: Unpadding,
     N: int,
-    p: float,
+    dropout_p: float,
     first_query: Tensor | None = None,
     biases: Sequence[Tensor | None] | None = None,
 ) -> Tensor:
@@ -43,7 +43,7 @@ def attention(
             the queries are in `first_query`.
         unpadding: where each row's tokens are.
         N: number of heads.
-        p: dropout probability of the attention weights; 0 in evaluation.
+        dropout_p: dropout probability of the attention weights; 0 in evaluation.
         first_query: (B, H), the queries of each row's first position, longest row first.
         biases: for each block, what is added to its scores; by default `attention_biases`.
 
@@ -65,7 +65,7 @@ def attention(
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (b, N, t|1, t)
             if bias is not None:
                 scores += bias
-            weights = dropout(scores.softmax(-1), p, training=True)
+            weights = dropout(scores.softmax(-1), dropout_p, training=True)
             contexts.append(weights.to(v.dtype) @ v)  # (b, N, t|1, D)
     if first_query is None:
         return merge_heads(contexts, unpadding, states.dtype)
@@ -93,18 +93,18 @@ def attention_biases(unpadding: Unpadding) -> list[Tensor | None]:
 
 
 def split_heads(
-    x: Tensor, unpadding: Unpadding, k: int, N: int, dtype: torch.dtype
+    x: Tensor, unpadding: Unpadding, parts: int, N: int, dtype: torch.dtype
 ) -> list[tuple[Tensor, ...]]:
-    """Split (P, k * N * D) into k tensors (b, N, t, D) for each block, such as queries and keys.
+    """Split (P, parts * N * D) into tensors (b, N, t, D) for each block, such as queries and keys.
 
     One gather does what padding, reshaping and transposing would do in three passes.
     """
-    D = x.shape[1] // (k * N)
-    index = head_index(unpadding, k, N)
+    D = x.shape[1] // (parts * N)
+    index = head_index(unpadding, parts, N)
     flat = Gather.apply(x.reshape(-1, D), index.of_cells, index.of_tokens, index.extra).to(dtype)
     shapes = [(len(b.token_index), N, b.token_index.shape[1], D) for b in unpadding.blocks]
-    heads = iter(flat.split([math.prod(shape[:-1]) for shape in shapes for _ in range(k)]))
-    return [tuple(next(heads).view(shape) for _ in range(k)) for shape in shapes]
+    heads = iter(flat.split([math.prod(shape[:-1]) for shape in shapes for _ in range(parts)]))
+    return [tuple(next(heads).view(shape) for _ in range(parts)) for shape in shapes]
 
 
 def merge_heads(blocks: Sequence[Tensor], unpadding: Unpadding, dtype: torch.dtype) -> Tensor:
@@ -118,7 +118,7 @@ def merge_heads(blocks: Sequence[Tensor], unpadding: Unpadding, dtype: torch.dty
 class HeadIndex(NamedTuple):
     """Indices between two orders of the same vectors, each of D numbers.
 
-    By token, the order is that of (P, k, N), flattened. By cell, it is that of (k, b, N, t),
+    By token, the order is that of (P, parts, N), flattened; by cell, that of (parts, b, N, t),
     flattened, for one block after the other; cells of padding repeat the vectors of a token.
 
     Attributes:
@@ -134,28 +134,29 @@ class HeadIndex(NamedTuple):
     extra: Tensor
 
 
-def head_index(unpadding: Unpadding, k: int, N: int) -> HeadIndex:
-    """Return the `HeadIndex` for k vectors per token and N heads, computed once per batch."""
-    if (k, N) in unpadding.cache:
-        return unpadding.cache[k, N]
+def head_index(unpadding: Unpadding, parts: int, N: int) -> HeadIndex:
+    """Return the `HeadIndex` for so many vectors a token and N heads, computed once per batch."""
+    if (parts, N) in unpadding.cache:
+        return unpadding.cache[parts, N]
     device = unpadding.indices.device
-    part, head = torch.arange(k, device=device), torch.arange(N, device=device)
+    part, head = torch.arange(parts, device=device), torch.arange(N, device=device)
     of_cells, of_tokens, padding = list[Tensor](), list[Tensor](), list[Tensor]()
     size = 0  # number of vectors in the blocks before
     for block in unpadding.blocks:
         b, t = block.token_index.shape
-        tokens = block.token_index[None, :, None, :] * k + part[:, None, None, None]  # (k, b, 1, t)
-        of_cells.append((tokens * N + head[:, None]).flatten())  # (k * b * N * t,)
+        tokens = block.token_index[None, :, None, :] * parts + part[:, None, None, None]
+        # (parts, b, 1, t) + (N, 1)
+        of_cells.append((tokens * N + head[:, None]).flatten())  # (parts * b * N * t,)
         for cells, places in ((block.token_cells, of_tokens), (block.padding_cells, padding)):
             row, column = cells[:, None, None] // t, cells[:, None, None] % t  # (cells, 1, 1)
-            at = ((part[:, None] * b + row) * N + head) * t + column + size  # (cells, k, N)
+            at = ((part[:, None] * b + row) * N + head) * t + column + size  # (cells, parts, N)
             places.append(at.flatten())
-        size += k * b * N * t
-    extra = torch.arange(unpadding.num_extra_tokens * k * N, device=device)
-    extra += len(unpadding.indices) * k * N  # they follow the real tokens
+        size += parts * b * N * t
+    extra = torch.arange(unpadding.num_extra_tokens * parts * N, device=device)
+    extra += len(unpadding.indices) * parts * N  # they follow the real tokens
     of_tokens.append(torch.zeros_like(extra))
     index = HeadIndex(torch.cat(of_cells), torch.cat(of_tokens), torch.cat(padding), extra)
-    unpadding.cache[k, N] = index
+    unpadding.cache[parts, N] = index
     return index
 
 
@@ -191,7 +192,7 @@ class Gather(torch.autograd.Function):
 
 
 def fused_linear(x: Tensor, *layers: nn.Module) -> Tensor:
-    """Apply k linear layers, (P, H) to (P, k * H): one large product instead of k small ones."""
+    """Apply several linear layers to (P, H), and concatenate: one large product for small ones."""
     if not all(is_unmodified(layer) and layer.bias is not None for layer in layers):
         return torch.cat([layer(x) for layer in layers], 1)
     weight = torch.cat([layer.weight for layer in layers])  # type: ignore[misc]

@@ -76,8 +76,8 @@ class Block:
         token_index: (b, t), which of the P tokens each cell holds; a cell of padding holds its
             row's first token.
         mask: (b, t), True where a token may be attended to; None if it is True everywhere.
-        token_cells: (p,), the cell, in the flattened (b * t), of each of the p tokens.
-        padding_cells: (b * t - p,), the other cells.
+        token_cells: the cell, in the flattened (b * t), of each token of these rows.
+        padding_cells: the other cells.
     """
 
     token_index: Tensor

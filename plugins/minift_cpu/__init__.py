@@ -30,18 +30,18 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, GIGABYTE = -1, -3, 2**30
 
 class CpuDevice(Device):
     name = "cpu"
-    board: shared.Board | None = None
+    shared_sum: shared.SharedSum | None = None
 
     def precisions(self) -> dict[str, str | None]:
         slow = None if bf16_instructions() else "this processor has no bf16 instructions"
-        return {"fp32": None, "bf16": slow, "fp16": "processors compute fp16 in fp32's steps"}
+        return {"fp32": None, "bf16": slow, "fp16": "processors convert fp16 to fp32 to compute"}
 
     def prepare(self, model: "nn.Module") -> "nn.Module":
         keep_freed_memory()
         ready = super().prepare(model)
         size = gradients.exchange_size(model)
-        if shared.is_possible() and (self.board is None or self.board.size < size):
-            self.board = shared.Board(size)
+        if shared.is_possible() and (self.shared_sum is None or self.shared_sum.size < size):
+            self.shared_sum = shared.SharedSum(size)
         return ready
 
     def unpadded_size(self, num_tokens: int, precision: str) -> int:
@@ -67,9 +67,9 @@ class CpuDevice(Device):
         return gradients.all_reduce_gradients(grads, self.all_reduce_flat)
 
     def all_reduce_flat(self, tensors: "list[Tensor]") -> "Tensor":
-        if self.board is None or not self.board.fits(tensors):
+        if self.shared_sum is None or not self.shared_sum.fits(tensors):
             return super().all_reduce_flat(tensors)
-        return self.board.all_reduce_flat(tensors)
+        return self.shared_sum.all_reduce_flat(tensors)
 
 
 def processor() -> set[str]:

@@ -32,7 +32,7 @@ def is_possible() -> bool:
     return hasattr(os, "memfd_create") and local == distributed.world_size() > 1
 
 
-class Board:
+class SharedSum:
     """Shared memory with a region for each process. All processes build it at the same time.
 
     Attributes:
