@@ -92,9 +92,8 @@ def replace_column(table: AnyTable, name: str, values: Any, feature: Any) -> Any
 
 def cast_column(table: AnyTable, column: str, feature: Any) -> AnyTable:
     """Return the column as another feature; a ClassLabel makes numbers of its names."""
-    table.check_columns([column])
-    values = table.to_arrow(columns=[column]).column(column)
-    return replace_column(table, column, cast_array(column, values, feature), feature)
+    values = cast_array(column, table.arrow_column(column), feature)
+    return replace_column(table, column, values, feature)
 
 
 def cast(table: AnyTable, features: Features) -> AnyTable:
@@ -114,11 +113,10 @@ def class_encode_column(table: AnyTable, column: str, include_nulls: bool = Fals
         column: holds text or numbers.
         include_nulls: make a class "None" of missing values, which stay missing otherwise.
     """
-    table.check_columns([column])
+    values = table.arrow_column(column).to_pylist()
     if not isinstance(table.features[column], Value):
         got = table.features[column]
         raise DataError(f"{column!r} holds neither text nor numbers to encode", got=got)
-    values = table.to_arrow(columns=[column]).column(column).to_pylist()
     texts = [None if v is None and not include_nulls else str(v) for v in values]
     feature = ClassLabel(names=sorted({text for text in texts if text is not None}))
     array = cast_array(column, pa.array(texts, pa.string()), feature)

@@ -4,7 +4,6 @@ The work is done by functions from table to table, in the files imported below. 
 selecting.select` makes such a function a method; its arguments are described where it is defined.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -117,7 +116,7 @@ class Dataset(Table):
 
     def unique(self, column: str) -> list[Any]:
         """Return the different values of a column, in order of first appearance."""
-        return Column(self, column).unique()
+        return self.arrow_column(column).unique().to_pylist()
 
     # -- choosing rows ----------------------------------------------------------------------------
 
@@ -218,16 +217,6 @@ class Dataset(Table):
 
     with_format = on_a_copy(set_format)
     with_transform = on_a_copy(set_transform)
-
-    @contextlib.contextmanager
-    def formatted_as(self, *args: Any, **format_kwargs: Any) -> Iterator[None]:
-        """Show rows in another format inside a `with` block; the arguments as for `set_format`."""
-        before = self.row_format
-        try:
-            self.set_format(*args, **format_kwargs)
-            yield
-        finally:
-            self.row_format = before
 
     # -- writing ----------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from minift.data.formatting import rows_of, to_list
 from minift.data.indices import compose, resolve_key, take_rows, to_array
@@ -34,11 +33,6 @@ class Column(Sequence[Any]):
 
     def tolist(self) -> list[Any]:
         return list(self)
-
-    def unique(self) -> list[Any]:
-        """Return the different values, in order of first appearance."""
-        values = self.table.to_arrow(columns=[self.name]).column(self.name)
-        return pc.unique(values).to_pylist()
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.asarray(self.tolist(), dtype=dtype)

@@ -74,11 +74,10 @@ def stratified_indices(
 
     The algorithm is that of scikit-learn's `StratifiedShuffleSplit` (Pedregosa et al. 2011).
     """
-    table.check_columns([column])
+    labels = table.arrow_column(column)
     if not isinstance(table.features[column], ClassLabel):
         problem, do = "must be a ClassLabel column", f"dataset.class_encode_column({column!r})"
         raise ConfigError(f"stratify_by_column {problem}", got=table.features[column], do=do)
-    labels = table.to_arrow(columns=[column]).column(column)
     if labels.null_count:
         raise DataError(f"the column {column!r} has missing labels", do="filter them out first")
     classes, counts = np.unique(labels.to_numpy(), return_counts=True)

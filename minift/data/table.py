@@ -110,8 +110,8 @@ class Table:
         """
         for name in self.features:
             if name not in self.digests:
-                every_row = self.replace(indices=None).to_arrow(columns=[name])
-                self.digests[name] = column_digest(every_row.column(name)).hex()
+                column = self.replace(indices=None).arrow_column(name)
+                self.digests[name] = column_digest(column).hex()
         columns = [(name, self.digests[name]) for name in self.features]
         features = json.dumps(self.features.to_dict())
         indices = self.indices if isinstance(self.indices, np.ndarray) else str(self.indices)
@@ -164,6 +164,11 @@ class Table:
         else:
             rows = take_rows(data, picked)
         return decode_runs(rows, rows.column_names)
+
+    def arrow_column(self, name: str, indices: Indices | None = None) -> pa.ChunkedArray:
+        """Return one column as Arrow data: some of its rows, or all by default."""
+        self.check_columns([name])
+        return self.to_arrow(indices, [name]).column(name)
 
     def numpy_column(self, name: str) -> Any:
         """Return all rows of a column of `data` in numpy arrays.

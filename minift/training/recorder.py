@@ -74,18 +74,16 @@ class Recorder:
 
     def fail(self, error: BaseException) -> None:
         """Record the exception that ends the run, and call the observers."""
-        self.write_failure(error)
+        self.write_status("failed", error)
         self.run.call_observers("minift_on_exception", exception=error)
 
-    def write_failure(self, error: BaseException) -> None:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        self.write_status("interrupted" if stopped else "failed", error)
-
     def write_status(self, status: str, error: BaseException | None = None) -> None:
-        self.status = status
+        """Write run.json; with an error that only stopped the run, the status is "interrupted"."""
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        self.status = "interrupted" if stopped else status
         if not self.run.writes:
             return
-        record = {**self.describe(), "status": status}
+        record = {**self.describe(), "status": self.status}
         if error is not None:
             record["error"] = f"{type(error).__name__}: {error}"
         try:

@@ -262,8 +262,8 @@ def setup_of(run: Run) -> dict[str, Any]:
 
 def dataset_digest(dataset: Dataset) -> str:
     """Return a digest of the rows themselves, wherever and whenever they were read."""
-    columns = [(n, dataset.to_arrow(columns=[n]).column(n)) for n in dataset.features]
-    return fingerprint("content", [(name, column_digest(column)) for name, column in columns])
+    columns = [(name, column_digest(dataset.arrow_column(name))) for name in dataset.features]
+    return fingerprint("content", columns)
 
 
 def check_same_setup(run: Run, saved: Mapping[str, Any], folder: Path) -> None:

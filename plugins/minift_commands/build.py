@@ -218,7 +218,7 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
         trainer.save_model()
         metrics = trainer.evaluate() if trainer.run.eval_dataset is not None else {}
     except BaseException as error:
-        recorder.write_failure(error)
+        recorder.write_status("failed", error)
         raise
     recorder.write_status("finished")
     return metrics

@@ -184,7 +184,7 @@ def call_with_rows(spec: MapSpec, batch: Any, rows: range, rank: int | None) -> 
             continue
         before = [None] * len(rows)
         if name in spec.table.features and name not in spec.remove_columns:
-            before = to_list(spec.table.to_arrow(rows, [name]).column(name))
+            before = to_list(spec.table.arrow_column(name, rows))
         columns[name] = [
             values.get(name, None if name in popped else old)
             for (values, popped), old in zip(results, before, strict=True)

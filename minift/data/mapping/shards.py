@@ -151,7 +151,7 @@ def complete(spec: MapSpec, piece: MappedRows, names: Iterable[str]) -> pa.Table
         if name in piece.names:
             columns[name] = piece.columns.column(name)
         elif name in piece.untouched(spec):
-            columns[name] = spec.table.to_arrow(piece.rows, [name]).column(name)
+            columns[name] = spec.table.arrow_column(name, piece.rows)
             if spec.features is not None and name in spec.features:
                 columns[name] = cast_array(name, columns[name], spec.features[name])
         else:
