@@ -66,7 +66,7 @@ def test_printed_form(ds):
 
 
 def test_unique(ds):
-    assert Dataset.from_dict({"x": ["b", "a", None, "b"]})["x"].unique() == ["b", "a", None]
+    assert Dataset.from_dict({"x": ["b", "a", None, "b"]}).unique("x") == ["b", "a", None]
 
 
 def test_only_its_own_column_is_read(ds, monkeypatch):
