@@ -13,15 +13,17 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from minift.data import columns, selecting, splitting
+from minift.data import columns, selecting
 from minift.data.features import Features, as_array, check_names
 from minift.data.file_formats import format_named
 from minift.data.formatting import Format, rows_of, to_frame
 from minift.data.indices import split_range
 from minift.data.lazy import Column, RowBatch
 from minift.data.mapping.cache import filter_mask, map_table
+from minift.data.splitting import split_indices
 from minift.data.table import READ_ROWS, Table
 from minift.errors import DataError
+from minift.rng import random_generator
 
 P = ParamSpec("P")
 AnyDataset = TypeVar("AnyDataset", bound="Dataset")
@@ -148,11 +150,19 @@ class Dataset(Table):
         seed: int | None = None,
         generator: np.random.Generator | None = None,
     ) -> "DatasetDict":
-        """Return `DatasetDict(train=..., test=...)`; see `minift.data.splitting`."""
-        train, test = splitting.train_test_split(
-            self, test_size, train_size, shuffle, stratify_by_column, seed, generator
-        )
-        return DatasetDict(train=train, test=test)
+        """Return `DatasetDict(train=..., test=...)`, without a row in common.
+
+        Args:
+            test_size: a share of the rows (float) or a number of rows (int); a quarter by default.
+            train_size: the same for the other part; all other rows by default.
+            shuffle: take rows at random; otherwise the first ones are for training.
+            stratify_by_column: a ClassLabel column, whose classes both parts have in like shares.
+            seed: of the random order.
+            generator: gives the random order instead.
+        """
+        rng = random_generator(seed, generator) if shuffle else None
+        rows = split_indices(self, test_size, train_size, stratify_by_column, rng)
+        return DatasetDict(train=self.select(rows[0]), test=self.select(rows[1]))
 
     # -- choosing and changing columns ------------------------------------------------------------
 

@@ -5,47 +5,34 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from minift.data.features import ClassLabel
-from minift.data.selecting import select
-from minift.data.table import AnyTable, Table
+from minift.data.table import Table
 from minift.errors import ConfigError, DataError
-from minift.rng import random_generator
 
 
-def train_test_split(
-    table: AnyTable,
-    test_size: float | int | None = None,
-    train_size: float | int | None = None,
-    shuffle: bool = True,
-    stratify_by_column: str | None = None,
-    seed: int | None = None,
-    generator: np.random.Generator | None = None,
-) -> tuple[AnyTable, AnyTable]:
-    """Return two tables without a row in common: one for training, one for testing.
+def split_indices(
+    table: Table, test_size: Any, train_size: Any, column: str | None, rng: Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return row indices for training and for testing, without a row in common.
 
     Args:
         table: what to split.
-        test_size: a share of the rows (float) or a number of rows (int); a quarter by default.
-        train_size: the same for the other part; all other rows by default.
-        shuffle: take rows at random; otherwise the first ones are for training.
-        stratify_by_column: a ClassLabel column, whose classes both parts have in like shares.
-        seed: of the random order.
-        generator: gives the random order instead.
+        test_size, train_size: see `Dataset.train_test_split`.
+        column: a ClassLabel column, whose classes both parts have in like shares.
+        rng: of the random order; None: the first rows are for training.
     """
     n = len(table)
     n_train, n_test = split_sizes(n, test_size, train_size)
-    if stratify_by_column is not None:
-        if not shuffle:
-            raise ConfigError("stratify_by_column needs shuffle=True")
-        rng = random_generator(seed, generator)
-        train, test = stratified_indices(table, stratify_by_column, n_train, n_test, rng)
-    elif shuffle:
-        order = random_generator(seed, generator).permutation(n)
-        test, train = order[:n_test], order[n_test : n_test + n_train]
-    else:
-        train, test = np.arange(n_train), np.arange(n_train, n_train + n_test)
-    return select(table, train), select(table, test)
+    if rng is None and column is not None:
+        raise ConfigError("stratify_by_column needs shuffle=True")
+    if rng is None:
+        return np.arange(n_train), np.arange(n_train, n_train + n_test)
+    if column is not None:
+        return stratified_indices(table, column, n_train, n_test, rng)
+    order = rng.permutation(n)
+    return order[n_test : n_test + n_train], order[:n_test]
 
 
 def split_sizes(n: int, test_size: Any, train_size: Any) -> tuple[int, int]:
@@ -68,7 +55,7 @@ def split_sizes(n: int, test_size: Any, train_size: Any) -> tuple[int, int]:
 
 
 def stratified_indices(
-    table: Table, column: str, n_train: int, n_test: int, rng: np.random.Generator
+    table: Table, column: str, n_train: int, n_test: int, rng: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return row indices for training and testing, each class in like shares.
 
@@ -95,7 +82,7 @@ def stratified_indices(
     return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
 
 
-def share_out(counts: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def share_out(counts: np.ndarray, n: int, rng: Generator) -> np.ndarray:
     """Return how many of n rows each class gets, in proportion to its count.
 
     Shares are rounded down. The rows that are left over go to the classes with the largest
