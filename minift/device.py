@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minift import distributed
-from minift.errors import ConfigError, DeviceError, TrainingError
+from minift.errors import ArgumentError, ConfigError, DeviceError, TrainingError
 from minift.plugins import Manager, registry
 from minift.signals import defer_ctrl_c
 
@@ -106,6 +106,12 @@ class Device:
 
         With several processes, connect them, and copy the parameters of process 0 to all.
         """
+        import torch
+
+        parallel = torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel
+        if any(isinstance(module, parallel) for module in model.modules()):
+            what, do = "a model must not be wrapped for several devices", "pass the .module in it"
+            raise ArgumentError(what, got=type(model).__name__, do=f"{do}; torchrun starts several")
         if self.torch_device.type != "cpu":
             Device.initialized = self.description
         model = model.to(self.torch_device)

@@ -30,6 +30,11 @@ FORMAT = 2  # of a manifest; a folder that has another one is refused, never mis
 # ------------------------------------------------------------------------------------------- files
 
 
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user passed, with "~" as the home folder that it is in a shell."""
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` when the block ends without an error.

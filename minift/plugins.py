@@ -22,6 +22,7 @@ import pluggy
 
 from minift import hookspecs
 from minift.errors import ArgumentError, MissingFileError, PluginError, nearest
+from minift.files import local_path
 
 GROUP = "minift"
 
@@ -78,7 +79,7 @@ def build_manager(
         except Exception as error:  # somebody else's code: any error of it is only listed
             manager.load_errors[entry.name] = error
     for file in files:
-        add_plugin(manager, load_file(Path(file)), name=Path(file).stem)
+        add_plugin(manager, load_file(local_path(file)), name=Path(file).stem)
     for plugin in plugins:
         add_plugin(manager, plugin)
     check_hook_names(manager)
@@ -290,7 +291,7 @@ def resolve_checkpoint(
     Raises:
         MissingFileError: it is neither.
     """
-    local = Path(name).expanduser()
+    local = local_path(name)
     if local.is_dir():
         return ResolvedCheckpoint(local, str(local))
     find = default_manager().hook.minift_find_checkpoint

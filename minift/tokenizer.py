@@ -19,7 +19,7 @@ import numpy as np
 from minift import tokenizer_config
 from minift.data.ragged import Ragged, Runs, as_ragged, pad_columns
 from minift.errors import ArgumentError, ConfigError, DataError
-from minift.files import read_json, write_text
+from minift.files import local_path, read_json, write_text
 from minift.plugins import resolve_checkpoint
 
 LABEL_NAMES = ("labels", "label", "label_ids")
@@ -69,7 +69,7 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         config, model_config = tokenizer_config.read(folder), read_json(folder / "config.json")
-        self.folder, self._config = folder, config
+        self.folder, self._config = folder.absolute(), config
         # Kept for save_pretrained: the folder may be gone by then.
         self._json = tokenizer_config.read_tokenizer_json(folder, config, model_config)
         self._backend = tokenizer_config.parse_tokenizer_json(self._json, folder)
@@ -274,7 +274,7 @@ class Tokenizer:
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write tokenizer.json unchanged, tokenizer_config.json, and copies of other files."""
-        folder = Path(save_directory)
+        folder = local_path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"):
             source, target = self.folder / name, folder / name

@@ -70,6 +70,7 @@ PRIVATE = {
     "_exit": "os._exit is documented; the underscore warns of what it leaves undone",
     "_foreach_div_": "one kernel for all gradients, as torch.nn.utils.clip_grad_norm_ has it",
     "_get_fused_kernels_supported_devices": "which devices have a fused AdamW is said nowhere else",
+    "_orig_mod": "the model inside of torch.compile, as accelerate takes it out",
     "_utils": "torch._utils holds _unflatten_dense_tensors",
     "_unflatten_dense_tensors": "views of a flat tensor, as DistributedDataParallel makes them",
     "_modules": "a submodule by name without nn.Module.__getattr__, once a layer",

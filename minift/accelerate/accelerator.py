@@ -44,6 +44,7 @@ from minift.accelerate.prepared import (
 from minift.device import Device, choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.unpadding import add_unpadding
+from minift.models.weights import unwrap
 from minift.plugins import default_manager
 from minift.training import checkpoint, serialization
 
@@ -185,8 +186,8 @@ class Accelerator:
         return self._device.autocast(self._precision)
 
     def unwrap_model(self, model: nn.Module) -> nn.Module:
-        """Return the model as it was passed to `prepare`; its forward stays in mixed precision."""
-        return next((original for original, one in self._prepared if one is model), model)
+        """Return the model without wrappers, torch's too; its forward stays in mixed precision."""
+        return unwrap(next((original for original, one in self._prepared if one is model), model))
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -262,7 +263,7 @@ class Accelerator:
         """Add the positions of the real tokens, unless the models find them as cheaply."""
         models = self._models()
         accepted = all(
-            "unpadding" in inspect.signature(model.forward).parameters for model in models
+            "unpadding" in inspect.signature(unwrap(model).forward).parameters for model in models
         )
         needed = self.device.type != "cpu" or self._precision != "fp32"
         if not (models and accepted and needed):
@@ -302,7 +303,7 @@ class Accelerator:
     def save_model(self, model: nn.Module, save_directory: str | Path) -> None:
         """Save the weights (of a model of minift's, all that `from_pretrained` reads)."""
         if self.is_main_process:
-            serialization.save_model(self.unwrap_model(model), Path(save_directory), self._device)
+            serialization.save_model(model, save_directory, self._device)
         self._device.barrier()
 
     def save_state(self, output_dir: str | Path) -> None:
@@ -316,7 +317,7 @@ class Accelerator:
             TrainingError: it cannot be written.
         """
         if self.is_main_process:
-            folder = Path(output_dir)
+            folder = files.local_path(output_dir)
             self._check_before_saving(folder)
             model = self._originals()[0]
             name, words, *rest = cast(tuple[Any, ...], np.random.get_state())
@@ -348,7 +349,7 @@ class Accelerator:
             DataError: the folder is damaged or not complete.
             ConfigError: something else was prepared than in the saved run.
         """
-        path, state = Path(input_dir) / STATE, self._state
+        path, state = files.local_path(input_dir) / STATE, self._state
         files.recover(path.parent.parent, path.parent.name)
         if STATE not in files.verify_folder(path.parent).files:
             raise DataError(f"{path.parent} was not written by save_state")
@@ -381,7 +382,7 @@ class Accelerator:
     def _description(self) -> dict[str, Any]:
         """Return what has to be equal where a saved state is loaded."""
         return {
-            "prepared": sorted(type(original).__name__ for original, _ in self._prepared),
+            "prepared": sorted(type(unwrap(original)).__name__ for original, _ in self._prepared),
             "batches": [len(loader) for loader in self._loaders],
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "mixed_precision": self.mixed_precision,

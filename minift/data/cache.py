@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from minift.errors import ConfigError, DataError
-from minift.files import MANIFEST
+from minift.files import MANIFEST, local_path
 
 try:
     import fcntl
@@ -53,7 +53,7 @@ def is_caching_enabled() -> bool:
 def cache_root() -> Path:
     """Return the cache folder; MINIFT_CACHE is read at each call, so that a test can move it."""
     named = os.environ.get("MINIFT_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "minift"
+    return (local_path(named) if named else Path.home() / ".cache" / "minift").absolute()
 
 
 def entry_path(kind: str, fingerprint: str) -> Path:

@@ -23,6 +23,7 @@ from minift.data.mapping.cache import filter_mask, map_table
 from minift.data.splitting import split_indices
 from minift.data.table import READ_ROWS, Table
 from minift.errors import DataError
+from minift.files import local_path
 from minift.rng import random_generator
 
 P = ParamSpec("P")
@@ -231,12 +232,9 @@ class Dataset(Table):
     # -- writing ----------------------------------------------------------------------------------
 
     def save_to_disk(
-        self,
-        dataset_path: str | Path,
-        max_shard_size: int | str | None = None,
-        num_shards: int | None = None,
-        overwrite: bool = False,
-    ) -> None:
+        self, dataset_path: str | Path, max_shard_size: int | str | None = None,
+        num_shards: int | None = None, overwrite: bool = False,
+    ) -> None:  # fmt: skip
         """Write a folder that `load_from_disk` opens, here and in `datasets`.
 
         Args:
@@ -246,7 +244,7 @@ class Dataset(Table):
             overwrite: replace the dataset that is saved there.
         """
         write = format_named("disk").write
-        write(self, Path(dataset_path), max_shard_size, num_shards, overwrite)
+        write(self, local_path(dataset_path), max_shard_size, num_shards, overwrite)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return {column: list of Python objects}."""
@@ -268,15 +266,15 @@ class Dataset(Table):
 
     def to_csv(self, path: str | Path, sep: str = ",", header: bool = True) -> None:
         """Write a csv file, with a line of column names unless `header` is False."""
-        format_named("csv").write(self, Path(path), sep, header)
+        format_named("csv").write(self, local_path(path), sep, header)
 
     def to_json(self, path: str | Path, lines: bool = True) -> None:
         """Write one JSON object per line, or with `lines=False` one array of them."""
-        format_named("json").write(self, Path(path), lines)
+        format_named("json").write(self, local_path(path), lines)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write a parquet file that records the features."""
-        format_named("parquet").write(self, Path(path))
+        format_named("parquet").write(self, local_path(path))
 
 
 Method = Callable[Concatenate["DatasetDict", P], Any]
@@ -357,15 +355,12 @@ class DatasetDict(dict[str, Dataset]):
         return DatasetDict({k: ds.shuffle(seeds[k], generator) for k, ds in self.items()})
 
     def save_to_disk(
-        self,
-        dataset_dict_path: str | Path,
-        max_shard_size: int | str | None = None,
-        num_shards: Mapping[str, int] | None = None,
-        overwrite: bool = False,
-    ) -> None:
+        self, dataset_dict_path: str | Path, max_shard_size: int | str | None = None,
+        num_shards: Mapping[str, int] | None = None, overwrite: bool = False,
+    ) -> None:  # fmt: skip
         """Write one folder per split; as `Dataset.save_to_disk`, with `num_shards` by split."""
         write = format_named("disk").write
-        write(self, Path(dataset_dict_path), max_shard_size, num_shards, overwrite)
+        write(self, local_path(dataset_dict_path), max_shard_size, num_shards, overwrite)
 
 
 def call_with(function: Any, split: str, *args: Any, **options: Any) -> Any:

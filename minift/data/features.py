@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from minift.errors import ConfigError, DataError, MiniftError, nearest
+from minift.files import local_path
 
 METADATA_KEY = b"huggingface"
 
@@ -86,7 +87,7 @@ class ClassLabel:
         names_file: str | Path | None = None,
     ) -> None:
         if names_file is not None:
-            lines = Path(names_file).read_text(encoding="utf-8").split("\n")
+            lines = local_path(names_file).read_text(encoding="utf-8").split("\n")
             names = [line.strip() for line in lines if line.strip()]
         if names is None and num_classes is None:
             raise ConfigError("ClassLabel needs names= or num_classes=")

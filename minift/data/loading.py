@@ -23,6 +23,7 @@ from minift.data.features import Features, cast_array, check_names
 from minift.data.file_formats import DatasetFiles, folder_format, format_named, format_of
 from minift.data.fingerprint.values import fingerprint
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
+from minift.files import local_path
 from minift.plugins import default_manager
 
 LOAD_VERSION = 2  # part of every fingerprint: change it when the same file gives other rows
@@ -37,7 +38,7 @@ PART = re.compile(rf"(.+?)(?:\[(?:{ROW}:{ROW}|{PERCENT}:{PERCENT})\])?")
 
 
 def load_dataset(
-    path: str,
+    path: str | Path,
     name: str | None = None,
     *,
     data_files: Any = None,
@@ -65,13 +66,13 @@ def load_dataset(
     Raises:
         DataError: a file cannot be read as what it should be; the message has file and line.
     """
-    local = Path(path).expanduser()
+    local = local_path(path)
     saved = folder_format(local) if local.is_dir() else None
     if saved:
         loaded = saved.read(local, False)
         splits = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
         return loaded if split is None else read_splits(split, list(splits), splits.__getitem__)
-    dataset_files = find_files(path, name, revision, data_files)
+    dataset_files = find_files(str(path), name, revision, data_files)
     files = {key: [Path(file) for file in paths] for key, paths in dataset_files.files.items()}
     file_format = dataset_files.file_format or format_of(next(filter(None, files.values()))[0])
     check_options(file_format, options)
@@ -95,7 +96,7 @@ def load_from_disk(dataset_path: str | Path, verify: bool = False) -> Dataset | 
     Raises:
         DataError: a file is shorter than it was when it was written, is damaged or missing.
     """
-    return format_named("disk").read(Path(dataset_path), verify)
+    return format_named("disk").read(local_path(dataset_path), verify)
 
 
 # ------------------------------------------------------------------------------ files and splits
@@ -107,7 +108,7 @@ def find_files(path: str, name: str | None, revision: str | None, data_files: An
         path=path, name=name, revision=revision, data_files=data_files
     )
     if answer is None:
-        exists = Path(path).expanduser().exists()
+        exists = local_path(path).exists()
         nothing = "no such file or folder, and no plugin knows the name"
         raise MissingFileError(
             f"there is no dataset {path!r}",

@@ -43,14 +43,10 @@ class Table:
     """
 
     def __init__(
-        self,
-        data: pa.Table,
-        features: Features | None = None,
-        indices: Indices | None = None,
-        digests: dict[str, str] | None = None,
-        row_format: Format | None = None,
+        self, data: pa.Table, features: Features | None = None, indices: Indices | None = None,
+        digests: dict[str, str] | None = None, row_format: Format | None = None,
         origin: dict[str, str] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         features = features or Features.from_arrow_schema(data.schema)
         check_names(features, data.column_names)
         data = data.select(list(features))

@@ -78,14 +78,10 @@ class AutoModelForSequenceClassification:
 
     @staticmethod
     def from_pretrained(
-        name_or_path: str | Path,
-        num_labels: int | None = None,
-        id2label: Mapping[int, str] | None = None,
-        label2id: Mapping[str, int] | None = None,
-        problem_type: str | None = None,
-        revision: str | None = None,
-        seed: int | None = None,
-    ) -> PretrainedModel:
+        name_or_path: str | Path, num_labels: int | None = None,
+        id2label: Mapping[int, str] | None = None, label2id: Mapping[str, int] | None = None,
+        problem_type: str | None = None, revision: str | None = None, seed: int | None = None,
+    ) -> PretrainedModel:  # fmt: skip
         """Load a pretrained encoder with a classifier on it.
 
         A head of another task stays unused, and so does one of another size if `num_labels` or
@@ -145,12 +141,9 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
 
 
 def load_model(
-    model_class: type[PretrainedModel],
-    config: EncoderConfig,
-    checkpoint: ResolvedCheckpoint,
-    seed: int | None = None,
-    new_head: bool = False,
-) -> PretrainedModel:
+    model_class: type[PretrainedModel], config: EncoderConfig, checkpoint: ResolvedCheckpoint,
+    seed: int | None = None, new_head: bool = False,
+) -> PretrainedModel:  # fmt: skip
     """Build the model without memory, then give each parameter its tensor.
 
     Args:

@@ -162,24 +162,17 @@ class EncoderModel(PretrainedModel):
             add_submodule(self, "pooler.dense", nn.Linear(config.hidden_size, config.hidden_size))
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        unpadding: Unpadding | None = None,
-    ) -> EncoderOutput:
+        self, input_ids: Tensor, attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None, unpadding: Unpadding | None = None,
+    ) -> EncoderOutput:  # fmt: skip
         x, unpadding = self.encode(input_ids, attention_mask, token_type_ids, unpadding)
         first = x[unpadding.first_token_index[unpadding.original_order]]  # (B, H)
         return EncoderOutput(unpadding.pad(x), self.pool(first))
 
     def encode(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        unpadding: Unpadding | None,
-        first_only: bool = False,
-    ) -> tuple[Tensor, Unpadding]:
+        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None,
+        unpadding: Unpadding | None, first_only: bool = False,
+    ) -> tuple[Tensor, Unpadding]:  # fmt: skip
         """Return the hidden states (P, H) of the real tokens, or (B, H) of the first positions."""
         unpadding = check_inputs(self.config, input_ids, attention_mask, token_type_ids, unpadding)
         positions = self.positions(input_ids)  # (B, T)

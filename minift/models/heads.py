@@ -50,14 +50,10 @@ class SequenceClassifier(PretrainedModel):
         self.p = config.hidden_dropout_prob if p is None else p
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        unpadding: Unpadding | None = None,
-        example_mask: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
+        self, input_ids: Tensor, attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None, labels: Tensor | None = None,
+        unpadding: Unpadding | None = None, example_mask: Tensor | None = None,
+    ) -> SequenceClassifierOutput:  # fmt: skip
         """Compute logits and, with labels, the loss.
 
         Args:
@@ -94,7 +90,8 @@ def classifier_output(
         raise DataError("labels must be a tensor of numbers", got=type(labels).__name__)
     if config.problem_type is None:
         config.problem_type = infer_problem_type(logits.shape[-1], labels.is_floating_point())
-    check_labels(logits, labels, config.problem_type)
+    if not torch.compiler.is_compiling():
+        check_labels(logits, labels, config.problem_type)
     loss_sum, num_items = classifier_loss(logits, labels, config.problem_type, example_mask)
     return SequenceClassifierOutput(logits, loss_sum / num_items, loss_sum, num_items)
 

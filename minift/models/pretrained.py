@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from minift.errors import DataError
-from minift.files import write_text
+from minift.files import local_path, write_text
 from minift.models.config import EncoderConfig
 from minift.models.unpadding import Unpadding
-from minift.models.weights import LoadReport, save_weights
+from minift.models.weights import LoadReport, model_tensors, save_weights
 
 
 @dataclass
@@ -65,10 +65,10 @@ class PretrainedModel(nn.Module):
             save_directory: a folder, created if it does not exist.
             tensors: the parameters in host memory, if they have been fetched already.
         """
-        folder = Path(save_directory)
+        folder = local_path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         if tensors is None:
-            tensors = {n: p.detach().cpu().contiguous() for n, p in self.state_dict().items()}
+            tensors = {n: p.detach().cpu().contiguous() for n, p in model_tensors(self).items()}
         save_weights(tensors, folder / "model.safetensors")
         dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
         entries = {**self.config.to_dict(), "architectures": [type(self).__name__], "dtype": dtype}
@@ -77,12 +77,9 @@ class PretrainedModel(nn.Module):
 
 
 def check_inputs(
-    config: EncoderConfig,
-    input_ids: Tensor,
-    attention_mask: Tensor | None,
-    token_type_ids: Tensor | None,
-    unpadding: Unpadding | None,
-) -> Unpadding:
+    config: EncoderConfig, input_ids: Tensor, attention_mask: Tensor | None,
+    token_type_ids: Tensor | None, unpadding: Unpadding | None,
+) -> Unpadding:  # fmt: skip
     """Check the shapes of a batch and, where reading them is free, its values.
 
     Unpadding flattens tensors, so one of another shape would be read at the wrong places without

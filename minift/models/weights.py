@@ -6,6 +6,7 @@ loaded or unused, and each parameter of the model as loaded or newly initialised
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from minift.errors import MissingFileError, ModelError
 from minift.files import new_file, read_json
@@ -25,6 +26,7 @@ UNUSED_WITHOUT_MENTION = (
     *("position_ids", "rotary_emb.", "pooler.", "cls.", "lm_head.", "vocab_", "qa_outputs."),
     *("mask_predictions.", "discriminator_predictions.", "generator_", "decoder."),
 )
+PARALLEL = nn.DataParallel | nn.parallel.DistributedDataParallel
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -149,22 +151,44 @@ def tensor_names(folder: Path) -> Iterator[tuple[safe_open, str]]:
 
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file so that it is there complete or not at all."""
+    """Write a safetensors file so that it is there complete or not at all.
+
+    Tensors that share memory become copies: the format has no views.
+    """
+    memories = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    own = {
+        name: tensor if memories[tensor.untyped_storage().data_ptr()] == 1 else tensor.clone()
+        for name, tensor in tensors.items()
+    }
     with new_file(path) as scratch:
-        save_file(dict(tensors), scratch, metadata={"format": "pt"})
+        save_file(own, scratch, metadata={"format": "pt"})
 
 
 # ------------------------------------------------------------------------------------------- names
 
 
+def unwrap(model: Any) -> Any:
+    """Return the model inside of torch's wrappers: those of `torch.compile` and DataParallel."""
+    while hasattr(model, "_orig_mod") or isinstance(model, PARALLEL):
+        model = model.module if isinstance(model, PARALLEL) else model._orig_mod
+    return model
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return `state_dict`, with a tensor that has two names under the first of them alone.
+
+    The names are those without the wrapper that `torch.compile` puts around a model or a part.
+    """
+    tensors: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in unwrap(model).state_dict(keep_vars=True).items():
+        tensors.setdefault(id(tensor), (name.replace("_orig_mod.", ""), tensor))
+    return dict(tensors.values())
+
+
 def match_names(
-    file_shapes: Mapping[str, tuple[int, ...]],
-    model_shapes: Mapping[str, tuple[int, ...]],
-    base_model_prefix: str,
-    head_prefixes: tuple[str, ...],
-    source: str,
-    new_head: bool = False,
-) -> tuple[dict[str, str], LoadReport]:
+    file_shapes: Mapping[str, tuple[int, ...]], model_shapes: Mapping[str, tuple[int, ...]],
+    base_model_prefix: str, head_prefixes: tuple[str, ...], source: str, new_head: bool = False,
+) -> tuple[dict[str, str], LoadReport]:  # fmt: skip
     """Match the names in a file with the parameters of a model.
 
     Args:

@@ -7,6 +7,7 @@ are understood; a name that minift does not have is an error that says why, neve
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args, get_origin
@@ -87,6 +88,8 @@ def checked(setting: Any, name: str, value: Any) -> Any:
     what = f"{name} must be {expected}, got {value!r:.60}"
     if int in types and isinstance(value, float) and value.is_integer():
         value = int(value)
+    if values in (FOLDER, CHECKPOINT) and isinstance(value, str):
+        value = os.path.expanduser(value)
     its_type = next((t for t in RANGES if isinstance(value, t)), type(value))
     if its_type not in types and not (its_type is int and float in types):
         raise ArgumentError(what)

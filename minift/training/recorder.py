@@ -20,6 +20,7 @@ from typing import Any
 
 from minift.errors import ConfigError
 from minift.files import write_text
+from minift.models.weights import unwrap
 from minift.training.evaluation import EvalLoopOutput
 from minift.training.run import Run
 
@@ -122,7 +123,7 @@ class Recorder:
             "precision": run.precision,
             "precision_reason": run.precision_reason,
             "model": {
-                "class": type(run.model).__name__,
+                "class": type(unwrap(run.model)).__name__,
                 "source": report.source if report else None,
                 "revision": report.revision if report else "",
                 "parameters": sum(p.numel() for p in run.model.parameters()),

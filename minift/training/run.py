@@ -1,5 +1,6 @@
 """`Run`: what is trained and with what, as the loop and its observers see it."""
 
+import functools
 import sys
 import uuid
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 from minift.data.dataset import Dataset
 from minift.device import Device
+from minift.files import local_path
 from minift.plugins import Manager, call_observers
 from minift.training.arguments import TrainingArguments
 from minift.training.losses import LossFunction, LossTracker
@@ -83,9 +85,10 @@ class Run:
     started: float = 0.0
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
-    @property
+    @functools.cached_property
     def folder(self) -> Path:
-        return Path(self.args.output_dir or ".")
+        """The run folder, absolute from its first use on: os.chdir splits no run in two."""
+        return local_path(self.args.output_dir or ".").absolute()
 
     @property
     def writes(self) -> bool:

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minift.data.dataset import Dataset
 from minift.data.fingerprint.values import column_digest, fingerprint
 from minift.device import Device
-from minift.errors import ConfigError
-from minift.files import write_text
+from minift.errors import ConfigError, ModelError
+from minift.files import local_path, write_text
 from minift.models.pretrained import PretrainedModel
-from minift.models.weights import save_weights
+from minift.models.weights import model_tensors, save_weights, unwrap
 from minift.training.arguments import DECISIVE
 from minift.training.run import Run
 
@@ -35,17 +35,10 @@ PAIRS, COUNTS = "(key, value)", "(key, count)"  # mark a dict, a Counter with ke
 # ------------------------------------------------------------------------------------------ models
 
 
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return `state_dict`, with a tensor that has two names under the first of them alone."""
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if not any(tensor is other for other in tensors.values()):
-            tensors[name] = tensor
-    return tensors
-
-
-def save_model(model: nn.Module, folder: Path, device: Device, tokenizer: Any = None) -> None:
+def save_model(model: nn.Module, folder: str | Path, device: Device, tokenizer: Any = None) -> None:
     """Write a folder that `from_pretrained` opens; of any other nn.Module, model.safetensors."""
+    model, folder = unwrap(model), local_path(folder)
+    check_model(model)
     tensors = device.to_host(model_tensors(model))
     if isinstance(model, PretrainedModel):
         model.save_pretrained(folder, tensors)
@@ -63,13 +56,10 @@ def load_model(model: nn.Module, folder: Path) -> None:
         ConfigError: the names or shapes are not the model's.
     """
     tensors, saved = model_tensors(model), load_file(folder / "model.safetensors")
-    check_names(saved, tensors, f"{folder} holds the weights of another model")
+    there, here = ([f"{n} {tuple(t.shape)}" for n, t in each.items()] for each in (saved, tensors))
+    check_names(there, here, f"{folder} holds the weights of another model")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            got, expected = tuple(saved[name].shape), tuple(tensor.shape)
-            if got != expected:
-                what = f"{folder}: {name} has another shape than the model's"
-                raise ConfigError(what, got=got, expected=expected)
             tensor.copy_(saved[name])
 
 
@@ -79,6 +69,23 @@ def check_names(got: Collection[Any], expected: Collection[Any], what: str) -> N
     if extra or missing:
         only = ", ".join(extra[:3]) or "nothing beside the expected"
         raise ConfigError(what, got=only, expected=", ".join(missing[:3]) or "not these")
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what safetensors cannot hold, or what copying saved weights back would not restore.
+
+    Raises:
+        ModelError: names it.
+    """
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    for name, tensor in model_tensors(model).items():
+        try:
+            save({name: tensor.detach().flatten()[:1].cpu()})  # one number is enough to tell
+            if id(tensor) not in own:
+                raise TypeError("no parameter and no buffer")
+        except Exception as error:  # the library raises whatever it stumbles over
+            do = "make it a plain tensor, or register_buffer(..., persistent=False)"
+            raise ModelError(f"{name} of the model cannot be saved", got=error, do=do) from None
 
 
 def checkpoint_bytes(model: nn.Module) -> int:
@@ -169,7 +176,7 @@ def optimizer_state(
 
 def parameter_names(optimizer: Optimizer, model: nn.Module) -> list[str]:
     """Return the model's name, or "?", of each parameter of an optimizer, in its groups' order."""
-    names = {id(p): name for name, p in model.named_parameters()}
+    names = {id(tensor): name for name, tensor in model_tensors(model).items()}
     return [names.get(id(p), "?") for group in optimizer.param_groups for p in group["params"]]
 
 
@@ -247,7 +254,8 @@ def run_state(run: Run) -> State:
 def setup_of(run: Run) -> dict[str, Any]:
     """Return what decides the result of a run beside its arguments."""
     rows, at_once = len(run.train_dataset or ()), run.micro_batch_size
-    config = run.model.config.to_dict() if isinstance(run.model, PretrainedModel) else None
+    model = unwrap(run.model)
+    config = model.config.to_dict() if isinstance(model, PretrainedModel) else None
     setup = {
         "rows in an update": at_once * run.args.gradient_accumulation_steps,
         "rows in an epoch": rows - rows % at_once if run.args.dataloader_drop_last else rows,

@@ -18,6 +18,7 @@ from minift.collate import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, PluginError
+from minift.models.weights import unwrap
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, manager_for_run
 from minift.schedule import get_scheduler
@@ -73,7 +74,8 @@ class Trainer:
             raise ArgumentError(what, do="pass processing_class=tokenizer")
         if compute_metrics is not None and not callable(compute_metrics):
             compute_metrics = named_metrics(compute_metrics)
-        self._select_columns = partial(select_model_columns, model=model, own_loss=bool(loss))
+        plain = unwrap(model)
+        self._select_columns = partial(select_model_columns, model=plain, own_loss=bool(loss))
         loss = choose_loss(loss, self.args.label_smoothing_factor)
         manager = default_manager()
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
@@ -92,7 +94,7 @@ class Trainer:
             train_dataset=self._select_columns(train_dataset, "train_dataset", True),
             eval_dataset=self._select_columns(eval_dataset, "eval_dataset"),
             compute_metrics=compute_metrics,
-            forward_args=forward_arguments(model, loss),
+            forward_args=forward_arguments(plain, loss),
             loss=loss,
             optimizer=optimizer,
             scheduler=scheduler,
@@ -165,7 +167,7 @@ class Trainer:
             raise ConfigError("dataloader_drop_last leaves no batch", got=got, expected=expected)
         if args.eval_strategy != "no" and run.eval_dataset is None:
             raise ConfigError("eval_strategy needs eval_dataset", got=args.eval_strategy)
-        problem = getattr(getattr(run.model, "config", None), "problem_type", None)
+        problem = getattr(getattr(unwrap(run.model), "config", None), "problem_type", None)
         if args.label_smoothing_factor and problem not in (None, "single_label_classification"):
             what = "label_smoothing_factor is for class labels"
             raise ConfigError(what, got=problem, do="set it to 0")
@@ -193,7 +195,7 @@ class Trainer:
                 run.log_message(f"a new run begins in {run.folder}, which holds {names} of others")
             return None
         if word != "true":
-            folder = checkpoint.verified(Path(str(resume)))
+            folder = checkpoint.verified(files.local_path(str(resume)))
         elif not in_folder:
             raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
         else:
@@ -226,6 +228,7 @@ class Trainer:
             if dataset is not None and args.output_dir is not None:
                 run.data_digests[name] = serialization.dataset_digest(dataset)
         if run.writes and args.save_strategy != "no":  # refuse now what could not be saved later
+            serialization.check_model(run.model)
             json.dumps(serialization.run_state(run)[1])
 
     def evaluate(
@@ -253,8 +256,8 @@ class Trainer:
         """Save the model and its tokenizer, in the layout that transformers loads."""
         if output_dir is None and self.args.output_dir is None:
             raise ArgumentError("save_model needs a folder", do="pass one: output_dir is None")
-        folder = Path(output_dir or self.run.folder)
         if self.run.device.rank == 0:
+            folder = output_dir or self.run.folder
             serialization.save_model(self.model, folder, self.run.device, self.processing_class)
         self.run.device.barrier()
 

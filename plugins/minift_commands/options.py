@@ -5,10 +5,10 @@ import contextlib
 import tomllib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from minift.errors import ConfigError, MiniftError, MissingFileError, nearest
+from minift.files import local_path
 from minift.training.arguments import TrainingArguments, checked, types_of
 
 SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -88,7 +88,7 @@ def apply_config(args: argparse.Namespace) -> None:
     """Take from the TOML file what the command line does not say."""
     if not args.config:
         return
-    path = Path(args.config)
+    path = local_path(args.config)
     if not path.is_file():
         raise MissingFileError(f"there is no config file {path}")
     try:

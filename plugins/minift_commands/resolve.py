@@ -15,6 +15,7 @@ from typing import Any
 from minift.data.dataset import Dataset
 from minift.data.loading import load_dataset
 from minift.errors import ArgumentError, ConfigError
+from minift.files import local_path
 from minift.tasks import Task
 from minift.tokenizer import LABEL_NAMES
 from minift_commands.options import DataOptions, split_words
@@ -53,7 +54,7 @@ class RunInputs:
     @classmethod
     def read(cls, folder: str) -> "RunInputs":
         """Read run.json, and warn of a run that did not finish; empty for a model without one."""
-        path = Path(folder) / "run.json"
+        path = local_path(folder) / "run.json"
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if record and record.get("status") != "finished":
             status = record.get("status")
@@ -166,7 +167,7 @@ def load_task_splits(path: str, config: str | None, splits: dict[str, str]) -> d
 
     A local folder without one for the task's configuration holds the splits' files themselves.
     """
-    local = Path(path).expanduser()
+    local = local_path(path)
     if local.exists() and not (config and (local / config).is_dir()):
         splits = {split: theirs.rpartition(":")[2] for split, theirs in splits.items()}
         return load_named_files(local, splits) or renamed(dict(load_dataset(path)), splits)
@@ -211,5 +212,5 @@ def renamed(data: dict[str, Dataset], splits: dict[str, str]) -> dict[str, Datas
 
 
 def absolute(name: str) -> str:
-    path = Path(name).expanduser()
+    path = local_path(name)
     return str(path.resolve()) if path.exists() else name

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from minift.errors import DataError, MiniftError
-from minift.files import file_entry, new_file, verify_folder, write_manifest
+from minift.files import file_entry, local_path, new_file, verify_folder, write_manifest
 
 BUILDER = 1  # raise it when the rows change: files of another builder are made again
 CLASS_NAMES = ("not_match", "match")
@@ -322,7 +322,7 @@ def prepare(folder: Path, seed: int = 0) -> Path:
     Raises:
         MiniftError: the package with the texts is not installed.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if _is_prepared(folder, seed):
         return folder
     pairs = build_pairs(read_articles(corpus_folder()), seed)

@@ -8,6 +8,7 @@ from typing import Any
 
 from minift.data.file_formats import DatasetFiles, format_of
 from minift.errors import ConfigError, MissingFileError
+from minift.files import local_path
 from minift_files.formats import FORMATS
 
 # The words in a file's name that say which split it is.
@@ -23,7 +24,7 @@ SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*")
 
 def find(path: str, name: str | None, data_files: Any) -> DatasetFiles | None:
     """The answer to `minift_find_dataset`."""
-    local = Path(path).expanduser()
+    local = local_path(path)
     if data_files is not None and path in {*FORMATS, "jsonl"}:
         return DatasetFiles(by_split(data_files), file_format="json" if path == "jsonl" else path)
     if not local.exists():
@@ -57,7 +58,7 @@ def named_files(folder: Path, data_files: Any) -> tuple[str, dict[str, list[Path
 
 
 def expand(folder: Path, pattern: str) -> list[Path]:
-    path = folder / Path(pattern).expanduser()
+    path = folder / local_path(pattern)
     if path.is_file():
         return [path]
     if glob.has_magic(pattern):

@@ -1,12 +1,12 @@
 """`minift push RUN NAME`, `minift hub search TEXT`, `minift hub card NAME`."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 from rich import filesize
 
 from minift.errors import MissingFileError, PluginError
+from minift.files import local_path
 from minift.plugins import default_manager
 from minift_hub.client import api, clean, translate_errors
 from minift_hub.names import DATASETS, MODELS, repository
@@ -30,7 +30,7 @@ class Push:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        folder, publish = Path(args.run_folder), default_manager().hook.minift_publish
+        folder, publish = local_path(args.run_folder), default_manager().hook.minift_publish
         options = {"message": args.message, "private": args.private}
         address = publish(folder=folder, repo=args.repo, **options)
         if address is None:

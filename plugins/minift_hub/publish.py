@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from minift.errors import MissingFileError
+from minift.files import local_path
 from minift_hub.card import card_of
 from minift_hub.client import api, library, translate_errors
 from minift_hub.models import TOKENIZER, WEIGHTS
@@ -21,7 +22,7 @@ def publish(folder: Path | str, repo: str, message: str | None, private: bool) -
         MissingFileError: the folder holds no model.
         HubError: there is no token, or it does not allow this.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     missing = [name for name in ("config.json", WEIGHTS) if not (folder / name).is_file()]
     if missing:
         got, expected = (

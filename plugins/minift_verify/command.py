@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minift.errors import ConfigError, MissingFileError, TrainingError
-from minift.files import MANIFEST
+from minift.files import MANIFEST, local_path
 from minift_verify.comparing import differences
 
 STARTED = "training on "  # begins the line that a run prints before its first step
@@ -38,10 +38,10 @@ class VerifyResume:
     def run(args: Namespace) -> int:
         if min(args.steps, args.save_steps) < 1 or args.kills < 0:
             raise ConfigError("--steps and --save-steps must be at least 1, --kills at least 0")
-        record = read_record(Path(args.folder))
+        record = read_record(local_path(args.folder))
         settings = settings_of(record, args.steps, args.save_steps)
         with tempfile.TemporaryDirectory(prefix="minift-verify-") as scratch:
-            folder = Path(args.keep or scratch)
+            folder = local_path(args.keep or scratch)
             if folder.is_dir() and list(folder.iterdir()):
                 raise ConfigError(f"{folder} is not empty", do="pass a new folder as --keep")
             folder.mkdir(parents=True, exist_ok=True)
