@@ -7,7 +7,14 @@ import pytest
 import torch
 from tiny import make_model, make_rows
 
-from minift import AutoModelForSequenceClassification, AutoTokenizer, hookimpl, pipeline
+from minift import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Dataset,
+    Device,
+    hookimpl,
+    pipeline,
+)
 from minift.errors import ArgumentError, ConfigError, DeviceError, MissingFileError
 from minift.plugins import build_manager, set_default_manager
 
@@ -233,3 +240,134 @@ def test_the_older_name_of_the_task(folder):
 def test_names_come_from_the_file(folder):
     said = json.loads((folder / "config.json").read_text())
     assert said["id2label"] == {str(number): name for number, name in NAMES.items()}
+
+
+# ------------------------------------------------------------------- how it is made, and called
+
+
+def test_a_tokenizer_by_its_path(folder, classify):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    for tokenizer in (str(folder), folder, f"{folder}/", AutoTokenizer.from_pretrained(folder)):
+        for given in (folder, model):
+            made = pipeline("text-classification", given, tokenizer, device="cpu")
+            assert made(TEXTS[0]) == classify(TEXTS[0])
+    with pytest.raises(MissingFileError):
+        pipeline("text-classification", folder, tokenizer=folder / "nowhere")
+
+
+@pytest.mark.parametrize("device", [None, -1, "cpu", torch.device("cpu")], ids=str)
+def test_devices_as_they_are_passed_elsewhere(folder, classify, device):
+    made = pipeline("text-classification", folder, device=device)
+    assert made(TEXTS[0])[0]["label"] == classify(TEXTS[0])[0]["label"]
+    assert device is None or made.device.name == "cpu"
+
+
+def test_a_number_is_that_of_an_accelerator(folder):
+    class Accelerator(Device):
+        name, priority = "abacus", 100
+
+    class Plugin:
+        @hookimpl
+        def minift_register_devices(self):
+            return {"abacus": Accelerator}
+
+    set_default_manager(build_manager([], plugins=[Plugin()]))
+    for number, spec in ((0, "abacus"), (-1, "cpu"), (torch.device("cpu"), "cpu")):
+        assert pipeline("text-classification", folder, device=number).device.spec == spec
+
+
+OPTIONS = [
+    {"truncation": True, "max_length": 4},
+    {"truncation": "longest_first", "max_length": 5, "padding": "max_length"},
+    {"padding": True, "batch_size": 3},
+    {"padding": False, "batch_size": None},
+    {"top_k": None},
+    {"top_k": 2, "function_to_apply": "sigmoid"},
+    {"function_to_apply": "none"},
+    {"function_to_apply": None},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_options_are_taken_where_it_is_made_and_where_it_is_called(folder, classify, options):
+    made = pipeline("text-classification", folder, device="cpu", **options)
+    texts = TEXTS[:7]
+    assert made(texts) == classify(texts, **options)
+    pairs = [{"text": a, "text_pair": b} for a, b in zip(TEXTS[:4], TEXTS[4:8], strict=True)]
+    assert made(pairs) == classify(pairs, **options)
+
+
+def test_a_call_overrides_what_it_names_and_nothing_else(folder, classify):
+    made = pipeline("text-classification", folder, device="cpu", max_length=4, top_k=2)
+    assert made("w3 w4 w5 w6") == [classify("w3 w4", top_k=2)]
+    assert made("w3 w4 w5 w6", max_length=5) == [classify("w3 w4 w5", top_k=2)]
+    assert made(["w3 w4 w5 w6"], top_k="best") == classify(["w3 w4"])
+
+
+def test_scores_by_another_function(folder, classify):
+    logits = logits_of(folder, TEXTS[0])
+    for name, want in {
+        "none": logits,
+        "sigmoid": logits.sigmoid(),
+        "softmax": logits.softmax(-1),
+    }.items():
+        answer = classify(TEXTS[0], top_k=None, function_to_apply=name)
+        best = [entry["score"] for entry in answer]
+        np.testing.assert_allclose(best, want.sort(descending=True)[0], rtol=0, atol=1e-6)
+
+
+def test_columns_and_streams_of_texts(folder, classify):
+    want = classify(TEXTS[:9])
+    column = Dataset.from_dict({"text": TEXTS[:9]})["text"]
+    for many in (tuple(TEXTS[:9]), column, np.array(TEXTS[:9])):
+        assert classify(many) == want
+    asked = []
+
+    def stream():
+        for text in TEXTS[:9]:
+            asked.append(text)
+            yield text
+
+    answers = classify(stream(), batch_size=4)
+    assert iter(answers) is answers and asked == []
+    first = next(answers)
+    assert first["label"] == want[0]["label"] and len(asked) == 4  # no more than one batch
+    rest = [first, *answers]
+    assert [one["label"] for one in rest] == [one["label"] for one in want]
+    assert list(classify(iter([]))) == []
+    pairs = ({"text": text, "text_pair": "w1"} for text in TEXTS[:3])
+    assert len(list(classify(pairs, top_k=2))) == 3
+
+
+@pytest.mark.parametrize("name", ["max_lenght", "topk", "return_all_scores", "num_workers"])
+def test_an_option_that_does_not_exist_names_the_nearest(folder, classify, name):
+    near = {"max_lenght": "'max_length'", "topk": "'top_k'", "return_all_scores": "top_k=None"}
+    with pytest.raises(ArgumentError, match=name) as made:
+        pipeline("text-classification", folder, device="cpu", **{name: True})
+    with pytest.raises(ArgumentError, match=name) as called:
+        classify(TEXTS[0], **{name: True})
+    assert near.get(name, "batch_size") in str(made.value) and str(made.value) == str(called.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"padding": "left"}, {"truncation": "middle"}, {"function_to_apply": "tanh"}],
+    ids=str,
+)
+def test_a_value_that_does_not_exist(classify, options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        classify(TEXTS[0], **options)
+
+
+def test_what_a_pipeline_cannot_do_without(folder):
+    assert pipeline(model=folder, device="cpu")(TEXTS[0])
+    for given in ({}, {"tokenizer": str(folder)}):
+        with pytest.raises(ArgumentError, match="model"):
+            pipeline("text-classification", device="cpu", **given)
+
+
+def test_a_compiled_model(folder, classify):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    compiled = torch.compile(model, backend="eager", disable=True)
+    made = pipeline("text-classification", compiled, folder, device="cpu")
+    assert made(TEXTS[:3]) == classify(TEXTS[:3])

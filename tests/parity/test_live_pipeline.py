@@ -109,3 +109,33 @@ def test_kinds_of_problems(tmp_path, changes):
     ours, theirs = peers(make(tmp_path, **changes))
     for options in ({}, {"top_k": None}):
         assert_same(ours(INPUTS["list"], **options), theirs(INPUTS["list"], **options))
+
+
+CHOSEN = [
+    {"truncation": True, "max_length": 7},
+    {"truncation": "longest_first", "max_length": 9, "padding": "max_length"},
+    {"truncation": True, "max_length": 8, "padding": True, "batch_size": 2},
+    {"function_to_apply": "sigmoid"},
+    {"function_to_apply": "none", "top_k": None},
+    {"function_to_apply": "softmax", "top_k": 2},
+]
+
+
+@pytest.mark.parametrize("options", CHOSEN, ids=str)
+def test_options_where_it_is_made_and_where_it_is_called(folder, pipelines, options):
+    for (ours, theirs), call in ((peers(folder, **options), {}), (pipelines, options)):
+        for given in INPUTS.values():
+            assert_same(ours(given, **call), theirs(given, **call))
+
+
+def test_streams(pipelines):
+    ours, theirs = (one(text for text in INPUTS["list"]) for one in pipelines)
+    assert not isinstance(ours, list) and not isinstance(theirs, list)
+    assert_same(list(ours), list(theirs))
+
+
+@pytest.mark.parametrize("device", [None, -1, 0, "cpu", torch.device("cpu")], ids=str)
+def test_devices(folder, device):
+    source = {"model": folder, "tokenizer": folder, "device": device}
+    ours, theirs = (one.pipeline("text-classification", **source) for one in (minift, transformers))
+    assert_same(ours(TEXT), theirs(TEXT))
