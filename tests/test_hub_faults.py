@@ -134,19 +134,76 @@ def test_a_file_may_be_known_by_the_listing_alone(served, tmp_path):
     assert "is damaged" in refused(load, ModelError)
 
 
-def test_an_older_client_kept_no_listing(served, tmp_path):
-    """Then the names of the blobs say what the content is."""
-    load()
-    served.close()
-    for listing in (tmp_path / "hf").rglob("trees/*.json"):
-        listing.unlink()
+def forget_listings(tmp_path):
+    """As after files were fetched one by one: only `snapshot_download` writes the listing."""
     from huggingface_hub import _tree_cache
 
+    for listing in (tmp_path / "hf").rglob("trees/*.json"):
+        listing.unlink()
     _tree_cache._IN_MEMORY_TREE_CACHE.clear()
+
+
+def fetch_one_by_one(repo, names, repo_type):
+    """As `datasets` and `transformers` fill the cache."""
+    import huggingface_hub
+
+    for name in names:
+        huggingface_hub.hf_hub_download(
+            repo, name, repo_type=repo_type, endpoint=client.endpoint(),
+            cache_dir=client.cache_folder(),
+        )  # fmt: skip
+
+
+def test_a_part_of_a_dataset_is_not_taken_for_the_whole(served, tmp_path):
+    """Offline, 5 of 10 rows, or one split of two, would be all that there seems to be."""
+    half = "text,label\n" + "".join(f"row {i},0\n" for i in range(5))
+    files = {"train-1.csv": half, "train-2.csv": half, "test.csv": half}
+    served.add("a/parts", files, "dataset")
+    fetch_one_by_one("a/parts", ["train-1.csv"], "dataset")
+    served.close()
+    said = refused(lambda: load_dataset("a/parts"), MissingFileError)
+    assert "only in part" in said and "train-1.csv (1 files)" in said
+    assert "hf download a/parts --repo-type dataset" in said
+    for one in ({"split": "train"}, {"data_files": "train-1.csv"}):
+        refused(lambda one=one: load_dataset("a/parts", **one), MissingFileError)
+
+
+def test_a_part_of_a_dataset_is_completed_with_a_connection(served, tmp_path):
+    served.add("a/parts", {"train-1.csv": CSV, "train-2.csv": CSV, "test.csv": CSV}, "dataset")
+    fetch_one_by_one("a/parts", ["train-1.csv"], "dataset")
+    for _ in "online", "offline":
+        loaded = load_dataset("a/parts")
+        assert {split: len(rows) for split, rows in loaded.items()} == {"train": 100, "test": 50}
+        served.close()
+
+
+def test_a_model_without_a_listing_may_lack_the_settings_of_its_tokenizer(served, tmp_path):
+    fetch_one_by_one(NAME, ["config.json", "model.safetensors", "tokenizer.json"], "model")
+    served.close()
+    for call in (load, lambda: AutoTokenizer.from_pretrained(NAME)):
+        said = refused(call, MissingFileError)
+        assert "model 'a/model'" in said and "only in part" in said and "model.safetensors" in said
+
+
+def test_a_listing_that_is_lost_is_asked_for_again(served, tmp_path):
     load()
-    (blob,) = [p for p in blobs(tmp_path) if len(p.name) == 64]
-    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
-    assert "is damaged" in refused(load, ModelError)
+    forget_listings(tmp_path)
+    load()
+    forget_listings(tmp_path)
+    served.close()
+    assert "only in part" in refused(load, MissingFileError)
+
+
+def test_a_client_that_keeps_no_listing(served, monkeypatch):
+    """Then the Hub is asked each time; what is cached is not downloaded again."""
+    from huggingface_hub import _snapshot_download
+
+    monkeypatch.setattr(_snapshot_download, "write_tree_cache", lambda *args: None)
+    load()
+    served.requests.clear()
+    load()
+    assert not [path for path in served.paths() if "resolve" in path]
+    assert load_dataset("a/data")["train"].num_rows == 50
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from minift.errors import MiniftError, MissingFileError, PluginError
@@ -50,7 +51,8 @@ def endpoint() -> str | None:
 def cache_folder() -> str | None:
     """Return the folder for downloads as it is set now; None leaves it to the library."""
     home = os.environ.get("HF_HOME")
-    return os.environ.get("HF_HUB_CACHE") or (os.path.join(home, "hub") if home else None)
+    named = os.environ.get("HF_HUB_CACHE") or (os.path.join(home, "hub") if home else None)
+    return named and os.path.expandvars(os.path.expanduser(named))
 
 
 def snapshot_download(
@@ -74,6 +76,27 @@ def snapshot_download(
             endpoint=endpoint(),
             cache_dir=cache_folder(),
         )
+
+
+def list_files(repo: str, repo_type: str, folder: Path) -> list[Any]:
+    """Ask the Hub which files a commit has; those in the cache's folder of it may be a part.
+
+    Raises:
+        MissingFileError: the Hub cannot be reached; says what there is, and how to get the rest.
+    """
+    request = f"{repo_type} {repo!r} at {folder.name}"
+    try:
+        with translate_errors(request):
+            options = {"repo_type": repo_type, "revision": folder.name, "recursive": True}
+            entries = list(api().list_repo_tree(repo, **options))
+    except HubError as error:
+        here = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        do = f"connect, and load it once, or `hf download {repo} --repo-type {repo_type}`"
+        what = f"the {request} may be here only in part: the cache has files of it, and no listing"
+        got = clean(f"{', '.join(here[:8])} ({len(here)} files); {error.got or error.what}")
+        expected = "the list of its files, which loading it by its name with a connection writes"
+        raise MissingFileError(what, got=got, expected=expected, do=do) from None
+    return [entry for entry in entries if hasattr(entry, "blob_id")]  # folders have none
 
 
 @contextlib.contextmanager

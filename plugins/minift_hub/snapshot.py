@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from minift_hub.client import HubError, clean, snapshot_download
+from minift_hub.client import HubError, clean, list_files, snapshot_download
 
 NO_FILE = "no file has this name"
 
@@ -49,11 +49,13 @@ def look_up(repo: str, repo_type: str, revision: str | None) -> Snapshot:
     """Find the commit that a revision means now, and list its files.
 
     This takes one request, or two where the commit is new, and none if it is cached and `revision`
-    is its hash. It works offline and with the server down, from the cache.
+    is its hash. It works offline and with the server down, from the cache, if that has the listing:
+    files that were fetched one by one may be a part of the data, or a tokenizer without its
+    settings, and nothing about them would tell.
 
     Raises:
         MissingFileError: there is no such repository or revision, or it is neither cached nor to be
-            reached.
+            reached, or cached without its listing.
         HubError: the cache's listing of the files is damaged.
     """
     folder = Path(snapshot_download(repo, repo_type, revision, [NO_FILE], quiet=True))
@@ -67,7 +69,10 @@ def look_up(repo: str, repo_type: str, revision: str | None) -> Snapshot:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             what = f"the list of the files of {repo} in the cache is damaged"
             raise HubError(what, got=repr(error)[:200], do=f"delete {listing}") from None
-    else:  # downloaded by an older client, which kept no listing
-        paths = [path for path in folder.rglob("*") if path.is_file()]
-        files = {p.relative_to(folder).as_posix(): Entry(p.stat().st_size) for p in paths}
+    else:  # fetched file by file, as `datasets` does, or by a client that kept no listing
+        for file in list_files(repo, repo_type, folder):
+            lfs = file.lfs
+            files[file.path] = Entry(
+                *((lfs.size, lfs.sha256) if lfs else (file.size, file.blob_id))
+            )
     return Snapshot(repo, repo_type, folder.name, folder, files)
