@@ -6,13 +6,16 @@ number were added to the seed. A hash has neither problem, and it makes resuming
 stream of epoch 3 or of step 700 is computed, not replayed.
 
 Streams in use: ("head NAME",) a new parameter, ("order", epoch) the order of rows,
-("dropout", step) all draws inside one optimizer step, ("collate", batch) those of a collator.
+("dropout", step) all draws inside one optimizer step, ("collate", batch) those of a collator,
+("map KEY", row) those of a mapped function in the batch that begins with that row.
 """
 
 import contextlib
+import functools
 import hashlib
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,16 +66,46 @@ def set_seed(seed: int) -> None:
 @contextlib.contextmanager
 def streams(seed: int, purpose: str, *position: int) -> Iterator[None]:
     """Seed the global generators with a stream for the block, and restore their states after it."""
-    import torch
-
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    set_seed(derive(seed, purpose, *position))
-    try:
+    with borrowed_generators() as start_stream:
+        start_stream(seed, purpose, *position)
         yield
+
+
+@contextlib.contextmanager
+def borrowed_generators(others: Sequence[Any] = ()) -> Iterator[Callable[..., None]]:
+    """Yield a function of (seed, purpose, *position) that seeds generators with that stream.
+
+    These are the global ones, torch's if it is loaded, and `others`. After the block they are as
+    they were.
+    """
+    torch = sys.modules.get("torch")
+    # torch's comes last: whether it is there must not change the number of another one.
+    generators = [random, np.random, *others, *([torch.default_generator] if torch else [])]
+    methods = [methods_of(generator) for generator in generators]
+    states = [get() for get, _, _ in methods]
+
+    def start_stream(seed: int, purpose: str, *position: int) -> None:
+        first = derive(seed, purpose, *position)
+        for i, (_, _, start) in enumerate(methods):  # with one seed, two of a kind are alike
+            start(first + i)
+
+    try:
+        yield start_stream
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])
+        for (_, put, _), state in zip(methods, states, strict=True):
+            put(state)
+
+
+def methods_of(generator: Any) -> tuple[Callable[..., Any], ...]:
+    """Return what gets and what sets a generator's state, and what seeds it."""
+    if isinstance(generator, np.random.Generator):
+        bits: Any = generator.bit_generator
+        put = functools.partial(setattr, bits, "state")
+        return (lambda: bits.state), put, (lambda seed: put(type(bits)(seed).state))
+    if hasattr(generator, "getstate"):  # Python's
+        return generator.getstate, generator.setstate, generator.seed
+    start = getattr(generator, "manual_seed", lambda seed: generator.seed(seed % 2**32))
+    return generator.get_state, generator.set_state, start
 
 
 def random_generator(

@@ -1,5 +1,6 @@
 """`fingerprint`: one walk over a value and all that it refers to."""
 
+import contextlib
 import copyreg
 import functools
 import sys
@@ -45,6 +46,14 @@ def fingerprint(*values: Any) -> str:
         return join(*(walk.digest(value, "") for value in values)).hex()
     except RecursionError:
         raise Unhashable("a value is nested too deeply to be fingerprinted") from None
+
+
+def objects_in(value: Any) -> list[Any]:
+    """Return the functions and objects that a value refers to, in the same order everywhere."""
+    walk = Walk()
+    with contextlib.suppress(Unhashable, RecursionError):
+        walk.digest(value, "")
+    return [found for _, found in walk.seen.values()]
 
 
 class Walk:

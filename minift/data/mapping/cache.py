@@ -21,31 +21,29 @@ from minift.data.ragged import BYTES, RUNS
 from minift.data.selecting import select
 from minift.data.table import AnyTable, Table
 from minift.errors import ConfigError, DataError
-from minift.files import MANIFEST, damaged, put_in_place
+from minift.files import MANIFEST, damaged, local_path, put_in_place
 
 
 def map_table(
-    table: AnyTable,
-    function: Callable[..., Any] | None = None,
-    with_indices: bool = False,
-    with_rank: bool = False,
+    table: AnyTable, function: Callable[..., Any] | None = None,
+    with_indices: bool = False, with_rank: bool = False,
     input_columns: str | Sequence[str] | None = None,
-    batched: bool = False,
-    batch_size: int | None = 1000,
-    drop_last_batch: bool = False,
+    batched: bool = False, batch_size: int | None = 1000, drop_last_batch: bool = False,
     remove_columns: str | Sequence[str] | None = None,
-    keep_in_memory: bool = False,
-    load_from_cache_file: bool | None = None,
-    cache_file_name: str | Path | None = None,
-    writer_batch_size: int | None = None,
-    features: Features | None = None,
-    fn_kwargs: Mapping[str, Any] | None = None,
-    num_proc: int | None = None,
-    desc: str | None = None,
-    new_fingerprint: str | None = None,
-    cache_key: str | None = None,
-) -> AnyTable:
+    keep_in_memory: bool = False, load_from_cache_file: bool | None = None,
+    cache_file_name: str | Path | None = None, writer_batch_size: int | None = None,
+    features: Features | None = None, fn_kwargs: Mapping[str, Any] | None = None,
+    num_proc: int | None = None, desc: str | None = None,
+    new_fingerprint: str | None = None, cache_key: str | None = None,
+) -> AnyTable:  # fmt: skip
     """Return the table with what `function` returns merged into its rows.
+
+    Random numbers that the function draws, from the global generators of Python, numpy and torch or
+    from generators that it refers to, are those of a stream of its own for each batch (for each
+    thousand rows, if it gets them one by one). The stream follows from the map's fingerprint and
+    the row, so the result is the same for any `num_proc` and after a kill, and whatever was seeded
+    before; let the function read a number, for example by `fn_kwargs`, to get other ones. The
+    generators themselves are afterwards as they were.
 
     Args:
         table: the input.
@@ -80,23 +78,17 @@ def map_table(
         raise ConfigError("num_proc must be positive", got=num_proc)
     size = (batch_size if batch_size and batch_size > 0 else max(len(table), 1)) if batched else 1
     spec = MapSpec(
-        table=table,
-        function=function,
-        batched=batched,
-        batch_size=size,
+        table=table, function=function, batched=batched, batch_size=size,
         rows=range(len(table) - len(table) % size if drop_last_batch else len(table)),
-        with_indices=with_indices,
-        with_rank=with_rank,
+        with_indices=with_indices, with_rank=with_rank,
         input_columns=None if input_columns is None else tuple(inputs),
-        remove_columns=tuple(removed),
-        fn_kwargs=fn_kwargs or {},
-        features=features,
-    )
+        remove_columns=tuple(removed), fn_kwargs=fn_kwargs or {}, features=features,
+    )  # fmt: skip
     key = map_key(spec, cache_key, new_fingerprint)
     if key is None or keep_in_memory:  # the maps stay open when their files are gone
         with tempfile.TemporaryDirectory(prefix="minift-", ignore_cleanup_errors=True) as scratch:
             return compute(spec, Path(scratch) / "result", {"key": key}, num_proc)
-    folder = Path(cache_file_name) if cache_file_name else cache.entry_path("map", key)
+    folder = local_path(cache_file_name) if cache_file_name else cache.entry_path("map", key)
     meta = {"key": key, "function": spec.name}
     return find_or_compute(spec, folder, meta, num_proc, load_from_cache_file is not False)
 
@@ -129,7 +121,8 @@ def compute(spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | N
         features = spec.features or Features(left)
         empty = features.arrow_schema.empty_table()
         return spec.table.replace(data=empty, features=features, indices=None)
-    shards = Shards(spec, work_folder(folder, meta["key"]), cut(spec))
+    stream = meta["key"] or f"{spec.name} {spec.table.fingerprint}"
+    shards = Shards(spec, work_folder(folder, meta["key"]), cut(spec), stream)
     shards.folder.mkdir(parents=True, exist_ok=True)
     try:
         compute_missing(shards, num_proc)

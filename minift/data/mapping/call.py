@@ -29,7 +29,7 @@ from minift.errors import ArgumentError, ConfigError, DataError
 # Columns of lists of 0 and 1, of a byte each, as in `datasets`.
 BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
-MAP_VERSION = 4  # part of every key: change it when the same input gives other bytes
+MAP_VERSION = 5  # part of every key: change it when the same input gives other bytes
 
 Returned = tuple[dict[str, Any], Set[str]]  # columns, or values of one row; names that were popped
 

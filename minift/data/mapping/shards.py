@@ -4,16 +4,22 @@
 """
 
 import contextlib
+import functools
+import importlib
 import json
+import types
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from minift import rng
 from minift.data import storage
 from minift.data.features import cast_array, join_tables
+from minift.data.fingerprint.values import objects_in
 from minift.data.indices import split_range
 from minift.data.mapping.call import MappedRows, MapSpec, map_batch, names_of_all, none_for_some
 from minift.data.pool import Pool
@@ -24,6 +30,8 @@ from minift.subprocesses import UnsendableError
 # A shard is a 16th of all rows, so that workers can share and little is lost when one dies, but
 # at least 10 rows, no more than about 64 MiB of input, and no more than 128 files.
 METADATA_KEY = b"minift"
+GENERATORS = {"numpy.random._generator.Generator", "numpy.random.mtrand.RandomState"}
+GENERATORS |= {"random.Random", "torch._C.Generator"}
 SHARDS, MOST_SHARDS, SHARD_BYTES, FEWEST_ROWS = 16, 128, 64 << 20, 10
 
 
@@ -44,27 +52,41 @@ class Shards:
     Attributes:
         folder: where they are until they are a result.
         ranges: the rows of each.
+        stream: name of the random streams that the function draws from.
     """
 
     spec: MapSpec
     folder: Path
     ranges: list[range]
+    stream: str
 
     def compute(self, i: int, rank: int | None) -> None:
         """Compute one shard and write it; one for which the function returned None is not kept."""
         spec, shard = self.spec, self.ranges[i]
         size = spec.batch_size if spec.batched else READ_ROWS
         pieces = []
-        for rows in split_range(shard, size):
-            try:
-                pieces.append(map_batch(spec, rows, rank))
-            except Exception as error:
-                error.add_note(f"while {spec.describe(rows)}")
-                raise
+        with rng.borrowed_generators(self.generators) as start_stream:
+            for rows in split_range(shard, size):
+                start_stream(0, f"map {self.stream}", rows.start)
+                try:
+                    pieces.append(map_batch(spec, rows, rank))
+                except Exception as error:
+                    error.add_note(f"while {spec.describe(rows)}")
+                    raise
         mapped = merge(spec, pieces)
         if mapped.columns is not None:
             names = [*mapped.names, *columns_to_copy(spec, mapped)]
             self.write(i, replace(mapped, columns=complete(spec, mapped, names)))
+
+    @functools.cached_property
+    def generators(self) -> list[Any]:
+        """The generators that the function refers to, of which each process has its own copies."""
+        found = objects_in((self.spec.function, self.spec.fn_kwargs))
+        functions = [one for one in found if isinstance(one, types.FunctionType)]
+        if any("torch" in function.__code__.co_names for function in functions):
+            importlib.import_module("torch")  # which the function will do, too late to seed it
+        kinds = [f"{type(one).__module__}.{type(one).__name__}" for one in found]
+        return [one for one, kind in zip(found, kinds, strict=True) if kind in GENERATORS]
 
     def path(self, i: int) -> Path:
         return self.folder / f"data-{i:05d}.arrow"
