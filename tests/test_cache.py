@@ -191,16 +191,6 @@ def test_threads_exclude_each_other():
     assert most == [1] * 5
 
 
-def test_the_switch():
-    assert cache.is_caching_enabled()
-    try:
-        cache.disable_caching()
-        assert not cache.is_caching_enabled()
-    finally:
-        cache.enable_caching()
-    assert cache.is_caching_enabled()
-
-
 # --- what is there -------------------------------------------------------------------------------
 
 

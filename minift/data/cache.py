@@ -30,24 +30,6 @@ except ImportError:  # Windows: two processes may then compute the same result, 
 
 T = TypeVar("T")
 NO_WAIT = getattr(fcntl, "LOCK_NB", 0)
-_enabled = True
-
-
-def enable_caching() -> None:
-    """Store and reuse the results of `map` in this process, as is the default."""
-    global _enabled
-    _enabled = True
-
-
-def disable_caching() -> None:
-    """Compute every `map` of this process anew, and store nothing."""
-    global _enabled
-    _enabled = False
-
-
-def is_caching_enabled() -> bool:
-    """Tell whether `map` stores and reuses results in this process."""
-    return _enabled
 
 
 def cache_root() -> Path:

@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from minift.data import cache
 from minift.data.features import LISTS, ClassLabel, Features, arrow_type, as_array, cast_array
 from minift.data.fingerprint.functions import Unhashable
 from minift.data.fingerprint.values import fingerprint
@@ -63,15 +62,13 @@ class MapSpec:
 def map_key(spec: MapSpec, cache_key: str | None, new_fingerprint: str | None) -> str | None:
     """Return the result's key in the cache, or None if the result cannot be cached.
 
-    That is so if caching is disabled, or, with a warning, if the function has no digest.
+    That is so, with a warning, if the function has no digest.
 
     Args:
         spec: the arguments of `map`.
         cache_key: if given, stands for the function in the key.
         new_fingerprint: if given, is the key.
     """
-    if not cache.is_caching_enabled():
-        return None
     if new_fingerprint is not None:
         if not re.fullmatch(r'[^<>:/\\|?*".][^<>:/\\|?*"]{0,63}', new_fingerprint):
             expected = '1 to 64 characters without <>:/\\|?*"'
