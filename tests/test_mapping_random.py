@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from minift import Dataset, DatasetDict, set_seed
-from minift.data.cache import disable_caching, enable_caching
 
 ROWS = Dataset.from_dict({"x": list(range(200))})
 NEW = {"load_from_cache_file": False}
@@ -165,7 +164,7 @@ def test_other_data_other_functions_and_other_splits_have_other_numbers():
         assert all(not np.array_equal(one, two) for two in results[i + 1 :])
 
 
-def test_a_function_without_a_digest_and_a_cache_that_is_off():
+def test_a_function_without_a_digest_and_a_result_in_memory():
     lock = __import__("threading").Lock()
 
     def odd(batch):
@@ -174,12 +173,8 @@ def test_a_function_without_a_digest_and_a_cache_that_is_off():
     with pytest.warns(UserWarning, match="not kept"):
         one, two = mapped(odd), mapped(odd)
     np.testing.assert_array_equal(one, two)
-    disable_caching()
-    try:
-        np.testing.assert_array_equal(mapped(from_numpy), mapped(from_numpy, num_proc=2))
-        assert not np.array_equal(mapped(from_numpy), mapped(from_all))
-    finally:
-        enable_caching()
+    memory = mapped(from_numpy, keep_in_memory=True)
+    np.testing.assert_array_equal(mapped(from_numpy), memory)
 
 
 def test_a_map_that_was_interrupted_goes_on_with_the_same_numbers():
