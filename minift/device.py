@@ -15,7 +15,6 @@ pass in `autocast` and a `backward`, then `clip_grad_norm` and `step`.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minift import distributed
@@ -158,7 +157,7 @@ class Device:
         """
         return num_tokens
 
-    def autocast(self, precision: str) -> AbstractContextManager:
+    def autocast(self, precision: str) -> contextlib.AbstractContextManager:
         """Return the context of each forward pass: matrix products are computed in `precision`.
 
         Parameters and their gradients stay fp32.
@@ -339,14 +338,14 @@ def choose_device(name: str, manager: Manager) -> Device:
     entries = registry(manager, "minift_register_devices")
     devices = {key: entry.value for key, entry in entries.items()}
     if not devices:
+        broken = [f"; {key} failed to load ({e})" for key, e in manager.load_errors.items()]
         do = "reinstall with `pip install minift` (or `pip install -e .` in a checkout)"
-        if broken := [f"{key} ({error})" for key, error in manager.load_errors.items()]:
-            do += f"; these failed to load: {', '.join(broken)}"
+        do += "".join(broken)
         what = "no installed plugin provides a device, so nothing can be computed"
         got = "plugins: " + (", ".join(p for p, _ in manager.list_name_plugin()) or "none")
         expected = "at least minift_cpu, which is part of the minift distribution"
         raise DeviceError(what, got=got, expected=expected, do=do)
-    reasons = {key: device.unavailable() for key, device in devices.items()}
+    reasons = {key: reason_unavailable(device) for key, device in devices.items()}
     available = [key for key, reason in reasons.items() if reason is None]
     key = name.partition(":")[0]
     if name == "auto" and available:
@@ -354,9 +353,17 @@ def choose_device(name: str, manager: Manager) -> Device:
     if key in available:
         return devices[key](name)
     listed = [f"{key} ({'available' if why is None else why})" for key, why in reasons.items()]
-    got, expected = reasons.get(key, f"no plugin provides {key!r}"), "; ".join(listed)
+    why, expected = reasons.get(key, f"no plugin provides {key!r}"), "; ".join(listed)
     do = "pass device='auto', or install the plugin that provides it"
-    raise DeviceError(f"the device {name!r} cannot be used here", got=got, expected=expected, do=do)
+    raise DeviceError(f"the device {name!r} cannot be used here", got=why, expected=expected, do=do)
+
+
+def reason_unavailable(device: type[Device]) -> str | None:
+    """Ask a device; what it raises is a reason too, for a broken one must end no other's run."""
+    try:
+        return device.unavailable()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def choose_precision(precision: str, device: Device) -> tuple[str, str]:

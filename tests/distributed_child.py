@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+import orders
 import torch
 from tiny import count, load, make_rows
 from torch.utils.data import DataLoader
@@ -114,7 +115,8 @@ def by_hand(model: Path, folder: Path, size: int = 8, steps: int = 20) -> dict:
     scored = DataLoader(data(model, EVALUATED, 1), batch_size=2, collate_fn=collate)
     network = load(model, seed=MODEL_SEED)
     optimizer = AdamW(parameter_groups(network, 0.0), lr=1e-3)
-    scheduler = get_scheduler("linear", optimizer, 0, steps)
+    # A prepared scheduler goes on by one for each process, as in accelerate.
+    scheduler = get_scheduler("linear", optimizer, 0, steps * accelerator.num_processes)
     batches, scored, network, optimizer, scheduler = accelerator.prepare(
         batches, scored, network, optimizer, scheduler
     )
@@ -142,6 +144,37 @@ def by_hand(model: Path, folder: Path, size: int = 8, steps: int = 20) -> dict:
         "logits": torch.cat([one["x"] for one in labels]).tolist(),
         "processes": accelerator.num_processes,
     }
+
+
+def by_order(model: Path, folder: Path, programs: list, scale: int = 1) -> dict:
+    """Loops in many orders of their parts, with `scale` times as many rows in a batch."""
+    programs = [{**one, "size": one.get("size", 4) * scale} for one in programs]
+    programs = [orders.Program(**{**one, "part": 2 * scale}) for one in programs]
+    found = [orders.run(one, Accelerator(one.group, device="cpu")) for one in programs]
+    return {
+        "found": found,
+        "rates": [rate_at_the_end(made_before) for made_before in (True, False)],
+    }
+
+
+def rate_at_the_end(prepared: bool) -> float:
+    """The rate after an epoch, of a scheduler whose length was taken before `prepare` or after."""
+    accelerator, network = Accelerator(device="cpu"), orders.Model()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    batches = DataLoader(orders.data(26), 4)
+    if prepared:
+        scheduler = get_scheduler("linear", optimizer, 0, len(batches))
+        parts = accelerator.prepare(network, optimizer, batches, scheduler)
+        network, optimizer, batches, scheduler = parts
+    else:
+        network, optimizer, batches = accelerator.prepare(network, optimizer, batches)
+        scheduler = get_scheduler("linear", optimizer, 0, len(batches))
+    for batch in batches:
+        accelerator.backward(network(batch["x"], batch["labels"])["loss"])
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    return scheduler.get_last_lr()[0]
 
 
 def sums(model: Path, folder: Path, refuse: bool = False) -> dict:
@@ -183,7 +216,13 @@ def leave_early(model: Path, folder: Path) -> dict:
     return {}
 
 
-PARTS = {"train": train, "by_hand": by_hand, "sums": sums, "leave_early": leave_early}
+PARTS = {
+    "train": train,
+    "by_hand": by_hand,
+    "by_order": by_order,
+    "sums": sums,
+    "leave_early": leave_early,
+}
 
 
 def main(part: str, model: str, folder: str, settings: dict) -> None:

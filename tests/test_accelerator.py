@@ -3,7 +3,9 @@
 Tiny models, trained for real. Named after the pains of other helpers that they exclude.
 """
 
+import contextlib
 import copy
+import dataclasses
 import json
 import random
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import orders
 import pytest
 import torch
 from tiny import load, make_model, make_rows
@@ -29,6 +32,7 @@ from minift import (
     get_scheduler,
     set_seed,
 )
+from minift.accelerate.prepared import PreparedScheduler
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.heads import SequenceClassifierOutput
 from minift.optim import parameter_groups
@@ -109,6 +113,286 @@ def assert_equal(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
+
+
+# ------------------------------------------------------------------------------------- any order
+
+
+ORDERS = [
+    orders.Program(way=way, place=place, leave=leave)
+    for way in ("plain", "list", "ahead")
+    for place in orders.PLACES
+    for leave in (False, True)
+]
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_how_batches_are_taken_changes_no_bit(group):
+    """Dropout on: as a list, one ahead, with an evaluation anywhere that may break off early."""
+    plain = None
+    for program in ORDERS:
+        set_seed(1)
+        accelerator = Accelerator(group, cpu=True)
+        found = orders.run(dataclasses.replace(program, group=group), accelerator, dropout=0.5)
+        plain = plain or found
+        assert (
+            found["updates"]
+            == plain["updates"]
+            == ([1] * 5 if group == 1 else [0, 1] * 2 + [1]) * 2
+        )
+        assert found["weights"] == plain["weights"], program
+
+
+@pytest.mark.parametrize("way", ["slices", "copies"])
+@pytest.mark.parametrize("by_logits", [False, True])
+@pytest.mark.parametrize("part", [1, 2, 3])
+def test_slices_of_a_batch_count_their_own_rows(way, by_logits, part):
+    """accelerate#1847: a slice counted as its whole batch, and at the end each made an update."""
+    program = orders.Program(22, 4, 4, way, part, by_logits=by_logits)
+    found, right = orders.run(program, Accelerator(4, cpu=True)), orders.expected(program)
+    assert (found["updates"], found["rows"]) == (right["updates"], right["rows"])
+    for got, want in zip(found["weights"], right["weights"], strict=True):
+        assert got == pytest.approx(want, abs=1e-5)
+
+
+def prepared(group=1, **options):
+    accelerator = Accelerator(group, cpu=True, **options)
+    model = orders.Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = DataLoader(orders.data(22), 4)
+    return accelerator, *accelerator.prepare(model, optimizer, batches)
+
+
+def loss_of(model, batch):
+    return model(batch["x"], batch["labels"])["loss"]
+
+
+def test_one_batch_that_is_trained_on_again_and_again():
+    """To see whether a model can learn it: each block is a micro-batch of its own."""
+    norms = []
+    for group in (1, 3):
+        accelerator, model, optimizer, batches = prepared(group)
+        batch = next(iter(batches))
+        for _ in range(2 * group):
+            with accelerator.accumulate(model):
+                accelerator.backward(loss_of(model, batch))
+                if accelerator.sync_gradients:
+                    norms.append(float(accelerator.clip_grad_norm_(model.parameters(), 1e9)))
+                optimizer.step()
+                optimizer.zero_grad()
+    assert norms[2:] == pytest.approx(norms[:2], rel=1e-6)
+
+
+def test_two_loaders_that_are_trained_on_in_turn():
+    """Each update has two micro-batches; that of a loader's end has as many as there are."""
+    accelerator, model, optimizer, one = prepared(2)
+    other = accelerator.prepare(DataLoader(orders.data(9), 3))
+    updates = []
+    for first, second in zip(one, other, strict=False):  # 6 batches and 3
+        for batch in (first, second):
+            with accelerator.accumulate(model):
+                accelerator.backward(loss_of(model, batch))
+                optimizer.step()
+                optimizer.zero_grad()
+            updates.append(accelerator.sync_gradients)
+    assert updates == [False, True] * 3
+
+
+def test_losses_of_two_batches_at_once():
+    """Forward passes first, then both losses: each is weighted by the rows of its own batch."""
+    weights_of = []
+    for together in (True, False):
+        accelerator, model, optimizer, batches = prepared()
+        first, second = list(batches)[-2:]  # of 4 rows and of 2
+        if together:
+            losses = [loss_of(model, batch) for batch in (first, second)]
+            for loss in losses:
+                accelerator.backward(loss)
+        else:
+            for batch in (first, second):
+                accelerator.backward(loss_of(model, batch))
+        optimizer.step()
+        weights_of.append(weights(model))
+    for name, value in weights_of[0].items():
+        assert torch.allclose(value, weights_of[1][name], atol=1e-6)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_two_models_with_an_optimizer_each(group):
+    """A loss is counted where it reaches the parameters: the other's gradient was halved."""
+
+    def train(number):
+        """One model alone (0 or 1), or both."""
+        accelerator = Accelerator(group, cpu=True)
+        models = [orders.Model(), orders.Model()]
+        optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
+        loaders = [DataLoader(orders.data(n), 4) for n in (16, 17)]
+        parts = accelerator.prepare(*models, *optimizers, *loaders)
+        models, optimizers, loaders = parts[:2], parts[2:4], parts[4:]
+        for batches in zip(*loaders, strict=False):
+            with accelerator.accumulate(*models):
+                for i in (0, 1) if number is None else (number,):
+                    accelerator.backward(loss_of(models[i], batches[i]))
+                    optimizers[i].step()
+                    optimizers[i].zero_grad()
+        return models
+
+    both = train(None)
+    for i in (0, 1):
+        assert_equal(weights(both[i]), weights(train(i)[i]))
+
+
+def test_an_optimizer_steps_only_by_its_own_losses():
+    """Both are called in each iteration, but the loss is now one model's, now the other's."""
+    accelerator, model, optimizer, batches = prepared()
+    other = orders.Model()
+    other, second = accelerator.prepare(other, torch.optim.SGD(other.parameters(), lr=0.1))
+    before = weights(other)
+    for batch in batches:
+        accelerator.backward(loss_of(model, batch))
+        for one in (optimizer, second):
+            one.step()
+            one.zero_grad()
+    assert_equal(weights(other), before)
+    assert (optimizer.gradients.updates, second.gradients.updates) == (6, 0)
+    loss_of(other, batch).backward()
+    with pytest.raises(ConfigError, match=r"accelerator\.backward"):
+        second.step()
+
+
+@pytest.mark.parametrize("take", [iter, list])
+def test_a_model_that_is_not_prepared_is_trained_on_the_batches_in_turn(take):
+    """Nothing says which batch a loss is of; the rows of the usual batch are a fair guess."""
+    accelerator, _, _, batches = prepared()
+    loose = orders.Model()
+    optimizer = accelerator.prepare(torch.optim.SGD(loose.parameters(), lr=0.1))
+    for batch in take(batches):
+        accelerator.backward(loss_of(loose, batch))
+        optimizer.step()
+        optimizer.zero_grad()
+    right = orders.Model()
+    by_hand = torch.optim.SGD(right.parameters(), lr=0.1)
+    for i in range(0, 22, 4):
+        rows = torch.utils.data.default_collate(orders.data(22)[i : i + 4])
+        loss_of(right, rows).backward()
+        by_hand.step()
+        by_hand.zero_grad()
+    for p, q in zip(loose.parameters(), right.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-6)
+
+
+def test_slices_of_everything_in_a_batch_of_bf16(quiet_folder):
+    """Where the tokens are lies beside the tensors; a slice has its own."""
+    if not offers("bf16"):
+        pytest.skip("the cpu plugin does not offer bf16")
+    norms = []
+    for size in (8, 4):
+        loop = Loop(quiet_folder, 8, 1, mixed_precision="bf16")
+        batch = next(iter(loop.loader))
+        assert "unpadding" in batch
+        for i in range(0, 8, size):
+            part = {name: value[i : i + size] for name, value in batch.items()}
+            loop.accelerator.backward(loop.model(**part).loss)
+        norms.append(float(loop.accelerator.clip_grad_norm_(loop.model.parameters(), 1.0)))
+    assert norms[1] == pytest.approx(norms[0], rel=0.02)
+
+
+def test_in_one_process_gather_for_metrics_cuts_nothing():
+    accelerator, _, _, batches = prepared()
+    for _ in batches:
+        pass
+    x = torch.arange(30)
+    assert accelerator.gather_for_metrics(x) is x
+    for _ in batches:
+        assert len(accelerator.gather_for_metrics(x)) == 30
+        assert accelerator.gather_for_metrics(torch.tensor(1.0)).shape == ()
+
+
+@pytest.mark.parametrize("way", ["plain", "list", "ahead"])
+@pytest.mark.parametrize("done", [2, 5, 6])
+def test_a_state_saved_in_the_middle_knows_the_batch_that_was_trained_on(way, done, tmp_path):
+    """Six batches an epoch; a list has taken them all when the first is trained on."""
+
+    def build():
+        set_seed(3)
+        accelerator, model, optimizer, _ = prepared()
+        batches = accelerator.prepare(DataLoader(orders.data(22), 4, shuffle=True))
+        return accelerator, model, optimizer, batches
+
+    def train(accelerator, model, optimizer, batches, after=None):
+        seen = []
+        for batch in batches:
+            accelerator.backward(loss_of(model, batch))
+            optimizer.step()
+            optimizer.zero_grad()
+            seen.append(batch["row"].tolist())
+            if len(seen) == after:
+                accelerator.save_state(tmp_path / "state")
+        return seen
+
+    parts = build()
+    rows = train(*parts[:3], orders.taken(orders.Program(way=way), parts[3]), done)
+    rows += train(*parts)
+    again = build()
+    again[0].load_state(tmp_path / "state")
+    rest = again[0].skip_first_batches(again[3], done % 6)
+    seen = train(*again[:3], rest)
+    seen += train(*again) if done < 6 else []
+    assert seen == rows[done:]
+    assert_equal(weights(again[1]), weights(parts[1]))
+
+
+def test_autocast_around_a_whole_loop_sees_every_update():
+    """torch keeps the cast weights until the outermost autocast ends, whatever happens to them."""
+    if not offers("bf16"):
+        pytest.skip("the cpu plugin does not offer bf16")
+    losses = []
+    for around in (False, True):
+        accelerator, model, optimizer, batches = prepared(mixed_precision="bf16")
+        losses.append([])
+        with accelerator.autocast() if around else contextlib.nullcontext():
+            for _ in range(3):
+                for batch in batches:
+                    loss = loss_of(model, batch)
+                    accelerator.backward(loss)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    losses[-1].append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert len(set(losses[1])) == 18
+
+
+def test_an_optimizer_of_other_parameters_is_refused():
+    """They were made for another copy of the model: nothing would be trained, and nothing said."""
+    accelerator, model = Accelerator(cpu=True), orders.Model()
+    optimizer = torch.optim.SGD(copy.deepcopy(model).parameters(), lr=0.1)
+    model, optimizer, batches = accelerator.prepare(model, optimizer, DataLoader(orders.data(4), 2))
+    accelerator.backward(loss_of(model, next(iter(batches))))
+    with pytest.raises(ConfigError, match="its parameters are not the model's"):
+        optimizer.step()
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")  # no optimizer has to step here
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_prepared_scheduler_goes_on_by_one_for_each_process(processes):
+    """Called once an epoch, it counts epochs; and one with an end stops there."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    device = SimpleNamespace(world_size=processes)
+    counted = SimpleNamespace(gradients=SimpleNamespace(applied_updates=0), device=device)
+    linear = PreparedScheduler(get_scheduler("linear", optimizer, 0, 12), counted)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=5)
+    cycle, epochs = (
+        PreparedScheduler(one, counted)
+        for one in (cycle, torch.optim.lr_scheduler.StepLR(optimizer, 1))
+    )
+    for update in range(1, 7):
+        counted.gradients.applied_updates = update
+        for scheduler in (linear, linear, cycle):
+            scheduler.step()
+        assert linear.last_epoch == update * processes
+        if update % 3 == 0:
+            epochs.step()
+    assert cycle.last_epoch == 5 and epochs.last_epoch == 2
 
 
 # ---------------------------------------------------------------------------------- like the course

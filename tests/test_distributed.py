@@ -24,6 +24,15 @@ from minift.errors import ArgumentError, DeviceError, TrainingError
 CHILD = Path(__file__).with_name("distributed_child.py")
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+# Loops in orders that `orders.py` can carry out; where batches are cut, each process has as many.
+PROGRAMS = [
+    {"way": way, "place": place, "leave": leave, "rows": rows, "evaluated": 9}
+    for way in ("plain", "list", "ahead", "slices")
+    for rows in ((24,) if way == "slices" else (24, 25, 29))
+    for place in ("top", "forward", "backward", "end")
+    for leave in (False, True)
+]
+PROGRAMS += [{"rows": 29, "group": 1, "by_logits": True}, {"rows": 29, "stop": 2, "way": "ahead"}]
 STARTED: dict = {}  # the processes of these tests, and what they said
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -96,8 +105,9 @@ def one(model, tmp_path_factory):
     """One process, 16 rows at once."""
     folder = tmp_path_factory.mktemp("one") / "out"
     settings = {"train": {"per_device_train_batch_size": 16}, "by_hand": {"size": 16}}
-    finish(start(child(folder, model, "train+by_hand", **settings), launcher=()))
-    return {part: results(folder, part)[0] for part in ("train", "by_hand")}
+    settings["by_order"] = {"programs": PROGRAMS, "scale": 2}
+    finish(start(child(folder, model, "train+by_hand+by_order", **settings), launcher=()))
+    return {part: results(folder, part)[0] for part in ("train", "by_hand", "by_order")}
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +117,9 @@ def two(model, tmp_path_factory):
     calls = folder.parent / "calls"
     calls.touch()
     environment = {**os.environ, "TEST_CALLS": str(calls), "MINIFT_CACHE": str(folder.parent)}
-    said = finish(start(child(folder, model, "train+by_hand"), env=environment))
-    found = {part: results(folder, part) for part in ("train", "by_hand")}
+    words = child(folder, model, "train+by_hand+by_order", by_order={"programs": PROGRAMS})
+    said = finish(start(words, env=environment))
+    found = {part: results(folder, part) for part in ("train", "by_hand", "by_order")}
     return {**found, "calls": len(calls.read_text().splitlines()), "said": said}
 
 
@@ -161,6 +172,29 @@ def test_gather_for_metrics_gives_every_row_once_and_in_order(one, two):
     for found in two["by_hand"]:
         assert found["labels"] == one["by_hand"]["labels"] == one["train"]["labels"]
         assert found["logits"] == [pytest.approx(x, abs=1e-4) for x in one["by_hand"]["logits"]]
+
+
+def test_a_loop_in_any_order_has_the_updates_of_one_process(one, two):
+    """Pain (accelerate#960): an evaluation in between multiplied a process's gradient by 0."""
+    for i, (program, alone) in enumerate(zip(PROGRAMS, one["by_order"]["found"], strict=True)):
+        ours = [found["found"][i] for found in two["by_order"]]
+        for found in ours:
+            assert found["updates"] == alone["updates"], program
+            for got, want in zip(found["weights"], alone["weights"], strict=True):
+                assert got == pytest.approx(want, abs=1e-5), program
+        assert ours[0]["weights"] == ours[1]["weights"], program
+
+
+def test_an_evaluation_anywhere_gathers_every_row_once(two):
+    for i, program in enumerate(PROGRAMS):
+        for found in (found["found"][i] for found in two["by_order"]):
+            rows = list(range(6 if program.get("leave") else 9))
+            assert all(seen == rows for seen in found["evaluated"]), program
+
+
+def test_a_scheduler_ends_at_zero_whether_prepared_or_not(one, two):
+    """Pain: a length that was taken before `prepare` is one for all processes together."""
+    assert [found["rates"] for found in (one["by_order"], *two["by_order"])] == [[0.0, 0.0]] * 3
 
 
 def test_one_process_maps_while_the_other_waits(two):

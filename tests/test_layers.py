@@ -67,6 +67,8 @@ ROWS = [
 ]
 # Underscore names of libraries that our files read, and why there is no other way.
 PRIVATE = {
+    "_base": "what a slice of a batch is a view of; on XLA a shared storage does not say it",
+    "_version": "whether backward has added to a gradient (torch's notes on in-place operations)",
     "_exit": "os._exit is documented; the underscore warns of what it leaves undone",
     "_foreach_div_": "one kernel for all gradients, as torch.nn.utils.clip_grad_norm_ has it",
     "_get_fused_kernels_supported_devices": "which devices have a fused AdamW is said nowhere else",

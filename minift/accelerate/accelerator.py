@@ -7,7 +7,8 @@ the arithmetic of `training/loop.py`:
                and each update's dropout masks are a random stream of their own
     backward   adds up *sums* of losses, and the optimizer divides once, by the count of all of them
     optimizer  steps at the end of an update's micro-batches and does nothing before
-    scheduler  goes on by one with each update, whatever the number of processes
+    scheduler  goes on with each update, by one for each process: its length is that of the
+               DataLoader that was passed to `prepare`, of which each process gets a share
 
 So a loop with an Accelerator and a Trainer with the same settings end with the same weights, bit
 for bit, and evaluating in the middle changes nothing. An Accelerator keeps all of its state in
@@ -15,13 +16,11 @@ itself: two in one process are independent.
 """
 
 import contextlib
-import copy
 import inspect
 import json
 import random
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,13 +33,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from minift import distributed, files
-from minift.accelerate.gradient_state import GradientState
-from minift.accelerate.prepared import (
-    PreparedLoader,
-    PreparedOptimizer,
-    PreparedScheduler,
-    SkippedLoader,
-)
+from minift.accelerate.gradient_state import GradientState, find_batch, map_tensors, mark
+from minift.accelerate.prepared import PreparedLoader, PreparedOptimizer, PreparedScheduler
 from minift.device import Device, choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.unpadding import add_unpadding
@@ -93,21 +87,15 @@ class Accelerator:
         self.num_processes, self.process_index = self._device.world_size, self._device.rank
         self.is_main_process = self.process_index == 0
         self.is_local_main_process = distributed.local_rank() == 0
-        self._state = GradientState(gradient_accumulation_steps)
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self._state = GradientState()
         self._id = uuid.uuid4().hex[:12]
         self._prepared: list[tuple[Any, Any]] = []  # (as passed, as returned)
-        self._optimizers: list[PreparedOptimizer] = []
-        self._schedulers: list[PreparedScheduler] = []
-        self._loaders: list[PreparedLoader] = []
         self._contexts: list[contextlib.ExitStack] = []  # of the forwards that are running
 
     @property
     def sync_gradients(self) -> bool:
         return self._state.sync_gradients
-
-    @property
-    def gradient_accumulation_steps(self) -> int:
-        return self._state.gradient_accumulation_steps
 
     # -- preparing --------------------------------------------------------------------------------
 
@@ -135,26 +123,26 @@ class Accelerator:
         """Return the prepared object of one that was passed before, or None."""
         return next((pair[1] for pair in self._prepared if any(one is x for x in pair)), None)
 
+    def _all(self, kind: type) -> list[Any]:
+        """Return what `prepare` has returned of a kind."""
+        return [one for _, one in self._prepared if isinstance(one, kind)]
+
     def _prepare(self, one: Any) -> Any:
         if isinstance(one, nn.Module):
             return self._prepare_model(one)
         if isinstance(one, Optimizer):
-            if self._device.scaler is not None and self._optimizers:
+            if self._device.scaler is not None and self._all(PreparedOptimizer):
                 what = "fp16 takes one optimizer: its scaler follows the overflows of one"
                 raise ConfigError(what, do="put all parameters into its groups, or use bf16")
-            self._optimizers.append(PreparedOptimizer(one, self._device, self._state))
-            return self._optimizers[-1]
+            return PreparedOptimizer(one, self._device, self._state)
         if isinstance(one, DataLoader):
-            loader = PreparedLoader(one, self._device, self._state, self._add_unpadding)
-            self._loaders.append(loader)
-            return loader
+            return PreparedLoader(one, self._device, self._state, self._add_unpadding)
         if isinstance(one, LRScheduler):
             optimizer = self._find_prepared(one.optimizer)
             if optimizer is None:
                 what = f"the optimizer of {type(one).__name__} is not prepared"
                 raise ArgumentError(what, do="pass it to prepare too, at the same time or before")
-            self._schedulers.append(PreparedScheduler(one, optimizer))
-            return self._schedulers[-1]
+            return PreparedScheduler(one, optimizer)
         known = "nn.Module, torch optimizer, torch DataLoader or LR scheduler"
         raise ArgumentError("this cannot be prepared", got=type(one).__name__, expected=known)
 
@@ -165,23 +153,27 @@ class Accelerator:
         model (for a moving average, say) would have it with the weights of the original inside.
         """
         on_device = self._device.prepare(model)
-        on_device.register_forward_pre_hook(self._before_forward)
+        on_device.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         # The first to enter leaves last, should two Accelerators have hooks on one model.
         on_device.register_forward_hook(self._after_forward, prepend=True, always_call=True)
         return on_device
 
-    def _before_forward(self, model: nn.Module, inputs: Any) -> None:
+    def _before_forward(self, model: nn.Module, inputs: Any, named_inputs: Any) -> None:
+        self._state.current = find_batch([inputs, named_inputs], self._state.current)
+        if model.training and torch.is_grad_enabled():
+            self._state.seed_generator(self._device, "dropout")
         self._contexts.append(contextlib.ExitStack())
         self._contexts[-1].enter_context(self.autocast())
 
     def _after_forward(self, model: nn.Module, inputs: Any, outputs: Any) -> Any:
         self._contexts.pop().close()
-        if self._precision == "fp32":
-            return outputs
-        half = (torch.bfloat16, torch.float16)
-        return map_tensors(lambda x: x.float() if x.dtype in half else x, outputs)
+        if self._precision != "fp32":
+            half = (torch.bfloat16, torch.float16)
+            outputs = map_tensors(lambda x: x.float() if x.dtype in half else x, outputs)
+        mark(outputs, self._state.current)
+        return outputs
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> contextlib.AbstractContextManager:
         """Return a context for computing outside of a prepared model's forward in the precision."""
         return self._device.autocast(self._precision)
 
@@ -195,12 +187,15 @@ class Accelerator:
     def accumulate(self, *models: nn.Module) -> Iterator[None]:
         """Enter one micro-batch; every gradient_accumulation_steps-th of them ends in an update.
 
-        So does the last batch of a prepared loader, with however many there are. In the other
-        blocks `optimizer.step()`, `scheduler.step()` and `optimizer.zero_grad()` do nothing.
+        So does that of a loader's last batch, or of the last slice of it, which `backward` sees. In
+        the other blocks `optimizer.step()`, `scheduler.step()` and `optimizer.zero_grad()` do
+        nothing.
         """
-        self._state.start_micro_batch()
+        state = self._state
+        state.micro_batches += 1
+        state.sync_gradients = state.micro_batches >= self.gradient_accumulation_steps
         yield
-        self._state.end_micro_batch()
+        state.micro_batches = 0 if state.sync_gradients else state.micro_batches
 
     def backward(self, loss: Any) -> None:
         """Add the gradient of a micro-batch to the parameters' `grad`, as a sum over its items.
@@ -210,29 +205,35 @@ class Accelerator:
 
         Args:
             loss: a model's outputs (`loss_sum`, `count`), which is exact for any accumulation; or a
-                scalar, which is taken for the mean over the rows of the batch that a prepared
-                loader handed out last. With unlabelled rows it is not: pass the outputs. Several
-                scalars of one batch add up, as they do in torch.
+                scalar, which is taken for the mean over the rows that the model was given: a batch
+                of a prepared loader, or a slice of one. With unlabelled rows it is not: pass the
+                outputs. Several scalars of one batch add up, as they do in torch.
 
         Raises:
             ArgumentError: it is neither, or the number of rows of a scalar is not known.
         """
-        state = self._state
+        state, optimizers = self._state, self._all(PreparedOptimizer)
         loss_sum, count = getattr(loss, "loss_sum", None), getattr(loss, "num_items", None)
         scalar = isinstance(loss, Tensor) and loss.numel() == 1
+        batch = find_batch(loss.reshape(()) if scalar else loss_sum, state.current)
         if scalar:
-            if not state.batch_number:
+            if batch is None:
                 what = "a mean loss needs its number of rows, and no prepared loader gave a batch"
                 raise ArgumentError(what, do="prepare the DataLoader, or pass the model's outputs")
-            loss_sum, count = loss * state.batch_rows, state.batch_rows
+            loss_sum, count = loss * batch.rows, batch.rows
         if loss_sum is None or count is None:
             known = "outputs with loss_sum and count (pass labels), or a scalar: outputs.loss"
             raise ArgumentError("backward needs a loss", got=type(loss).__name__, expected=known)
-        counts = state.batch_rows > 0 or not state.batch_number  # else it is another process's
-        loss_sum, count = loss_sum * counts, count * counts
+        if batch is not None:
+            loss_sum, count = loss_sum * batch.counts, count * batch.counts
+            again = any(one.counted and one.counted[0] is batch for one in state.sums)
+            ends_epoch = batch.loader.train_on(batch, again)
+            state.sync_gradients = state.sync_gradients or ends_epoch
+        before = [one.gradient_versions() for one in optimizers if len(optimizers) > 1]
         self._device.backward(loss_sum, last=state.sync_gradients)
-        for gradients in state.sums:
-            gradients.add(count, state.batch_number, several_losses=scalar)
+        for i, one in enumerate(optimizers):
+            if not before or one.gradient_versions() != before[i]:  # else the loss is another's
+                one.gradients.add(count, (batch, state.micro_batches), several_losses=scalar)
 
     def clip_grad_norm_(
         self, parameters: Tensor | Iterable[Tensor], max_norm: float
@@ -252,7 +253,7 @@ class Accelerator:
             return None
         parameters = [parameters] if isinstance(parameters, Tensor) else parameters
         ids = {id(p) for p in parameters if p.requires_grad}
-        for optimizer in self._optimizers:
+        for optimizer in self._all(PreparedOptimizer):
             groups = optimizer.param_groups
             if ids == {id(p) for g in groups for p in g["params"] if p.requires_grad}:
                 return optimizer.divide_and_clip(max_norm)
@@ -261,10 +262,8 @@ class Accelerator:
 
     def _add_unpadding(self, batch: Any) -> Any:
         """Add the positions of the real tokens, unless the models find them as cheaply."""
-        models = self._models()
-        accepted = all(
-            "unpadding" in inspect.signature(unwrap(model).forward).parameters for model in models
-        )
+        models = [unwrap(model) for model in self._models()]
+        accepted = all("unpadding" in inspect.signature(m.forward).parameters for m in models)
         needed = self.device.type != "cpu" or self._precision != "fp32"
         if not (models and accepted and needed):
             return batch
@@ -280,9 +279,16 @@ class Accelerator:
         return map_tensors(self._device.gather, values)
 
     def gather_for_metrics(self, values: Any) -> Any:
-        """Gather the rows of the current batch, without those that were only added to it."""
-        n = self._state.batch_rows
-        return self.gather(map_tensors(lambda x: x[:n] if x.dim() else x, values))
+        """Gather the rows of a batch, without those that only fill up an epoch's last one.
+
+        Call it for each batch; for all of an epoch together it is `gather`.
+        """
+        batch = find_batch(values, self._state.current)
+        if self.num_processes > 1 and batch is not None and batch.last:
+            n, largest = batch.size * batch.counts, batch.loader.largest
+            values = map_tensors(torch.atleast_1d, values)
+            values = map_tensors(lambda x: x[:n] if len(x) <= largest else x, values)
+        return self.gather(values)
 
     def wait_for_everyone(self) -> None:
         self._device.barrier()
@@ -294,11 +300,11 @@ class Accelerator:
 
     # -- saving -----------------------------------------------------------------------------------
 
-    def skip_first_batches(self, loader: PreparedLoader, num_batches: int = 0) -> SkippedLoader:
+    def skip_first_batches(self, loader: PreparedLoader, num_batches: int = 0) -> Any:
         """Return the epoch without its first batches, which are not loaded."""
-        if loader not in self._loaders:
+        if loader not in self._all(PreparedLoader):
             raise ArgumentError("skip_first_batches needs a prepared loader")
-        return SkippedLoader(loader, num_batches)
+        return loader.skip(num_batches)
 
     def save_model(self, model: nn.Module, save_directory: str | Path) -> None:
         """Save the weights (of a model of minift's, all that `from_pretrained` reads)."""
@@ -320,13 +326,14 @@ class Accelerator:
             folder = files.local_path(output_dir)
             self._check_before_saving(folder)
             model = self._originals()[0]
+            schedulers, loaders = self._all(PreparedScheduler), self._all(PreparedLoader)
             name, words, *rest = cast(tuple[Any, ...], np.random.get_state())
             other = {
                 "built": self._description(),
                 "seed": self._state.seed,
                 "updates": [[one.updates, one.applied_updates] for one in self._state.sums],
-                "seen_updates": [scheduler.seen_updates for scheduler in self._schedulers],
-                "loaders": [[loader.epoch, loader.seed] for loader in self._loaders],
+                "seen_updates": [scheduler.seen_updates for scheduler in schedulers],
+                "loaders": [[loader.epoch, loader.seed] for loader in loaders],
                 "python": random.getstate(),
                 "numpy": [name, words.tolist(), *rest],
             }
@@ -362,9 +369,10 @@ class Accelerator:
         for gradients, steps in zip(state.sums, saved["updates"], strict=True):
             gradients.updates, gradients.applied_updates = steps
             gradients.clear()
-        for scheduler, seen in zip(self._schedulers, saved["seen_updates"], strict=True):
+        schedulers, loaders = self._all(PreparedScheduler), self._all(PreparedLoader)
+        for scheduler, seen in zip(schedulers, saved["seen_updates"], strict=True):
             scheduler.seen_updates = seen
-        for loader, (epoch, seed) in zip(self._loaders, saved["loaders"], strict=True):
+        for loader, (epoch, seed) in zip(loaders, saved["loaders"], strict=True):
             loader.epoch, loader.begun, loader.seed = epoch, False, seed
         version, words, gauss = saved["python"]
         random.setstate((version, tuple(words), gauss))
@@ -375,51 +383,35 @@ class Accelerator:
 
     def _originals(self) -> tuple[nn.Module, Device, list[Optimizer], list[Any]]:
         """Return what was passed to `prepare`; several models as submodules, by number."""
-        models, optimizers = self._models(), [one.optimizer for one in self._optimizers]
+        models, schedulers = self._models(), self._all(PreparedScheduler)
         model = models[0] if len(models) == 1 else nn.ModuleList(models)
-        return model, self._device, optimizers, [one.scheduler for one in self._schedulers]
+        optimizers = [one.optimizer for one in self._all(PreparedOptimizer)]
+        return model, self._device, optimizers, [one.scheduler for one in schedulers]
 
     def _description(self) -> dict[str, Any]:
         """Return what has to be equal where a saved state is loaded."""
         return {
             "prepared": sorted(type(unwrap(original)).__name__ for original, _ in self._prepared),
-            "batches": [len(loader) for loader in self._loaders],
+            "batches": [len(loader) for loader in self._all(PreparedLoader)],
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "mixed_precision": self.mixed_precision,
         }
 
     def _check_before_saving(self, folder: Path) -> None:
-        if self._state.has_gradients:
+        sums = self._state.sums
+        if sums and all(one.counted for one in sums):
             what = "gradients wait for their update, and they are not saved"
             raise ConfigError(what, do="save_state where accelerator.sync_gradients, after step()")
-        prepared = [s.optimizer for s in self._schedulers]
-        for optimizer in self._optimizers:
-            scheduled = (optimizer.step, optimizer.optimizer.step)  # as LRScheduler marks them
-            marked = any(hasattr(step, "_wrapped_by_lr_sched") for step in scheduled)
+        prepared = [scheduler.optimizer for scheduler in self._all(PreparedScheduler)]
+        for optimizer in self._all(PreparedOptimizer):
+            steps = (optimizer.step, optimizer.optimizer.step)
+            marked = any(hasattr(step, "_wrapped_by_lr_sched") for step in steps)  # by LRScheduler
             if marked and optimizer not in prepared:
                 what = "an LR scheduler is not prepared, so its state would be lost"
                 raise ConfigError(what, do="pass it to accelerator.prepare")
-        saved: set[str] = set()
-        with contextlib.suppress(DataError):
-            saved = {files.MANIFEST, *files.read_manifest(folder).files}
+        manifest = (folder / files.MANIFEST).exists()
+        saved = {files.MANIFEST, *files.read_manifest(folder).files} if manifest else set()
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
         if names and (STATE not in saved or names - saved):
             what = f"{folder} holds something else than a saved state, which would be lost"
             raise ConfigError(what, do="choose a new folder")
-
-
-def map_tensors(function: Callable[[Tensor], Any], values: Any) -> Any:
-    """Apply a function to each tensor in nested lists, tuples, dicts and dataclasses."""
-    if isinstance(values, Tensor):
-        return function(values)
-    if hasattr(values, "__dataclass_fields__"):
-        values = copy.copy(values)
-        for name, value in vars(values).items():
-            setattr(values, name, map_tensors(function, value))
-        return values
-    if isinstance(values, dict):
-        return {name: map_tensors(function, value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        parts = [map_tensors(function, value) for value in values]
-        return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
-    return values

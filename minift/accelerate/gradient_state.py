@@ -1,11 +1,45 @@
-"""Progress of a hand-written loop: shared by what `Accelerator.prepare` returns.
+"""Progress of a hand-written loop: which batch a loss is of, and where in an update the loop is.
 
-The loaders write which batch the loop has, `accumulate` which micro-batch of an update that is, and
-the optimizers how many items their gradients are a sum over.
+People take batches in many ways: as a list, one ahead, in slices, with an evaluation in between. So
+it is the tensors that say which batch they are of. A prepared loader marks those that it hands out;
+a prepared model's forward finds the mark in its arguments and puts it on its outputs, where
+`backward` and `gather_for_metrics` find it. What was computed without a mark is taken to be of the
+batch that was used last; and an evaluation inside of a loop leaves that as it was.
 """
 
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import Tensor
+
+from minift import rng
+from minift.device import Device
+
+MARK = "_minift_batch"  # an attribute of tensors
+
+
+@dataclass(eq=False)
+class Batch:
+    """A batch that a prepared loader has handed out, or a slice of it.
+
+    Attributes:
+        loader: the PreparedLoader.
+        epoch: of the loader.
+        rows: of the slice; `size`: of the batch, in this process.
+        counts: False if the rows are another process's, and only stand in.
+        last: it is the last batch of its epoch.
+        done: [how many of its rows have been trained on], shared by its slices.
+    """
+
+    loader: Any
+    epoch: int
+    rows: int
+    size: int
+    counts: bool
+    last: bool
+    done: list[int] = field(default_factory=lambda: [0])
 
 
 @dataclass
@@ -13,28 +47,24 @@ class GradientSum:
     """The gradients of one optimizer since its last step, which are sums, and its steps.
 
     Attributes:
-        count: how many items the gradients are a sum over; None: there are no gradients.
-        batch_number: the batch that was counted last.
-        is_mean: the sums have been divided by the count already.
+        count: how many items the gradients are a sum over; None: they have been divided by it.
+        counted: the batch that was counted last, and in which micro-batch; None: no gradients.
         updates: steps so far; `applied_updates`: without those that fp16 left out.
     """
 
-    count: Any = None
-    batch_number: int = 0
-    is_mean: bool = False
+    count: Any = 0
+    counted: Any = None
     updates: int = 0
     applied_updates: int = 0
 
     def clear(self) -> None:
-        self.count, self.batch_number, self.is_mean = None, 0, False
+        self.count, self.counted = 0, None
 
-    def add(self, count: Any, batch_number: int, several_losses: bool) -> None:
-        """Count the items of a backward pass; with several losses of one batch, only once."""
-        if self.count is None:
-            self.count = count
-        elif not (several_losses and self.batch_number == batch_number):
+    def add(self, count: Any, counted: Any, several_losses: bool) -> None:
+        """Count the items of a backward pass; with several losses of the same rows, only once."""
+        if not (several_losses and self.counted == counted):
             self.count = self.count + count
-        self.batch_number = batch_number
+        self.counted = counted
 
 
 @dataclass
@@ -42,48 +72,67 @@ class GradientState:
     """Which batch, which micro-batch of an update, and which update the loop is at.
 
     Attributes:
-        gradient_accumulation_steps: micro-batches in an update.
         seed: of the random streams.
         sync_gradients: the current micro-batch ends its update.
         micro_batches: micro-batches of the current update so far, with `accumulate`.
-        batch_number: batches that prepared loaders have given so far.
-        batch_rows: rows of the current batch; 0 if they are another process's.
-        end_of_loader: the current batch is the last one of its loader.
+        current: the batch that was handed out, or given to a model, last.
+        drawing_update: the update whose dropout masks were drawn last.
         sums: of each prepared optimizer.
     """
 
-    gradient_accumulation_steps: int = 1
     seed: int = 0
     sync_gradients: bool = True
     micro_batches: int = 0
-    batch_number: int = 0
-    batch_rows: int = 0
-    end_of_loader: bool = False
+    current: Batch | None = None
+    drawing_update: int = -1
     sums: list[GradientSum] = field(default_factory=list)
 
-    def start_batch(self, rows: int, end_of_loader: bool) -> None:
-        self.batch_number += 1
-        self.batch_rows, self.end_of_loader = rows, end_of_loader
+    def seed_generator(self, device: Device, purpose: str) -> None:
+        """Start a random stream of the next update, unless a model has drawn from one already.
 
-    def start_micro_batch(self) -> None:
-        self.micro_batches += 1
-        full = self.micro_batches == self.gradient_accumulation_steps
-        self.sync_gradients = full or self.end_of_loader
+        "dropout" starts with the first forward pass that trains, as in the Trainer's loop, however
+        early its batch was taken. Until then, "batch" is for what a sampler or a collator draws.
+        """
+        update = sum(one.updates for one in self.sums)
+        if self.drawing_update != update:
+            stream = update * device.world_size + device.rank
+            device.seed(rng.derive(self.seed, purpose, stream))
+        if purpose == "dropout":
+            self.drawing_update = update
 
-    def end_micro_batch(self) -> None:
-        if self.sync_gradients:
-            self.micro_batches = 0
 
-    @property
-    def accumulating(self) -> bool:
-        """True between the first micro-batch of an update of several and its end."""
-        return self.micro_batches > 1 or not self.sync_gradients
+def mark(values: Any, batch: Batch | None) -> None:
+    """Have tensors say which batch they are of."""
+    map_tensors(lambda x: setattr(x, MARK, batch), values)
 
-    @property
-    def has_gradients(self) -> bool:
-        """True if every optimizer has gradients that wait for its step."""
-        return bool(self.sums) and all(one.count is not None for one in self.sums)
 
-    @property
-    def updates(self) -> int:
-        return max((one.updates for one in self.sums), default=0)
+def find_batch(values: Any, default: Batch | None) -> Batch | None:
+    """Return the batch that tensors are marked with, or views of it are, or a slice of it.
+
+    It is a slice if the first tensor has fewer rows, is not a single number, and has no mark of its
+    own. The default is the batch of tensors without a mark, which were copied or computed.
+    """
+    tensors: list[Tensor] = []
+    map_tensors(tensors.append, values)
+    found = (getattr(x, MARK, None) or getattr(x._base, MARK, None) for x in tensors)
+    batch, x = next(filter(None, found), default), next(filter(Tensor.dim, tensors), None)
+    if batch is None or x is None or hasattr(x, MARK):
+        return batch
+    n = min(len(x), batch.size)
+    return batch if n == batch.rows == batch.size else replace(batch, rows=n)
+
+
+def map_tensors(function: Callable[[Tensor], Any], values: Any) -> Any:
+    """Apply a function to each tensor in nested lists, tuples, dicts and dataclasses."""
+    if isinstance(values, Tensor):
+        return function(values)
+    if hasattr(values, "__dataclass_fields__"):
+        values = copy.copy(values)
+        vars(values).update(map_tensors(function, vars(values)))
+        return values
+    if isinstance(values, dict):
+        return {name: map_tensors(function, value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        parts = [map_tensors(function, value) for value in values]
+        return type(values)(*parts) if hasattr(values, "_fields") else type(values)(parts)
+    return values

@@ -4,9 +4,8 @@ They hold the user's own, and read from the shared `GradientState` where the loo
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from minift import rng
-from minift.accelerate.gradient_state import GradientState, GradientSum
+from minift.accelerate.gradient_state import Batch, GradientState, GradientSum, mark
 from minift.device import Device
 from minift.errors import ArgumentError, ConfigError
 from minift.training.batches import row_order, split_into_batches
@@ -42,7 +41,8 @@ class PreparedLoader:
         seed: the Accelerator's, or that of the generator that the DataLoader was made with.
         dataset: the DataLoader's.
         epoch: which one an iteration from the saved state has to be.
-        begun: some batches of the epoch, and not all, have been handed out.
+        begun: some batches of the epoch, and not all, have been used.
+        largest: rows of the epoch's largest batch.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class PreparedLoader:
         generator = getattr(sampler, "generator", None)
         self.lacks_generator = generator is None and hasattr(sampler, "generator")
         self.seed = state.seed if generator is None else generator.initial_seed()
-        self.epoch, self.begun = 0, False
+        self.epoch, self.begun, self.largest = 0, False, 0
 
     def __len__(self) -> int:
         return math.ceil(len(self.loader) / self.device.world_size)
@@ -71,25 +71,43 @@ class PreparedLoader:
 
     def batches(self, skip: int = 0) -> Iterator[dict[str, Any]]:
         """Give the next epoch's batches from number `skip` on."""
-        epoch = self.epoch + self.begun
-        sizes = deque[int]()  # a device may be some batches ahead of the loop
-        self.seed_dropout()  # also for what a sampler draws
+        epoch, state = self.epoch + self.begun, self.state
+        outer = state.current  # the batch of a loop around this one
+        state.seed_generator(self.device, "batch")  # for what a sampler draws
         shares = list(islice(self.shares_of_rank(epoch), skip, None))
         plan = [rows for rows, _ in shares]
-        on_device = self.device.batches(record_sizes(self.host_batches(epoch, plan), sizes))
-        for number, (_, counts) in enumerate(shares, start=skip + 1):
-            self.seed_dropout()  # also for what a collator draws
-            batch = next(on_device)
-            last = number == len(self)
-            self.epoch, self.begun = epoch + last, not last
-            self.state.start_batch(sizes.popleft() * counts, last)
-            yield batch
+        self.largest = max(map(len, plan), default=0)
+        batches = self.device.batches(self.host_batches(epoch, plan))
+        try:
+            for number, (_, counts) in enumerate(shares, start=1):
+                state.seed_generator(self.device, "batch")  # for what a collator draws
+                values, last = next(batches), number == len(shares)
+                # Tensors of its own: the DataLoader may give one in several batches.
+                values = {k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()}
+                n = len(next(iter(values.values())))
+                state.current = Batch(self, epoch, n, n, counts, last)
+                mark(values, state.current)
+                self.epoch, self.begun = epoch + last, not last
+                yield values
+        finally:  # also if the loop breaks
+            current, n = state.current, self.largest
+            if current is not None and current.loader is self:
+                ended = replace(current, rows=n, size=n, counts=True, last=False)
+                state.current = outer or ended
 
-    def seed_dropout(self) -> None:
-        """Between two updates, start the random stream of the next one, as the Trainer's loop."""
-        if not self.state.has_gradients:
-            stream = self.state.updates * self.device.world_size + self.device.rank
-            self.device.seed(rng.derive(self.state.seed, "dropout", stream))
+    def train_on(self, batch: Batch, again: bool) -> bool:
+        """Note that a batch is trained on, `again` in this update; return whether the epoch ends.
+
+        The loop may be far behind what it has taken, and may use a batch again and again.
+        """
+        if not again:
+            batch.done[0] = batch.done[0] % batch.size + batch.rows
+        if batch.epoch + 1 == self.epoch + self.begun:
+            self.epoch, self.begun = batch.epoch + batch.last, not batch.last
+        return batch.last and batch.done[0] >= batch.size
+
+    def skip(self, num_batches: int) -> "SkippedLoader":
+        return SkippedLoader(self, num_batches)
 
     def host_batches(self, epoch: int, plan: list[list[int]]) -> Iterator[Any]:
         """Give the batches of a plan, in host memory."""
@@ -97,8 +115,11 @@ class PreparedLoader:
         # dropout uses, unless it is given another.
         generator = rng.torch_generator(self.seed, "workers", epoch)
         settings = {name: getattr(self.loader, name) for name in LOADER_SETTINGS}
-        loader: Any = DataLoader(self.dataset, batch_sampler=plan, generator=generator, **settings)
-        yield from map(self.add_unpadding, loader)
+        for batch in DataLoader(self.dataset, batch_sampler=plan, generator=generator, **settings):
+            if not hasattr(batch, "items"):
+                what = "a prepared DataLoader gives dicts of tensors"
+                raise ArgumentError(what, got=type(batch).__name__, do="pass another collate_fn")
+            yield self.add_unpadding(batch)
 
     def shares_of_rank(self, epoch: int) -> Iterator[tuple[list[int], bool]]:
         """Give this process's rows of each batch; False marks one that is another process's."""
@@ -107,7 +128,7 @@ class PreparedLoader:
             share = np.array_split(at_once, ranks)[self.device.rank].tolist()
             yield share or at_once[:1], bool(share)
 
-    def plan(self, epoch: int) -> Iterator[Sequence[int]]:
+    def plan(self, epoch: int) -> Iterator[Any]:
         """Give the row numbers of an epoch's batches, as the DataLoader cuts them."""
         batch_sampler: Any = self.loader.batch_sampler
         sampler: Any = getattr(batch_sampler, "sampler", None)
@@ -118,8 +139,7 @@ class PreparedLoader:
                 sampler.generator = rng.torch_generator(self.seed, "order", epoch)
             return iter(batch_sampler)
         order, size = row_order(n, self.seed, epoch), batch_sampler.batch_size
-        batches = split_into_batches(order, size, batch_sampler.drop_last)
-        return (rows.tolist() for rows in batches)
+        return iter(split_into_batches(order, size, batch_sampler.drop_last))
 
 
 @dataclass
@@ -127,13 +147,13 @@ class SkippedLoader:
     """A prepared loader without its first batches, as `skip_first_batches` returns it."""
 
     loader: PreparedLoader
-    skip: int
+    num_batches: int
 
     def __len__(self) -> int:
-        return max(0, len(self.loader) - self.skip)
+        return max(0, len(self.loader) - self.num_batches)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self.loader.batches(self.skip)
+        return self.loader.batches(self.num_batches)
 
 
 class PreparedOptimizer(Optimizer):
@@ -153,6 +173,9 @@ class PreparedOptimizer(Optimizer):
         self.gradients = GradientSum()
         state.sums.append(self.gradients)
         self.step_was_skipped = False
+        # Methods that an Optimizer has, so that `__getattr__` is not asked for them.
+        for name in ("state_dict", "load_state_dict", "add_param_group"):
+            setattr(self, name, getattr(optimizer, name))
 
     def __getattr__(self, name: str) -> Any:  # param_groups, state, defaults
         return getattr(self.__dict__["optimizer"], name)
@@ -160,23 +183,30 @@ class PreparedOptimizer(Optimizer):
     def divide_and_clip(self, max_norm: float = 0) -> Tensor:
         """Turn summed gradients into mean ones of at most this norm; return the norm before."""
         gradients, where = self.gradients, self.device.torch_device
-        if gradients.is_mean:
-            raise ConfigError("the gradient of this update was clipped already")
         if gradients.count is None:
-            what = "the optimizer has no gradient to step by"
+            raise ConfigError("the gradient of this update was clipped already")
+        if gradients.counted is None or not any(self.gradient_versions()):
+            what = "the optimizer has no gradient to step by, or its parameters are not the model's"
             raise ConfigError(what, do="call accelerator.backward(loss), not loss.backward()")
-        gradients.is_mean, count = True, gradients.count
+        count, gradients.count = gradients.count, None
         if not isinstance(count, Tensor):  # made on the device: sending a number would wait
             count = torch.full((), float(count), device=where)
         count = self.device.all_reduce(count.to(where, torch.float32))
         return self.device.clip_grad_norm(self.optimizer, max_norm, count)
 
+    def gradient_versions(self) -> list[int]:
+        """Return how often each gradient was written, 0 if there is none."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        return [0 if p.grad is None else 1 + p.grad._version for p in params]
+
     def step(self) -> None:  # type: ignore[override]
         """Update the parameters, if this micro-batch ends its update."""
-        if not self.shared_state.sync_gradients:
-            return
-        if not self.gradients.is_mean:
+        idle = self.gradients.counted is None and not any(self.gradient_versions())
+        if not self.shared_state.sync_gradients or (idle and len(self.shared_state.sums) > 1):
+            return  # with several optimizers, it may be another's turn
+        if self.gradients.count is not None:
             self.divide_and_clip()
+        torch.clear_autocast_cache()  # it has the old weights, should autocast be around the loop
         applied = self.device.step(self.optimizer)
         self.step_was_skipped = not applied
         self.gradients.updates += 1
@@ -185,22 +215,19 @@ class PreparedOptimizer(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, except those of an unfinished update."""
-        if self.gradients.count is None or not self.shared_state.accumulating:
+        state = self.shared_state
+        if self.gradients.counted is None or (state.sync_gradients and state.micro_batches <= 1):
             self.optimizer.zero_grad(set_to_none)
             self.gradients.clear()
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state_dict)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self.optimizer.add_param_group(param_group)
-
 
 class PreparedScheduler:
-    """A scheduler that goes on by one with each update that was made, and not otherwise."""
+    """A scheduler that goes on with the updates that were made, and not otherwise.
+
+    Its length was taken from a DataLoader, of which each of several processes gets a share; so it
+    goes on by one for each process, as in accelerate. One that is not called after every update,
+    but once an epoch or an evaluation, goes on by one.
+    """
 
     def __init__(self, scheduler: LRScheduler, optimizer: PreparedOptimizer) -> None:
         self.scheduler, self.optimizer = scheduler, optimizer
@@ -211,16 +238,8 @@ class PreparedScheduler:
 
     def step(self, *metrics: Any) -> None:
         """Call it after `optimizer.step()`, as always."""
-        if self.optimizer.gradients.applied_updates > self.seen_updates:
-            self.seen_updates = self.optimizer.gradients.applied_updates
-            self.scheduler.step(*metrics)
-
-
-def record_sizes(batches: Iterable[Any], sizes: deque[int]) -> Iterator[dict[str, Any]]:
-    """Give the batches on, and append their numbers of rows to `sizes`."""
-    for batch in batches:
-        if not hasattr(batch, "items"):
-            what = "a prepared DataLoader gives dicts of tensors"
-            raise ArgumentError(what, got=type(batch).__name__, do="pass another collate_fn to it")
-        sizes.append(len(next(iter(batch.values()))))
-        yield batch
+        updates = self.optimizer.gradients.applied_updates - self.seen_updates
+        self.seen_updates += updates
+        for _ in range(self.optimizer.device.world_size if updates == 1 else min(updates, 1)):
+            if self.scheduler.last_epoch < getattr(self.scheduler, "total_steps", math.inf):
+                self.scheduler.step(*metrics)

@@ -109,6 +109,9 @@ class Unpadding:
     num_extra_tokens: int = 0
     cache: dict[Any, Any] = field(default_factory=dict)
 
+    def __getitem__(self, rows: Any) -> None:
+        """Return None: of a slice of the batch's rows, the model finds the tokens itself."""
+
     @classmethod
     def from_mask(cls, attention_mask: Tensor, device: torch.device | None = None) -> "Unpadding":
         """Find the real tokens of a batch.
