@@ -69,6 +69,10 @@ def prepare_training():
 
 num_epochs = 1
 
+# Of the second loop. It is made here because with XLA all gradients of a process would fail if the
+# first had been computed before XLA was there.
+accelerator = Accelerator(gradient_accumulation_steps=2, device=args.device)
+
 # ------------------------------------------------------------------------------- 1. in plain torch
 
 train_dataloader, eval_dataloader, model, optimizer = prepare_training()
@@ -108,11 +112,13 @@ print("by hand:", metric.compute())
 
 # The same loop on any device and in any precision, with gradient accumulation (two batches for each
 # update). The order of rows and dropout depend on the seed alone. "new" marks lines that change.
-accelerator = Accelerator(gradient_accumulation_steps=2, device=args.device)  # new
 train_dataloader, eval_dataloader, model, optimizer = prepare_training()
-updates = args.max_steps or num_epochs * -(-len(train_dataloader) // 2)
+# Several processes share the batches. A schedule's length is taken before that, and counts for all.
+num_training_steps = num_epochs * -(-len(train_dataloader) // 2)
+if args.max_steps:
+    num_training_steps = args.max_steps * accelerator.num_processes
 lr_scheduler = get_scheduler(
-    "linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=updates
+    "linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
 )
 train_dataloader, eval_dataloader, model, optimizer, lr_scheduler = accelerator.prepare(  # new
     train_dataloader, eval_dataloader, model, optimizer, lr_scheduler
@@ -122,7 +128,7 @@ step = 0
 model.train()
 for _ in range(num_epochs):
     for batch in train_dataloader:
-        if step == updates:
+        if args.max_steps and step == args.max_steps:
             break
         with accelerator.accumulate(model):  # new
             outputs = model(**batch)
@@ -133,7 +139,7 @@ for _ in range(num_epochs):
             optimizer.zero_grad()
         step += accelerator.sync_gradients
         if accelerator.sync_gradients and step % 25 == 0:
-            accelerator.print(f"update {step} of {updates}: loss {outputs.loss.item():.4f}")
+            accelerator.print(f"update {step}: loss {outputs.loss.item():.4f}")
 
 metric = evaluate.load("glue", "mrpc")
 model.eval()

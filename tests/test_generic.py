@@ -1,16 +1,19 @@
 """minift_generic: what is there and what is not, and the kit on an emulated accelerator."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import minift_generic
 import pytest
 import torch
 from emulated import FILE, Fake, run_kit
+from minift_commands.plugins import describe_devices
 from minift_generic import AcceleratorDevice, Mps, Tpu, Xpu
 
+from minift import Device, hookimpl
 from minift.device import choose_device
 from minift.errors import DeviceError
-from minift.plugins import build_manager
+from minift.plugins import build_manager, registry
 
 
 @pytest.mark.slow
@@ -95,6 +98,69 @@ def test_a_type_that_torch_does_not_know():
         name = "no-such-type"
 
     assert "knows no no-such-type" in Other.unavailable()
+
+
+class Refusing(Fake):
+    """As torch.tpu of torch_tpu 0.2: only torch itself may call these, by `torch.accelerator`."""
+
+    def refuse(self, *arguments):
+        raise RuntimeError("internal to TorchTPU; use torch.accelerator instead")
+
+    is_available = device_count = set_device = synchronize = get_rng_state = refuse
+
+    def __init__(self):
+        super().__init__()
+        self.default_generators = (torch.Generator(),)
+
+
+def test_a_backend_that_refuses_all_questions_ends_nobody_elses_run(monkeypatch):
+    monkeypatch.setattr(torch, "get_device_module", lambda name: Refusing())
+    assert choose_device("cpu", build_manager()).name == "cpu"
+    with pytest.raises(DeviceError, match="tpu"):
+        choose_device("tpu", build_manager())
+    monkeypatch.setattr(Tpu, "missing_requirement", classmethod(lambda cls: None))
+    assert "use torch.accelerator instead" in Tpu.unavailable()
+
+
+def test_such_a_backend_is_asked_through_torch_accelerator(monkeypatch):
+    calls = []
+
+    def answer(name, value):
+        return lambda *arguments: calls.append((name, *arguments)) or value
+
+    answers = {"is_available": True, "device_count": 2, "set_device_index": None}
+    for name, value in {**answers, "synchronize": None}.items():
+        monkeypatch.setattr(torch.accelerator, name, answer(name, value))
+    current = SimpleNamespace(type="tpu")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: current)
+    monkeypatch.setattr(torch, "get_device_module", lambda name: Refusing())
+    monkeypatch.setattr(Tpu, "torch_device", torch.device("cpu"))
+    assert Tpu.unavailable() is None
+    device = Tpu("tpu:1")
+    device.index = 0  # of the one generator here
+    device.sync()
+    assert calls[-2:] == [("set_device_index", 1), ("synchronize",)]
+    assert len(device.rng_state()) > len(torch.get_rng_state())
+
+
+def test_whatever_a_device_raises_is_its_reason():
+    class Broken(Device):
+        @classmethod
+        def unavailable(cls):
+            raise ImportError("libbroken.so: cannot open shared object file")
+
+    class Plugin:
+        @hookimpl
+        def minift_register_devices(self):
+            return {"broken": Broken}
+
+    manager = build_manager(plugins=[Plugin()])
+    assert choose_device("cpu", manager).name == "cpu"
+    with pytest.raises(DeviceError, match=r"ImportError: libbroken\.so"):
+        choose_device("broken", manager)
+    listed = describe_devices(registry(manager, "minift_register_devices"))
+    (reason,) = (one["unavailable"] for one in listed if one["name"] == "broken")
+    assert reason.startswith("ImportError: libbroken.so")
 
 
 @pytest.mark.parametrize("spec", ["xpu:2", "xpu:-1", "xpu:one"])

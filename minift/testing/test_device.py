@@ -137,6 +137,16 @@ def test_fetch_gives_floats_and_to_host_plain_tensors(device):
         assert value.is_cpu and value.is_contiguous() and not value.requires_grad
 
 
+def test_an_optimizer_made_before_the_model_moved_holds_its_parameters(device):
+    """Memory of another kind can cost a model its Parameters; torch can swap contents instead."""
+    module = tiny.model()
+    held, generator = list(module.parameters()), torch.get_rng_state()
+    moved = list(device.prepare(module).parameters())
+    assert all(one is other for one, other in zip(moved, held, strict=True))
+    assert all(one.device.type == device.torch_device.type for one in moved)
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
 def test_alone_it_reduces_and_gathers_nothing(device):
     """The loop calls these whatever the number of processes."""
     block = torch.tensor([[1.0, 2.0], [3.0, 4.0]], device=device.torch_device)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minift import hookspecs, plugins
+from minift.device import reason_unavailable
 
 
 class Plugins:
@@ -49,7 +50,7 @@ def all_plugins(manager: plugins.Manager) -> list[dict[str, Any]]:
 def describe_devices(devices: Mapping[str, plugins.Entry]) -> list[dict[str, Any]]:
     """Return what is printed of each device."""
     return [
-        {"name": name, "priority": one.value.priority, "unavailable": one.value.unavailable()}
+        {"name": name, "priority": one.value.priority, "unavailable": reason_unavailable(one.value)}
         for name, one in devices.items()
     ]
 

@@ -10,6 +10,7 @@ named.
 Accelerators work asynchronously: a call returns before its result is computed. Only `sync` waits.
 """
 
+import contextlib
 import glob
 import importlib.metadata
 import importlib.util
@@ -24,7 +25,7 @@ from minift.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class AcceleratorDevice(Device):
@@ -58,9 +59,9 @@ class AcceleratorDevice(Device):
         if reason is not None:
             raise DeviceError(f"{self.name} cannot be used here", got=reason)
         self.module = torch.get_device_module(self.name)
-        self.index = self.choose_index(self.module.device_count())
+        self.index = self.choose_index(ask_torch(self.name, "device_count"))
         if hasattr(self.module, "set_device"):  # else there is only one
-            self.module.set_device(self.index)
+            ask_torch(self.name, "set_device", self.index)
 
     def choose_index(self, count: int) -> int:
         """Return the number of the device: the one in `spec`, else that of this process."""
@@ -89,9 +90,12 @@ class AcceleratorDevice(Device):
             return cls.missing_requirement()
         reason = f"torch {torch.__version__} knows no {cls.name}"
         if has_module(torch, cls.name):
-            if torch.get_device_module(cls.name).is_available():
-                return None
             reason = f"torch {torch.__version__} finds no {cls.name} that works"
+            try:
+                if ask_torch(cls.name, "is_available"):
+                    return None
+            except RuntimeError as error:
+                reason += f" ({error})"
         return cls.missing_requirement() or reason
 
     @classmethod
@@ -137,12 +141,20 @@ class AcceleratorDevice(Device):
     def rng_state(self) -> "Tensor":
         import torch
 
-        return torch.cat([super().rng_state(), self.module.get_rng_state(self.torch_device)])
+        try:
+            state = self.module.get_rng_state(self.torch_device)
+        except RuntimeError:  # see `ask_torch`; for this one torch has no generic function
+            state = self.module.default_generators[self.index].get_state()
+        return torch.cat([super().rng_state(), state])
 
     def set_rng_state(self, state: "Tensor") -> None:
         size = len(super().rng_state())
         super().set_rng_state(state[:size].clone())
         self.module.set_rng_state(state[size:].clone(), self.torch_device)
+
+    def prepare(self, model: "nn.Module") -> "nn.Module":
+        with keep_parameters(self.torch_device):
+            return super().prepare(model)
 
     def batches(
         self, loader: Iterable[dict[str, Any]], batch_size: int = 0
@@ -161,7 +173,7 @@ class AcceleratorDevice(Device):
         return batch
 
     def sync(self) -> None:
-        self.module.synchronize()
+        ask_torch(self.name, "synchronize")
 
     def memory(self) -> dict[str, int]:
         functions = {
@@ -176,6 +188,44 @@ def has_module(torch: Any, name: str) -> bool:
         return hasattr(torch.get_device_module(name), "is_available")
     except RuntimeError:
         return False
+
+
+def ask_torch(name: str, function: str, *arguments: Any) -> Any:
+    """Call a function that torch has for every type of device.
+
+    The type's own comes first. torch_tpu 0.2 lets only torch call it, and refers all others to
+    `torch.accelerator`, which is about one type: that of this machine's accelerator.
+    """
+    import torch
+
+    try:
+        return getattr(torch.get_device_module(name), function)(*arguments)
+    except RuntimeError:
+        current = torch.accelerator.current_accelerator()
+        if current is None or current.type != name:
+            raise
+        generic = {"set_device": "set_device_index"}.get(function, function)
+        return getattr(torch.accelerator, generic)(*arguments)
+
+
+@contextlib.contextmanager
+def keep_parameters(device: "torch.device") -> Iterator[None]:
+    """Let `model.to(device)` keep the Parameter objects, which an optimizer may hold already.
+
+    torch moves the content of a Parameter where the new memory is like the old one. Where it is not
+    (XLA, and what comes from outside torch), the model would get new Parameters, unless torch is
+    told to swap the contents of the two.
+    """
+    import torch
+
+    probe, future = torch.nn.ParameterList([torch.zeros(1)]), torch.__future__
+    parameter, before = probe[0], future.get_swap_module_params_on_conversion()
+    swap = probe.to(device)[0] is not parameter
+    future.set_swap_module_params_on_conversion(before or swap)
+    try:
+        yield
+    finally:
+        future.set_swap_module_params_on_conversion(before)
 
 
 def torch_folder() -> Path:

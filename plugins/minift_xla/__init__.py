@@ -22,6 +22,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from minift_generic import keep_parameters
+
 from minift import Device, hookimpl
 from minift.errors import DeviceError
 
@@ -57,6 +59,7 @@ class XlaDevice(Device):
             xr.use_spmd()
             self.mesh = xs.Mesh(np.arange(devices), (devices,), ("data",))
         self.devices = devices
+        check_backward(self.torch_device)
         self.pad_id, self.max_seq_length = 0, sys.maxsize  # of the model, set by `prepare`
         self.shapes: set[tuple[Any, ...]] = set()
 
@@ -106,7 +109,8 @@ class XlaDevice(Device):
         config = getattr(model, "config", None)
         self.pad_id = getattr(config, "pad_token_id", None) or 0
         self.max_seq_length = getattr(config, "max_seq_length", sys.maxsize)
-        return super().prepare(model)
+        with keep_parameters(self.torch_device):
+            return super().prepare(model)
 
     def batches(
         self, loader: Iterable[dict[str, Any]], batch_size: int = 0
@@ -194,6 +198,26 @@ class XlaDevice(Device):
             "compilations": met.counter_value("UncachedCompile") or 0,
             "transfers_to_host": transfers[0] if transfers else 0,
         }
+
+
+def check_backward(device: "torch.device") -> None:
+    """Refuse a process whose gradients torch cannot compute.
+
+    The first backward pass of a process fixes which devices have one, and `import torch_xla` makes
+    the device known.
+    """
+    import torch
+
+    try:
+        torch.ones((), requires_grad=True, device=device).square().backward()
+    except RuntimeError as error:
+        raise DeviceError(
+            "torch computes no gradients on xla in this process",
+            got=str(error).partition("\n")[0][:200],
+            expected="xla chosen, or torch_xla imported, before the first backward pass",
+            do="make the Accelerator or the Trainer with device='xla' earlier, or import torch_xla "
+            "at the top of the script",
+        ) from error
 
 
 @hookimpl

@@ -10,15 +10,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orders
 import pytest
 import torch
 from tiny import make_model, make_rows, write_csv
+from torch.utils.data import DataLoader
 
-from minift import DataCollatorWithPadding, pipeline
+from minift import (
+    Accelerator,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    get_scheduler,
+    pipeline,
+)
 from minift.device import choose_device
 from minift.errors import DeviceError
 from minift.models.unpadding import Unpadding
 from minift.plugins import default_manager
+from minift.testing import tiny
 
 CHILD = Path(__file__).with_name("xla_child.py")
 
@@ -205,6 +215,53 @@ def test_halves_are_computed_where_they_are_asked_for(device):
         assert (x @ x).dtype == torch.bfloat16
     with device.autocast("fp32"):
         assert (x @ x).dtype == torch.float32
+
+
+def test_a_loop_in_the_courses_order_trains_the_model():
+    """The optimizer is made before the model moves, which XLA gives other memory."""
+    accelerator = Accelerator(device="xla", gradient_accumulation_steps=2)
+    model = orders.Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = DataLoader(orders.data(20), 4)
+    batches, optimizer, model = accelerator.prepare(batches, optimizer, model)
+    for batch in [*batches, *batches]:
+        for part in (slice(0, 2), slice(2, 4)):  # of a batch that lies on the device
+            with accelerator.accumulate(model):
+                loss = model(batch["x"][part], batch["labels"][part])["loss"]
+                accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+    right = orders.expected(orders.Program(20, 4, 2, "slices"))["weights"]
+    for p, want in zip(model.parameters(), right, strict=True):
+        assert p.detach().cpu().flatten().tolist() == pytest.approx(want, abs=1e-5)
+
+
+def test_a_trainer_trains_by_an_optimizer_that_was_made_before():
+    module = tiny.model()
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    settings = {"device": "xla", "max_steps": 2, "save_strategy": "no", "disable_tqdm": True}
+    arguments = TrainingArguments(None, **settings)
+    optimizers = (optimizer, get_scheduler("constant", optimizer))
+    options = {"data_collator": tiny.collate, "optimizers": optimizers}
+    Trainer(module, arguments, train_dataset=tiny.rows(22), **options).train()
+    after = {name: p.detach().cpu() for name, p in module.named_parameters()}
+    assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
+
+
+LATE = """
+import torch
+torch.nn.Linear(2, 1)(torch.ones(1, 2)).sum().backward()
+import minift
+minift.Accelerator(device="xla")
+"""
+
+
+def test_a_backward_pass_before_xla_is_there_is_an_error_at_once():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "torch computes no gradients on xla in this process" in done.stderr
+    assert "import torch_xla" in done.stderr
 
 
 def test_its_generator_is_its_own(device):
