@@ -72,7 +72,7 @@ def names_read(code: types.CodeType) -> NamesRead:
     """Return what the code, and the code inside it, reads.
 
     Raises:
-        Unhashable: an instruction, or this version of Python, is not in OPCODES.
+        Unhashable: an instruction is not in OPCODES, or this version of Python not in VERSIONS.
     """
     read, version = NamesRead(), sys.version_info[:2]
     steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
