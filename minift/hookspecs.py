@@ -15,14 +15,14 @@
     while state.global_step < state.max_steps:
         for update in epoch_updates(run):                       the batches of an optimizer step
             for batch in update:
-                loss, count = compute_loss(forward(batch))      sums, so that they can be added up
+                loss, count, _ = compute_loss(batch)            sums, so that they can be added up
                 device.backward(loss)
             device.clip_grad_norm(optimizer, max_grad_norm, total_items)     divides them, once
             device.step(optimizer), scheduler.step(), state.global_step += 1
             minift_on_step_end
-            if should_log(run):       fetch_losses, recorder.log
+            if should_log(run):       fetch_losses, trainer.log
                 minift_on_log
-            if should_evaluate(run):  evaluate(run, eval_dataset), recorder.log
+            if should_evaluate(run):  trainer.evaluate, which also logs
                 minift_on_evaluate
                 minift_should_stop                              the first reason ends the run
             if should_save(run):      checkpoint.save(run)

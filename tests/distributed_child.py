@@ -18,7 +18,7 @@ import numpy as np
 import orders
 import torch
 from tiny import count, load, make_rows
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler, WeightedRandomSampler
 
 from minift import (
     Accelerator,
@@ -33,6 +33,7 @@ from minift import (
     set_seed,
 )
 from minift.device import choose_device
+from minift.errors import MiniftError
 from minift.optim import parameter_groups
 from minift.plugins import default_manager
 from minift.training import batches as training_batches
@@ -103,6 +104,58 @@ def train(model: Path, folder: Path, rows: int = ROWS, **settings) -> dict:
         "labels": predicted.label_ids.tolist(),
         "metrics": {n: predicted.metrics[n] for n in ("test_loss", "test_accuracy")},
         "ran": trainer.run.device.world_size,
+    }
+
+
+class Extended(Trainer):
+    """Class weights, most rows drawn several times, a file beside each saved model."""
+
+    sharded = False
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels, weight = inputs.pop("labels"), torch.tensor([1.0, 3.0])
+        outputs = model(**inputs)
+        loss = torch.nn.functional.cross_entropy(outputs.logits, labels, weight, reduction="sum")
+        loss = loss / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+    def get_train_dataloader(self):
+        chances, data = torch.arange(1.0, 1 + len(self.train_dataset)), self.train_dataset
+        sampler = WeightedRandomSampler(chances, 45)
+        if self.sharded:
+            sampler = DistributedSampler(data, distributed.world_size(), distributed.rank())
+        size = self.args.per_device_train_batch_size
+        return DataLoader(data, size, sampler=sampler, collate_fn=self.data_collator)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        super().save_model(output_dir, _internal_call)
+        if distributed.rank() == 0:
+            (Path(output_dir) / "note.txt").write_text(str(self.state.global_step))
+
+
+def extended(model: Path, folder: Path, size: int = 8, sharded: bool = False) -> dict:
+    """A run of a Trainer that somebody extended, or the error that it ends with."""
+    settings = {"max_steps": 6, "per_device_train_batch_size": size, "save_strategy": "epoch"}
+    trainer = Extended(
+        load(model, seed=MODEL_SEED),
+        TrainingArguments(str(folder / "extended"), **{**SETTINGS, **settings}),
+        train_dataset=data(model, ROWS, 0),
+        eval_dataset=data(model, EVALUATED, 1),
+        processing_class=AutoTokenizer.from_pretrained(model),
+    )
+    trainer.sharded = sharded
+    try:
+        trainer.train()
+    except MiniftError as error:
+        return {"error": str(error)}
+    trainer.save_model(folder / "saved")
+    records = [r for r in trainer.state.log_history if "grad_norm" in r]
+    return {
+        "losses": [r["loss"] for r in records],
+        "norms": [r["grad_norm"] for r in records],
+        "weights": digest(trainer.model),
+        "eval_loss": trainer.evaluate()["eval_loss"],
+        "notes": [path.read_text() for path in sorted(folder.rglob("note.txt"))],
     }
 
 
@@ -220,6 +273,7 @@ PARTS = {
     "train": train,
     "by_hand": by_hand,
     "by_order": by_order,
+    "extended": extended,
     "sums": sums,
     "leave_early": leave_early,
 }

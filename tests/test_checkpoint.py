@@ -264,14 +264,14 @@ def test_a_collator_that_draws_is_resumed_too(folder, tmp_path, workers):
 
     def train(name, workers=0, **options):
         trained = trainer(folder, tmp_path / name, dataloader_num_workers=workers)
-        trained.run.collate = Careless(trained.processing_class)
+        trained.data_collator = Careless(trained.processing_class)
         trained.train(**options)
         return trained
 
     before = random.getstate(), np.random.get_state()[1].tolist()
     whole = train("whole")
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
-    draws = whole.run.collate.drawn
+    draws = whole.data_collator.drawn
     assert len(set(draws)) >= 21  # of 7 batches an epoch none repeats in the next
     resumed = train("b", workers, resume_from_checkpoint=tmp_path / "whole" / "checkpoint-5")
     assert_same(outcome(whole), outcome(resumed))
@@ -400,7 +400,7 @@ def test_the_best_model_is_kept_whatever_is_saved_when(folder, tmp_path):
         metric_for_best_model="score",
         callbacks=[Watch()],
     )
-    trained.run.compute_metrics = lambda prediction: {"score": next(scores)}
+    trained.compute_metrics = lambda prediction: {"score": next(scores)}
     trained.train()
     assert (trained.state.best_step, trained.state.best_metric) == (4, 0.9)  # the first of a tie
     best = {n: p for n, p in trained.model.state_dict().items()}
@@ -414,7 +414,7 @@ def test_the_best_model_is_kept_whatever_is_saved_when(folder, tmp_path):
 def test_nan_is_never_the_best_and_an_error_is_better_when_less(folder, tmp_path):
     scores = iter([0.5, float("nan"), 0.2, 0.7, 0.9, 0.4])
     trained = trainer(folder, tmp_path / "run", metric_for_best_model="mse", save_strategy="best")
-    trained.run.compute_metrics = lambda prediction: {"mse": next(scores)}
+    trained.compute_metrics = lambda prediction: {"mse": next(scores)}
     trained.train()
     assert (trained.state.best_step, trained.state.best_metric) == (6, 0.2)
     assert checkpoints(tmp_path / "run") == ["checkpoint-2", "checkpoint-6"]  # when it improved
@@ -535,7 +535,7 @@ def test_another_model_optimizer_or_evaluation_is_not_resumed(folder, tmp_path):
 
     refused("config", lambda t: setattr(t.model.config, "hidden_dropout_prob", 0.0))
     fewer = trainer(folder, None).run.eval_dataset.select(range(9))
-    refused("eval_dataset", lambda t: setattr(t.run, "eval_dataset", fewer))
+    refused("eval_dataset", lambda t: setattr(t, "eval_dataset", fewer))
     model = AutoModelForSequenceClassification.from_pretrained(folder, seed=3)
     sgd = torch.optim.SGD(model.parameters(), lr=1e-3)
     refused("optimizer", lambda t: None, (sgd, None), model)
@@ -550,7 +550,7 @@ def test_the_same_rows_from_elsewhere_are_the_same_rows(folder, tmp_path):
         rows = load_dataset("csv", data_files=str(path), split="train")
         rows = rows.map(lambda b: tokenizer(b["sentence1"], b["sentence2"]), batched=True)
         built = trainer(folder, tmp_path / "run", save_steps=6)
-        built.run.train_dataset = rows.select_columns(built.run.train_dataset.column_names)
+        built.train_dataset = rows.select_columns(built.run.train_dataset.column_names)
         return built
 
     whole, resumed = from_file("there.csv"), from_file("here.csv")
@@ -689,7 +689,7 @@ def test_a_kill_between_the_two_renames_is_put_right(folder, tmp_path):
 def test_metrics_of_numpys_and_torchs_types(folder, tmp_path):
     trained = trainer(folder, tmp_path / "run", metric_for_best_model="b")
     odd = {"a": np.float32(0.5), "b": torch.tensor(2.0), "c": np.bool_(True), "d": np.arange(2)}
-    trained.run.compute_metrics = lambda prediction: odd
+    trained.compute_metrics = lambda prediction: odd
     trained.train()
     record = next(r for r in trained.state.log_history if "eval_a" in r)
     assert (record["eval_a"], record["eval_b"], record["eval_c"]) == (0.5, 2.0, True)
@@ -732,11 +732,11 @@ def test_observers_are_told_of_complete_checkpoints(folder, tmp_path):
 
 def test_the_history_survives_numbers_that_are_not_finite(folder, tmp_path):
     trained = trainer(folder, tmp_path / "run", save_steps=4)
-    trained.run.compute_metrics = lambda prediction: {"odd": float("nan")}
+    trained.compute_metrics = lambda prediction: {"odd": float("nan")}
     trained.train()
     shutil.rmtree(tmp_path / "run" / "checkpoint-12")
     resumed = trainer(folder, tmp_path / "run")
-    resumed.run.compute_metrics = lambda prediction: {"odd": float("nan")}
+    resumed.compute_metrics = lambda prediction: {"odd": float("nan")}
     resumed.train(resume_from_checkpoint=True)
     odd = [r["eval_odd"] for r in resumed.state.log_history if "eval_odd" in r]
     assert len(odd) == 6 and np.isnan(odd).all()

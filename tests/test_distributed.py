@@ -197,6 +197,27 @@ def test_a_scheduler_ends_at_zero_whether_prepared_or_not(one, two):
     assert [found["rates"] for found in (one["by_order"], *two["by_order"])] == [[0.0, 0.0]] * 3
 
 
+@pytest.mark.slow
+def test_a_trainer_that_is_extended_trains_as_in_one_process(model, tmp_path):
+    """Its loss, its draws and what it saves: nothing depends on the number of processes."""
+    for name, settings, launcher in (
+        ("one", {"size": 16}, {"launcher": ()}),
+        ("two", {}, {}),
+        ("sharded", {"sharded": True}, {}),
+    ):
+        finish(start(child(tmp_path / name, model, "extended", extended=settings), **launcher))
+    (one,), two = (results(tmp_path / name, "extended") for name in ("one", "two"))
+    for found in two:
+        assert found["losses"][0] == pytest.approx(one["losses"][0], rel=1e-6)
+        assert found["norms"][0] == pytest.approx(one["norms"][0], rel=1e-6)
+        assert found["losses"] == pytest.approx(one["losses"], abs=1e-5)
+        assert found["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-4)
+        assert found["weights"] == two[0]["weights"]
+        assert found["notes"] == one["notes"] == ["3", "6", "6"]
+    for found in results(tmp_path / "sharded", "extended"):
+        assert "the processes give different rows" in found["error"]
+
+
 def test_one_process_maps_while_the_other_waits(two):
     assert two["calls"] == 2  # the training rows, the rows for evaluation
 

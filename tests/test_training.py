@@ -45,10 +45,10 @@ def rows(folder, n=50, seed=0):
 
 
 def trainer(folder, tmp_path, n=50, model=None, callbacks=(), loss=None, metrics=None, **settings):
-    settings = {"learning_rate": 1e-3, "disable_tqdm": True, "device": "cpu", **settings}
+    usual = {"learning_rate": 1e-3, "disable_tqdm": True, "device": "cpu", "precision": "fp32"}
     return Trainer(
         model or AutoModelForSequenceClassification.from_pretrained(folder, seed=3),
-        TrainingArguments(str(tmp_path / "run"), precision="fp32", **settings),
+        TrainingArguments(str(tmp_path / "run"), **{**usual, **settings}),
         train_dataset=rows(folder, n),
         eval_dataset=rows(folder, 30, seed=1),
         processing_class=AutoTokenizer.from_pretrained(folder),
@@ -150,7 +150,7 @@ def test_any_loss_is_the_same_however_a_step_is_cut(quiet_folder, tmp_path, kind
         )
         if kind == "own module":  # whose rows are equally long, for it knows no padding
             pad = {"padding": "max_length", "max_length": 40}
-            trained.run.collate = DataCollatorWithPadding(trained.processing_class, **pad)
+            trained.data_collator = DataCollatorWithPadding(trained.processing_class, **pad)
         trained.train()
         return trained
 
@@ -166,13 +166,11 @@ def test_any_loss_is_the_same_however_a_step_is_cut(quiet_folder, tmp_path, kind
 def test_label_smoothing_is_for_classes_and_the_models_own_loss(quiet_folder, tmp_path):
     with pytest.raises(ConfigError, match="not loss="):
         trainer(quiet_folder, tmp_path, loss=class_weighted, label_smoothing_factor=0.1)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        quiet_folder, problem_type="multi_label_classification"
-    )
-    wrong = trainer(quiet_folder, tmp_path, label_smoothing_factor=0.1)
-    wrong.run.model = model
+    labels = [[1.0, 0.0], [0.0, 1.0]]
+    several = labelled_trainer(quiet_folder, tmp_path, labels, num_labels=2)
+    several.args.label_smoothing_factor = 0.1
     with pytest.raises(ConfigError, match="class labels"):
-        wrong.train()
+        several.train()
 
 
 def test_a_model_that_is_frozen_whole(quiet_folder, tmp_path):
@@ -183,9 +181,7 @@ def test_a_model_that_is_frozen_whole(quiet_folder, tmp_path):
 
 def test_fp16_leaves_out_steps_whose_gradients_overflow(folder, tmp_path):
     """The schedule leaves them out too, the loss scale halves, and the run goes on."""
-    plain = trainer(folder, tmp_path, max_steps=12, logging_steps=1)
-    plain.args.set_precision("fp16")
-    plain.run.precision = "fp16"
+    plain = trainer(folder, tmp_path, max_steps=12, logging_steps=1, precision="fp16")
     scales = []
 
     class Watch:
@@ -207,9 +203,7 @@ def test_fp16_leaves_out_steps_whose_gradients_overflow(folder, tmp_path):
 
 
 def test_gradients_that_overflow_at_any_scale_end_the_run(folder, tmp_path):
-    broken = trainer(folder, tmp_path, max_steps=60, logging_steps=60)
-    broken.args.set_precision("fp16")
-    broken.run.precision = "fp16"
+    broken = trainer(folder, tmp_path, max_steps=60, logging_steps=60, precision="fp16")
     broken.run.model.classifier.weight.register_hook(lambda grad: grad * float("inf"))
     with pytest.raises(TrainingError, match="overflow in fp16"):
         broken.train()
@@ -257,6 +251,7 @@ def test_the_order_has_a_seed_of_its_own_if_asked_for(quiet_folder, tmp_path):
 
 def test_rows_in_their_own_order(quiet_folder, tmp_path):
     ordered = trainer(quiet_folder, tmp_path, max_steps=4, train_sampling_strategy="sequential")
+    ordered.train()
     first = epoch_plan(ordered.run, 3)[0]
     assert [list(rows) for rows in first] == [[*range(8)]]
 
@@ -335,7 +330,7 @@ def test_training_leaves_the_global_generator_alone(folder, tmp_path):
 
 def test_a_step_of_unlabelled_rows_changes_nothing(folder, tmp_path):
     made = trainer(folder, tmp_path, max_steps=2)
-    made.run.train_dataset = made.run.train_dataset.map(lambda row: {"label": -100})
+    made.train_dataset = made.train_dataset.map(lambda row: {"label": -100})
     before = weights(made)
     assert made.train().training_loss == 0.0
     assert all(torch.equal(before[name], value) for name, value in weights(made).items())
@@ -438,7 +433,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_the_model(folder, tmp
 
     made = trainer(folder, tmp_path, max_steps=20, logging_steps=10, loss=loss)
     if not fused:
-        made.run.optimizer = torch.optim.SGD(made.model.parameters(), lr=1e-3)
+        made.optimizer = torch.optim.SGD(made.model.parameters(), lr=1e-3)
     with pytest.raises(TrainingError) as error:
         made.train()
     assert "step 6" in str(error.value) and "learning rate" in str(error.value)
@@ -660,7 +655,7 @@ def test_missing_columns(folder, tmp_path):
 
 def test_an_empty_evaluation_set_is_no_other_evaluation_set(folder, tmp_path):
     made = trainer(folder, tmp_path)
-    with pytest.raises(ConfigError, match="with rows"):
+    with pytest.raises(ConfigError, match="no rows"):
         made.evaluate(rows(folder, 4).select([]))
 
 
@@ -679,7 +674,7 @@ def test_a_best_metric_that_is_not_measured(folder, tmp_path):
 
 def test_no_rows_no_collator_no_batch(folder, tmp_path):
     empty = trainer(folder, tmp_path)
-    empty.run.train_dataset = empty.run.train_dataset.select([])
+    empty.train_dataset = empty.train_dataset.select([])
     with pytest.raises(ConfigError, match="no rows"):
         empty.train()
     with pytest.raises(ConfigError, match="no batch"):

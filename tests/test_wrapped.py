@@ -90,7 +90,7 @@ def test_a_compiled_model_is_saved_and_resumed_by_plain_names(tmp_path):
 def test_the_best_of_a_compiled_model_is_loaded(tmp_path):
     model = compiled(Small())
     run = trainer(model, tmp_path, eval_strategy="steps", eval_steps=2, load_best_model_at_end=True)
-    run.run.eval_dataset = tiny.rows(22)
+    run.eval_dataset = tiny.rows(22)
     run.train()
     best = load_file(f"{run.state.best_model_checkpoint}/model.safetensors")
     assert set(best) == PLAIN

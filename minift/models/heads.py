@@ -1,6 +1,5 @@
 """Sequence classification: a head on an encoder, its loss, and the checks of its labels."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,30 +8,8 @@ from torch import Tensor
 
 from minift.errors import ConfigError, DataError
 from minift.models.config import EncoderConfig
-from minift.models.pretrained import PretrainedModel
+from minift.models.pretrained import PretrainedModel, SequenceClassifierOutput
 from minift.models.unpadding import Unpadding
-
-
-@dataclass
-class SequenceClassifierOutput:
-    """A classifier's output; by number, as a tuple, it is (loss, logits), or (logits,).
-
-    Attributes:
-        logits: (B, num_labels), fp32.
-        loss: the mean over the labelled rows, or None without labels.
-        loss_sum: the sum that `loss` is the mean of.
-        num_items: how many items were summed, a scalar tensor.
-    """
-
-    logits: Tensor
-    loss: Tensor | None = None
-    loss_sum: Tensor | None = None
-    num_items: Tensor | None = None
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            return getattr(self, key)
-        return tuple(v for v in (self.loss, self.logits) if v is not None)[key]
 
 
 class SequenceClassifier(PretrainedModel):

@@ -1,4 +1,5 @@
-"""What all models share: a configuration, the checks of their inputs, how they are saved."""
+"""What all models share: a configuration, the forms of their outputs, the checks of their inputs,
+how they are saved."""
 
 import json
 from dataclasses import dataclass
@@ -30,6 +31,36 @@ class EncoderOutput:
 
     def __getitem__(self, key: Any) -> Any:
         return getattr(self, key) if isinstance(key, str) else tuple(vars(self).values())[key]
+
+
+@dataclass
+class SequenceClassifierOutput:
+    """A classifier's output; by number, as a tuple, it is (loss, logits), or (logits,).
+
+    Attributes:
+        logits: (B, num_labels), fp32.
+        loss: the mean over the labelled rows, or None without labels.
+        loss_sum: the sum that `loss` is the mean of.
+        num_items: how many items were summed, a scalar tensor.
+
+    Whoever gives it another loss (`outputs.loss = ...`) takes the sum away: a Trainer then trains
+    by that loss, the mean over its batch, instead of by a sum that nobody sees.
+    """
+
+    logits: Tensor
+    loss: Tensor | None = None
+    loss_sum: Tensor | None = None
+    num_items: Tensor | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "loss":
+            self.loss_sum = self.num_items = None
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return getattr(self, key)
+        return tuple(v for v in (self.loss, self.logits) if v is not None)[key]
 
 
 class PretrainedModel(nn.Module):

@@ -26,6 +26,8 @@ from minift.data.dataset import Dataset
 from minift.errors import ConfigError, TrainingError
 from minift.models.unpadding import add_unpadding
 from minift.signals import accept_sigterm_from_parent_only, block_sigterm
+from minift.training.loaders import ask_loader, shuffles
+from minift.training.losses import model_loss
 from minift.training.run import Run
 
 
@@ -108,26 +110,40 @@ def collate_batch(
 
 
 def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
-    """Return the rows of an epoch, by optimizer step and micro-batch, those of all ranks."""
-    args, dataset = run.args, run.train_dataset
+    """Return the rows of an epoch, by optimizer step and micro-batch, those of all ranks.
+
+    A loader that shuffles gives the run's own order. Any other is asked for one epoch after the
+    other, from the first one on, so that also a sampler that counts them repeats itself in a
+    resumed run. Batches of one process are joined to those of all.
+
+    Raises:
+        ConfigError: epochs have unequal numbers of batches.
+    """
+    args, loader, dataset = run.args, run.train_loader, run.train_dataset
     assert dataset is not None
-    size, group = run.micro_batch_size, args.gradient_accumulation_steps
-    seed = args.seed if args.data_seed is None else args.data_seed
-    grouped = args.train_sampling_strategy == "group_by_length"
-    lengths = dataset.lengths("input_ids") if grouped else None
-    order = row_order(len(dataset), seed, epoch, lengths, size * group)
-    if args.train_sampling_strategy == "sequential":
-        order = np.arange(len(dataset))
-    micro_batches = split_into_batches(order, size, args.dataloader_drop_last)
-    return [micro_batches[i : i + group] for i in range(0, len(micro_batches), group)]
+    group = args.gradient_accumulation_steps
+    if shuffles(loader):
+        seed = args.seed if args.data_seed is None else args.data_seed
+        grouped = args.train_sampling_strategy == "group_by_length"
+        lengths = dataset.lengths("input_ids") if grouped else None
+        order = row_order(len(dataset), seed, epoch, lengths, run.micro_batch_size * group)
+        batches = split_into_batches(order, loader.batch_size, loader.drop_last)
+    else:
+        while len(run.epochs) <= epoch:
+            run.epochs.append(ask_loader(run, loader, len(run.epochs)))
+        batches = run.epochs[epoch]
+    ranks = 1 if loader.batch_size == run.micro_batch_size else run.device.world_size
+    joined = [np.concatenate(batches[i : i + ranks]) for i in range(0, len(batches), ranks)]
+    joined = joined[: len(batches) // ranks] if loader.drop_last else joined
+    if run.epoch_batches not in (0, len(joined)):
+        what, got = "each epoch must have as many batches as the first", len(joined)
+        raise ConfigError(what, got=got, expected=run.epoch_batches)
+    return [joined[i : i + group] for i in range(0, len(joined), group)]
 
 
 def steps_per_epoch(run: Run) -> int:
-    """Return the number of optimizer steps in an epoch, at least 1."""
-    assert run.train_dataset is not None
-    n, size = len(run.train_dataset), run.micro_batch_size
-    micro_batches = n // size if run.args.dataloader_drop_last else math.ceil(n / size)
-    return max(1, math.ceil(micro_batches / run.args.gradient_accumulation_steps))
+    """Return the number of optimizer steps in an epoch."""
+    return math.ceil(run.epoch_batches / run.args.gradient_accumulation_steps)
 
 
 def share_of_rank(run: Run, micro_batches: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
@@ -150,14 +166,14 @@ def epoch_updates(run: Run) -> Iterator[tuple[list[np.ndarray], int, Iterator[di
         For each update the rows of its batches in this process; their weight, see `share_of_rank`;
         and an iterator over these batches on the device, which has to be used up.
     """
-    assert run.train_dataset is not None
+    assert run.train_dataset is not None and run.train_collate is not None
     step, args = run.state.global_step, run.args
     epoch, done = divmod(step, steps_per_epoch(run))  # O(1) seek: an epoch's plan is a function
     shares = [share_of_rank(run, micro_batches) for micro_batches in epoch_plan(run, epoch)[done:]]
     plan = [rows for parts, _ in shares for rows in parts]
     first = step * args.gradient_accumulation_steps  # the number of the plan's first batch
-    size = args.per_device_train_batch_size
-    batches = device_batches(run, run.train_dataset, plan, size, first)
+    size = max([args.per_device_train_batch_size, *map(len, plan)])
+    batches = device_batches(run, run.train_dataset, run.train_collate, plan, size, first)
     return ((parts, weight, islice(batches, len(parts))) for parts, weight in shares)
 
 
@@ -176,25 +192,28 @@ def split_batches_further(run: Run, parts: list[np.ndarray], error: Exception) -
 
 
 def device_batches(
-    run: Run, dataset: Dataset, plan: Sequence[np.ndarray], size: int, first: int = 0
-) -> Iterator[dict[str, Any]]:
+    run: Run, dataset: Dataset, collate: Callable[[Any], dict[str, Any]],
+    plan: Sequence[np.ndarray], size: int, first: int = 0,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Give collated batches of planned rows, on the device.
 
     Where the real tokens are is worked out here, while the mask is still in host memory.
 
     Args:
-        run: the device, the collator and the model's arguments.
+        run: the device and the model's arguments.
         dataset: holds the rows.
+        collate: rows to a batch.
         plan: the row numbers of each batch of this process.
         size: rows of a full batch.
         first: the number of the plan's first batch; those of all processes come in turn.
     """
     ranks, workers = run.device.world_size, run.args.dataloader_num_workers
     numbers = range(first * ranks + run.device.rank, (first + len(plan)) * ranks, ranks)
-    collated = load_batches(dataset, plan, run.collate, workers, run.args.seed, numbers)
+    collated = load_batches(dataset, plan, collate, workers, run.args.seed, numbers)
     forward_args = run.forward_args or ()
     # The device may add rows that do not count only if the loss can leave them out.
-    may_add_rows = run.loss is None and "example_mask" in forward_args
+    own_loss = run.own_loss is not None or run.loss is not model_loss
+    may_add_rows = not own_loss and "example_mask" in forward_args
     rows = math.ceil(size / run.batch_splits) if may_add_rows else 0
     if "unpadding" in forward_args:
         collated = (add_unpadding(batch, run.device, run.precision) for batch in collated)

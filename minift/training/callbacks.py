@@ -39,7 +39,10 @@ class EarlyStoppingCallback:
                 best = value
         if waited < max(self.patience, 1):
             return None
-        return f"{name} has not improved on {best} for {waited} evaluation(s)"
+        if best is None:
+            return f"{name} was not a number in {waited} evaluation(s)"
+        more = f" by more than {self.threshold}" if self.threshold else ""
+        return f"{name} has not improved{more} for {waited} evaluation(s); its best is {best}"
 
 
 def best_metric_of(args: Any) -> tuple[str, bool]:

@@ -23,8 +23,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from minift import files
-from minift.errors import DataError, MissingFileError, TrainingError
+from minift import distributed, files
+from minift.device import choose_precision
+from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
 from minift.training import serialization
 from minift.training.run import Run, TrainerState
 
@@ -100,6 +101,44 @@ def verified(folder: Path) -> Path:
     return folder
 
 
+def find(run: Run, resume: bool | str | Path | None, precision_may_change: bool) -> Path | None:
+    """Return the checkpoint that a run has to go on from, if any.
+
+    Args:
+        run: about to begin; it takes the checkpoint's precision, if it may.
+        resume: of `train()`; None: what the arguments say.
+        precision_may_change: no precision was asked for.
+    """
+    args, in_folder = run.args, run.args.output_dir is not None
+    resume = args.resume_from_checkpoint if resume is None else resume
+    word = str(resume).lower()
+    before = last_run_id(run.folder) if in_folder else None
+    if before and run.writes:
+        files.recover(run.folder, owner=before)
+    run.device.barrier()  # from here on all processes see the same files
+    others = [path.name for path in list_checkpoints(run.folder)] if in_folder else []
+    if word in ("none", "false", "") and distributed.restarted() and before and others:
+        word = "true"
+    if word in ("none", "false", ""):
+        if others and run.writes:
+            names = ", ".join(others)
+            run.log_message(f"a new run begins in {run.folder}, which holds {names} of others")
+        return None
+    if word != "true":
+        folder = verified(files.local_path(str(resume)))
+    elif not in_folder:
+        raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
+    else:
+        folder = newest_valid(run.folder, before, run.log_message)
+    if precision_may_change:
+        run.precision, _ = choose_precision(
+            read_state(folder)["arguments"]["precision"], run.device
+        )
+        run.precision_reason = "as in the checkpoint"
+        args.set_precision(run.precision)
+    return folder
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """Return state.json of a checkpoint.
 
@@ -137,6 +176,8 @@ def write(run: Run, folder: Path, with_state: bool) -> None:
     """Write the model, and if asked for what training goes on from, to a folder."""
     meta = {"run": run.id, "step": run.state.global_step}
     with new_folder(folder, meta, serialization.checkpoint_bytes(run.model)) as scratch:
+        if run.save_model is not None:
+            run.save_model(scratch)
         serialization.save_model(run.model, scratch, run.device, run.processing_class)
         if with_state:
             serialization.write_state(scratch / "state.json", serialization.run_state(run))

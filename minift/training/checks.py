@@ -3,7 +3,6 @@
 Unchecked, a wrong label is a failed assertion on a GPU, a crash in the backward pass, or unnoticed.
 """
 
-import inspect
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from minift.data.formatting import leaves
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 from minift.models.pretrained import PretrainedModel
 from minift.tokenizer import LABEL_NAMES
+from minift.training.losses import argument_names
 
 
 def forward_arguments(model: Any, loss: Any = None) -> set[str] | None:
@@ -22,11 +22,9 @@ def forward_arguments(model: Any, loss: Any = None) -> set[str] | None:
 
     With a loss of the caller's, minift's models get no labels, so that they compute no other loss.
     """
-    parameters = inspect.signature(model.forward).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return None
     without = {"labels"} if loss is not None and isinstance(model, PretrainedModel) else set()
-    return set(parameters) - without
+    names = argument_names(model.forward)
+    return names if names is None else names - without
 
 
 def select_model_columns(

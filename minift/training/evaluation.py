@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
 from minift.device import Device
+from minift.errors import ConfigError
 from minift.evaluate import find_metric
 from minift.training.batches import device_batches, split_into_batches
+from minift.training.loaders import ask_loader, read_loader
+from minift.training.losses import read_outputs
 from minift.training.run import Run
 
 
@@ -56,16 +60,20 @@ class EvalLoopOutput(NamedTuple):
 
 
 def evaluate(
-    run: Run, dataset: Dataset, prefix: str = "eval", precision: str | None = None
+    run: Run, loader: DataLoader, prefix: str = "eval", precision: str | None = None
 ) -> EvalLoopOutput:
-    """Compute loss, logits and metrics of the model on a dataset.
+    """Compute loss, logits and metrics of the model on the rows of a loader, in its order.
 
     Args:
-        run: holds the model, the device, the collator and `compute_metrics`.
-        dataset: with the model's columns; labels are optional.
+        run: holds the model, the device and `compute_metrics`.
+        loader: over a dataset with the model's columns; labels are optional.
         prefix: of the names of the metrics.
         precision: instead of the run's.
     """
+    dataset, collate = read_loader(run, loader)
+    order = np.concatenate(ask_loader(run, loader, 0))
+    if not np.array_equal(order, np.arange(len(dataset))):
+        dataset = dataset.select(order)
     started, n, device = time.perf_counter(), len(dataset), run.device
     was_training = run.model.training
     run.model.eval()
@@ -76,13 +84,19 @@ def evaluate(
     blocks: dict[str, np.ndarray] = {}  # of logits and labels, for all rows
     loss_sum, num_items = 0.0, 0.0
     with torch.no_grad(), device.autocast(precision or run.precision):
-        for rows, batch in zip(share, device_batches(run, dataset, share, size), strict=True):
-            outputs = run.forward(batch)
-            write_rows(blocks, "logits", outputs.logits.float(), rows, n)
+        computed = device_batches(run, dataset, collate, share, size)
+        for rows, batch in zip(share, computed, strict=True):
             if "labels" in batch:
                 write_rows(blocks, "labels", batch["labels"], rows, n)
-                loss, count = run.compute_loss(outputs, batch)
+                loss, count, outputs = run.compute_loss(batch, return_outputs=True)
                 loss_sum, num_items = loss_sum + float(loss), num_items + float(count)
+            else:
+                outputs = run.forward(batch)
+            found = read_outputs(outputs).logits
+            if not isinstance(found, torch.Tensor):
+                what, got = "the model's outputs have no logits", type(outputs).__name__
+                raise ConfigError(what, got=got, expected="outputs.logits, or (loss, logits)")
+            write_rows(blocks, "logits", found.float(), rows, n)
     if shared:  # rows of other ranks are 0 here
         loss_sum, num_items = sum_over_ranks(device, np.array([loss_sum, num_items]))
         blocks = {name: sum_over_ranks(device, block) for name, block in blocks.items()}

@@ -18,6 +18,7 @@ the last log record. `checkpoint.py` saves only these.
 
 import math
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,19 +34,26 @@ from minift.training.batches import (
     steps_per_epoch,
 )
 from minift.training.callbacks import best_metric_of
-from minift.training.evaluation import evaluate
-from minift.training.recorder import Recorder, to_python
+from minift.training.recorder import to_python
 from minift.training.run import Run
 from minift.training.triggers import should_evaluate, should_log, should_save
 
 
-def train(run: Run, recorder: Recorder) -> None:
-    """Train `run.model` from `run.state.global_step` to `run.state.max_steps`."""
+def train(
+    run: Run, log: Callable[[dict[str, Any]], None], evaluate: Callable[[], dict[str, Any]]
+) -> None:
+    """Train `run.model` from `run.state.global_step` to `run.state.max_steps`.
+
+    Args:
+        run: what is trained, and with what.
+        log: takes each record of losses.
+        evaluate: evaluates and logs, and returns the metrics.
+    """
     args, state, device = run.args, run.state, run.device
     optimizer, losses = run.optimizer, run.losses
     if args.eval_on_start and state.global_step == 0:
-        evaluate_and_compare(run, recorder)
-    run.model.train()
+        evaluate_and_compare(run, evaluate)
+    modules = list(run.model.modules())
     optimizer.zero_grad(set_to_none=True)
 
     while state.global_step < state.max_steps and not state.stop_reason:
@@ -56,9 +64,10 @@ def train(run: Run, recorder: Recorder) -> None:
             loss_sum, num_items = 0.0, 0
             try:
                 for i, batch in enumerate(batches, start=1):
+                    if not all(module.training for module in modules):  # whoever looked at it
+                        run.model.train()
                     with device.autocast(run.precision):
-                        outputs = run.forward(batch)
-                        loss, count = run.compute_loss(outputs, batch)
+                        loss, count, _ = run.compute_loss(batch)
                         loss, count = loss * weight, count * weight
                     device.backward(loss, last=i == len(rows))  # accumulates gradients
                     loss_sum, num_items = loss_sum + loss.detach(), num_items + count
@@ -75,16 +84,17 @@ def train(run: Run, recorder: Recorder) -> None:
                 run.scheduler.step()
             optimizer.zero_grad(set_to_none=True)
             state.global_step += 1
-            state.epoch = state.global_step / steps_per_epoch(run)
+            epoch, steps = divmod(state.global_step, steps_per_epoch(run))
+            state.epoch = epoch + steps * args.gradient_accumulation_steps / run.epoch_batches
             run.call_observers("minift_on_step_end")
 
             if should_log(run):
                 means = fetch_losses(run, reset=True)
-                recorder.log({**means, "learning_rate": learning_rate})
+                log({**means, "learning_rate": learning_rate})
             improved = False
             if should_evaluate(run):
                 fetch_losses(run)  # raises if a loss was not finite, before anything is saved
-                improved = device.any_rank(evaluate_and_compare(run, recorder))
+                improved = device.any_rank(evaluate_and_compare(run, evaluate))
                 reason = run.manager.hook.minift_should_stop(run=run)
                 if device.any_rank(reason is not None):
                     state.stop_reason = reason or "another process stopped"
@@ -133,24 +143,20 @@ def fetch_losses(run: Run, reset: bool = False) -> dict[str, float]:
     raise TrainingError(what, got=got, expected=expected, do=do)
 
 
-def evaluate_and_compare(run: Run, recorder: Recorder) -> bool:
-    """Evaluate and log; return whether this is the best model so far.
+def evaluate_and_compare(run: Run, evaluate: Callable[[], dict[str, Any]]) -> bool:
+    """Evaluate; return whether this is the best model so far.
 
     With `load_best_model_at_end`, the best model is also saved.
 
     Raises:
         ConfigError: metric_for_best_model is not among the metrics.
     """
-    assert run.eval_dataset is not None
-    args, state = run.args, run.state
-    result = evaluate(run, run.eval_dataset)
-    recorder.log(result.metrics)
-    run.call_observers("minift_on_evaluate", result=result)
+    args, state, metrics = run.args, run.state, evaluate()
     name, greater_is_better = best_metric_of(args)
-    value, best = to_python(result.metrics.get(name)), state.best_metric
+    value, best = to_python(metrics.get(name)), state.best_metric
     if value is None and (args.metric_for_best_model or args.load_best_model_at_end):
         what = f"metric_for_best_model={args.metric_for_best_model!r} is not measured"
-        raise ConfigError(what, expected=", ".join(result.metrics))
+        raise ConfigError(what, expected=", ".join(metrics))
     if value is None:
         return False
     state.scores.append(value)

@@ -1,6 +1,7 @@
-"""Sums of losses over steps, kept on the device, and the loss with label smoothing."""
+"""Sums of losses over steps, kept on the device, and the loss of a batch, whoever computes it."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor
 
 from minift.device import Device
 from minift.errors import ConfigError
+from minift.models.pretrained import SequenceClassifierOutput
 
 LossFunction = Callable[[Any, dict[str, Any]], tuple[Any, Any]]  # (outputs, batch) -> (sum, count)
+OUTPUT_NAMES = tuple(SequenceClassifierOutput.__dataclass_fields__)
 
 
 class LossTracker:
@@ -82,17 +85,6 @@ class LossTracker:
         self.total_loss, self.total_count = sums["total_loss"], sums["total_count"]
 
 
-def choose_loss(loss: LossFunction | None, label_smoothing: float) -> LossFunction | None:
-    """Return the caller's loss, or the smoothed one; None: the model computes its own.
-
-    Raises:
-        ConfigError: both are asked for.
-    """
-    if loss is not None and label_smoothing:
-        raise ConfigError("label_smoothing_factor is for the model's own loss, not loss=")
-    return smoothed_loss(label_smoothing) if label_smoothing else loss
-
-
 def smoothed_loss(smoothing: float) -> LossFunction:
     """Build the cross entropy with a share of the target spread evenly over all classes.
 
@@ -101,10 +93,100 @@ def smoothed_loss(smoothing: float) -> LossFunction:
     """
 
     def loss(outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
-        logits, labels = outputs.logits.float(), batch["labels"].view(-1)
+        logits, labels = read_outputs(outputs).logits.float(), batch["labels"].view(-1)
         total = torch.nn.functional.cross_entropy(
             logits, labels, reduction="sum", label_smoothing=smoothing
         )
         return total, (labels != -100).sum()
 
     return loss
+
+
+# ------------------------------------------------------------------- outputs, whoever computes them
+
+
+def read_outputs(outputs: Any) -> SequenceClassifierOutput:
+    """Return a model's outputs as minift's own class, with None for what they do not have.
+
+    Args:
+        outputs: an object or a dict with the names of that class; a tuple that begins with the
+            loss, a scalar, or with the logits; or the logits alone.
+    """
+    if isinstance(outputs, tuple | list | Tensor) and not hasattr(outputs, "_fields"):
+        parts = [outputs] if isinstance(outputs, Tensor) else outputs
+        parts = [part for part in parts if isinstance(part, Tensor)]
+        names = ("logits",) if parts and parts[0].dim() else ("loss", "logits")
+        outputs = dict(zip(names, parts, strict=False))
+    if not isinstance(outputs, Mapping):
+        outputs = {name: getattr(outputs, name, None) for name in OUTPUT_NAMES}
+    return SequenceClassifierOutput(*(outputs.get(name) for name in OUTPUT_NAMES))
+
+
+def model_loss(outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the loss that a model computed, as a sum over items and their number.
+
+    Raises:
+        ConfigError: it gives none; or `loss` is another one than `loss_sum`.
+    """
+    found = read_outputs(outputs)
+    loss, loss_sum, num_items = found.loss, found.loss_sum, found.num_items
+    if loss_sum is None or num_items is None:
+        return sum_of_mean(loss, batch)
+    if loss is not None and loss.is_cpu:  # where reading it is free
+        mean = (loss_sum / num_items).to(loss.dtype)
+        if not torch.isclose(loss, mean, rtol=0.01, equal_nan=True):
+            what, do = "outputs.loss is not the mean of outputs.loss_sum", "return one of the two"
+            raise ConfigError(what, got=loss.item(), expected=mean.item(), do=do)
+    return loss_sum, num_items
+
+
+def sum_of_mean(loss: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Turn a loss that is the mean over a batch into a sum, so that losses of batches add up.
+
+    The mean of several batches is then that of all their items; a batch without any adds nothing.
+
+    Raises:
+        ConfigError: it is not one number.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        do = "return it from forward(..., labels), or pass loss= to the Trainer"
+        raise ConfigError("there is no loss to train by", got=got, expected="one number", do=do)
+    num_items = count_items(batch)
+    return torch.where(num_items > 0, loss.float().reshape(()) * num_items, 0.0), num_items
+
+
+def mean_loss(
+    compute_loss: Callable[..., Any], model: Any, batch: dict[str, Any], return_outputs: bool
+) -> tuple[Any, Any, Any]:
+    """Call a `compute_loss` of a Trainer's subclass, which returns the mean over the batch.
+
+    Its `num_items_in_batch` are the items of this batch alone: a sum that it divides by them is
+    such a mean too, and both have the same weight among the batches of an update.
+
+    Returns:
+        The sum of the losses, the number of items, and the outputs, if it returns them.
+    """
+    number = count_items(batch).clamp(min=1)
+    options = {"return_outputs": return_outputs, "num_items_in_batch": number}
+    names = argument_names(compute_loss)
+    options = {k: v for k, v in options.items() if names is None or k in names}
+    result = compute_loss(model, dict(batch), **options)
+    loss, outputs = result if isinstance(result, tuple) else (result, None)
+    return *sum_of_mean(loss, batch), outputs
+
+
+def argument_names(function: Callable[..., Any]) -> set[str] | None:
+    """Return the names of a function's arguments; None if it takes any (**kwargs)."""
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return None if takes_any else set(parameters)
+
+
+def count_items(batch: dict[str, Any]) -> Tensor:
+    """Return how many labels of a batch are not -100, a scalar; without labels, its rows."""
+    example = next(value for value in batch.values() if isinstance(value, Tensor))
+    items = batch.get("labels", example[:, :1]) != -100
+    if "example_mask" in batch:  # rows that a device added do not count
+        items = items & (batch["example_mask"].view(-1, *[1] * (items.dim() - 1)) > 0)
+    return items.sum()

@@ -13,7 +13,7 @@ from minift.device import Device
 from minift.files import local_path
 from minift.plugins import Manager, call_observers
 from minift.training.arguments import TrainingArguments
-from minift.training.losses import LossFunction, LossTracker
+from minift.training.losses import LossFunction, LossTracker, mean_loss, model_loss
 
 
 @dataclass
@@ -52,7 +52,14 @@ class Run:
         collate: rows to a batch of tensors in host memory.
         manager: the plugins of this run, its callbacks among them.
         forward_args: the argument names of model.forward; None: it takes any.
-        loss: replaces the model's own loss; None: the model computes it.
+        select_columns: checks a dataset, and selects the columns that the model takes.
+        train_loader: what `get_train_dataloader` of the Trainer returned: the order of the rows.
+        train_collate: the collator of the training rows.
+        epochs: row numbers of the micro-batches of epoch 0, 1, ..., as far as they were asked for.
+        epoch_rows, epoch_batches: how many rows and micro-batches an epoch has.
+        loss: (outputs, batch) to (sum of losses, number of items).
+        own_loss: the `compute_loss` of a subclass of Trainer, if it has one.
+        save_model: writes beside each saved model what a subclass of Trainer adds to it.
         processing_class: the tokenizer, which is saved with the model.
         losses: sums since the last log record; built with the optimizer.
         batch_splits: into how many parts each batch is split, after running out of memory.
@@ -69,11 +76,19 @@ class Run:
     precision_reason: str
     collate: Callable[[Any], dict[str, Any]]
     manager: Manager
+    select_columns: Callable[..., Any] = lambda dataset, *_: dataset
     train_dataset: Dataset | None = None
+    train_collate: Callable[[Any], dict[str, Any]] | None = None
+    train_loader: Any = None
+    epochs: list[list[Any]] = field(default_factory=list)
+    epoch_rows: int = 0
+    epoch_batches: int = 0
     eval_dataset: Dataset | None = None
     compute_metrics: Callable[[Any], dict[str, float]] | None = None
     forward_args: set[str] | None = None
-    loss: LossFunction | None = None
+    loss: LossFunction = model_loss
+    own_loss: Callable[..., Any] | None = None
+    save_model: Callable[[Path], None] | None = None
     processing_class: Any = None
     optimizer: Any = None
     scheduler: Any = None
@@ -105,11 +120,20 @@ class Run:
         names = self.forward_args
         return self.model(**{k: v for k, v in batch.items() if names is None or k in names})
 
-    def compute_loss(self, outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
-        """Return the sum of a batch's losses, and the number of items that it is a sum over."""
-        if self.loss is not None:
-            return self.loss(outputs, batch)
-        return outputs.loss_sum, outputs.num_items
+    def compute_loss(self, batch: dict[str, Any], return_outputs: bool = False) -> Any:
+        """Return the sum of a batch's losses, of how many items it is the sum, and the outputs.
+
+        Args:
+            batch: a collated batch.
+            return_outputs: the outputs are needed; else they may be None.
+        """
+        if self.own_loss is None:
+            outputs = self.forward(batch)
+            return *self.loss(outputs, batch), outputs
+        loss_sum, count, outputs = mean_loss(self.own_loss, self.model, batch, return_outputs)
+        if return_outputs and outputs is None:
+            outputs = self.forward(batch)
+        return loss_sum, count, outputs
 
     def log_message(self, text: str) -> None:
         """Print a line for the person who watches, to stderr: stdout is for results."""

@@ -253,12 +253,11 @@ def run_state(run: Run) -> State:
 
 def setup_of(run: Run) -> dict[str, Any]:
     """Return what decides the result of a run beside its arguments."""
-    rows, at_once = len(run.train_dataset or ()), run.micro_batch_size
     model = unwrap(run.model)
     config = model.config.to_dict() if isinstance(model, PretrainedModel) else None
     setup = {
-        "rows in an update": at_once * run.args.gradient_accumulation_steps,
-        "rows in an epoch": rows - rows % at_once if run.args.dataloader_drop_last else rows,
+        "rows in an update": run.micro_batch_size * run.args.gradient_accumulation_steps,
+        "rows in an epoch": run.epoch_rows,
         "train_dataset": run.data_digests.get("train"),
         "eval_dataset": run.data_digests.get("eval"),
         "model's config": config,

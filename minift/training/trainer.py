@@ -7,13 +7,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
-from minift import distributed, files
 from minift.collate import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.device import choose_device, choose_precision
@@ -25,12 +26,21 @@ from minift.schedule import get_scheduler
 from minift.signals import on_sigterm
 from minift.training import checkpoint, loop, serialization
 from minift.training.arguments import TrainingArguments
-from minift.training.batches import steps_per_epoch
+from minift.training.batches import epoch_plan, steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
 from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics
-from minift.training.losses import LossFunction, LossTracker, choose_loss
+from minift.training.extending import check_attribute, check_methods
+from minift.training.loaders import read_loader
+from minift.training.losses import LossFunction, LossTracker, model_loss, smoothed_loss
 from minift.training.recorder import Recorder
 from minift.training.run import Run, TrainerState
+from minift.training.triggers import check_decisions
+
+# Attributes that count as if they had been passed to the constructor, whenever they are set; and
+# those of which this is so until a run begins. Of the arguments, what is read once.
+SETTABLE = ("data_collator", "eval_dataset", "processing_class", "compute_metrics")
+READ_AT_START = ("model", "train_dataset", "optimizer", "lr_scheduler")
+READ_ONCE = ("device", "use_cpu", "precision", "bf16", "fp16", "tf32")
 
 
 class TrainOutput(NamedTuple):
@@ -44,9 +54,14 @@ class TrainOutput(NamedTuple):
 class Trainer:
     """Fine-tune a model on a dataset.
 
+    A subclass may override `compute_loss`, `create_optimizer`, `create_scheduler`,
+    `get_train_dataloader`, `get_eval_dataloader`, `get_test_dataloader`, `_get_train_sampler`,
+    `evaluate`, `log` and `save_model`, as in transformers; other methods of its Trainer are refused
+    when the object is made. An attribute that is set later counts as if it had been passed here.
+
     Args:
-        model: a model of minift's, or any nn.Module whose output has `logits`, and `loss_sum` and
-            `num_items` when it gets labels (or pass `loss`).
+        model: a model of minift's, or any nn.Module that returns logits and, when it gets labels,
+            a loss, or `loss_sum` and `num_items`; see `read_outputs` for the forms.
         args: the settings; see `TrainingArguments`.
         data_collator: rows to a batch; with a tokenizer, padding is the default.
         train_dataset: tokenized rows with a label column.
@@ -67,41 +82,74 @@ class Trainer:
         callbacks: Sequence[object] | None = (), optimizers: tuple[Any, Any] | None = (None, None),
         loss: LossFunction | None = None, tokenizer: Any = None,
     ) -> None:  # fmt: skip
+        check_methods(type(self), Trainer, (*SETTABLE, *READ_AT_START))
         self.model, self.args = model, args or TrainingArguments()
         self.processing_class = processing_class or tokenizer
         if data_collator is None and self.processing_class is None:
             what = "Trainer needs a data_collator or a tokenizer to make batches with"
             raise ArgumentError(what, do="pass processing_class=tokenizer")
-        if compute_metrics is not None and not callable(compute_metrics):
-            compute_metrics = named_metrics(compute_metrics)
-        plain = unwrap(model)
-        self._select_columns = partial(select_model_columns, model=plain, own_loss=bool(loss))
-        loss = choose_loss(loss, self.args.label_smoothing_factor)
+        self.data_collator = data_collator or DataCollatorWithPadding(self.processing_class)
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.compute_metrics, self._loss = compute_metrics, loss
         manager = default_manager()
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
         self._requested_precision = self.args.requested_precision()
         precision, reason = choose_precision(self._requested_precision, device)
         self.args.set_precision(precision)
-        optimizer, scheduler = optimizers or (None, None)
+        self._read_once = {name: getattr(self.args, name) for name in READ_ONCE}
+        chosen: tuple[Any, Any] = optimizers or (None, None)
+        self.optimizer, self.lr_scheduler = chosen
         self.run = Run(
             args=self.args,
             model=device.prepare(model),
             device=device,
             precision=precision,
             precision_reason=reason,
-            collate=data_collator or DataCollatorWithPadding(self.processing_class),
+            collate=self.data_collator,
             manager=manager_for_run(manager, callbacks or ()),
-            train_dataset=self._select_columns(train_dataset, "train_dataset", True),
-            eval_dataset=self._select_columns(eval_dataset, "eval_dataset"),
-            compute_metrics=compute_metrics,
-            forward_args=forward_arguments(plain, loss),
-            loss=loss,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            processing_class=self.processing_class,
         )
+        self._read_attributes()
         self.recorder = Recorder(self.run)
-        self._all_columns = train_dataset.column_names if train_dataset is not None else []
+
+    def _read_attributes(self) -> None:
+        """Check the attributes that a run is made of, and hand them to it."""
+        run, loss, smoothing = self.run, self._loss, self.args.label_smoothing_factor
+        if loss is not None and smoothing:
+            raise ConfigError("label_smoothing_factor is for the model's own loss, not loss=")
+        overridden = getattr(self.compute_loss, "__func__", None) is not Trainer.compute_loss
+        run.own_loss = self.compute_loss if overridden else None
+        run.loss = loss or (smoothed_loss(smoothing) if smoothing else model_loss)
+        saves = getattr(self.save_model, "__func__", None) is not Trainer.save_model
+        run.save_model = self.save_model if saves else None
+        own_loss, plain = overridden or loss is not None, unwrap(self.model)
+        run.forward_args = forward_arguments(plain, loss or smoothing or None)
+        select = partial(select_model_columns, model=plain, own_loss=own_loss)
+        run.select_columns = select
+        if run.train_loader is None:  # else what it loads is trained on
+            run.train_dataset = select(self.train_dataset, "train_dataset", True)
+        run.eval_dataset = select(self.eval_dataset, "eval_dataset")
+        run.collate, run.processing_class = self.data_collator, self.processing_class
+        metrics: Any = self.compute_metrics
+        named = metrics is not None and not callable(metrics)
+        run.compute_metrics = named_metrics(metrics) if named else metrics
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute as if it had been passed to the constructor.
+
+        Raises:
+            ArgumentError: nothing would read it.
+            ConfigError: it is read when a run begins, and one has begun.
+        """
+        made = "recorder" in vars(self)
+        if made:
+            check_attribute(self, Trainer, name)
+            if name == "args" or (name in READ_AT_START and self.recorder.status == "running"):
+                raise ConfigError(f"{name} cannot change any more", do="make a new Trainer")
+        super().__setattr__(name, value)
+        if made and name == "model":
+            self.run.model = self.run.device.prepare(value)
+        if made and name in (*SETTABLE, *READ_AT_START, "compute_loss"):
+            self._read_attributes()
 
     @property
     def state(self) -> TrainerState:
@@ -121,15 +169,15 @@ class Trainer:
         """
         run, args, recorder = self.run, self.args, self.recorder
         self._check_before_training()
-        folder = self._checkpoint_to_resume(resume_from_checkpoint)
+        folder = checkpoint.find(run, resume_from_checkpoint, self._requested_precision == "auto")
         if run.state.global_step and folder is None:
             raise ConfigError("this Trainer has trained already", do="make a new Trainer")
-        self._build_optimizer()
+        self._prepare_optimizer()
         if folder is not None:
             checkpoint.restore(run, folder)
             run.log_message(f"going on from {folder}")
         self._announce()
-        started, first_step = time.perf_counter(), run.state.global_step
+        started, before = time.perf_counter(), replace(run.state)
         recorder.start()
         generator = run.device.rng_state()
         # The loop ends after the step; this is also in force while the reason is written down.
@@ -137,7 +185,7 @@ class Trainer:
             try:
                 if run.writes and args.save_strategy != "no":
                     checkpoint.check_space(run)
-                loop.train(run, recorder)
+                loop.train(run, self.log, self.evaluate)
                 if args.load_best_model_at_end:
                     checkpoint.load_best(run)
             except BaseException as error:
@@ -145,13 +193,13 @@ class Trainer:
                 raise
             finally:
                 run.device.set_rng_state(generator)  # as the caller left it
-        seconds, steps = time.perf_counter() - started, run.state.global_step - first_step
-        rows = len(run.train_dataset or ()) * steps / steps_per_epoch(run)
+        seconds, steps = time.perf_counter() - started, run.state.global_step - before.global_step
+        rows = run.epoch_rows * (run.state.epoch - before.epoch)
         speeds = {"samples_per_second": rows / seconds, "steps_per_second": steps / seconds}
         speeds = {"runtime": seconds, **speeds}
         metrics = {f"train_{name}": round(value, 3) for name, value in speeds.items()}
         metrics["train_loss"] = run.losses.mean()
-        recorder.log(metrics)
+        self.log(metrics)
         if run.state.stop_reason:
             run.log_message(f"stopped early: {run.state.stop_reason}")
         recorder.finish()
@@ -160,11 +208,21 @@ class Trainer:
     def _check_before_training(self) -> None:
         """Refuse settings that do not fit the rows, before anything is built or written."""
         run, args = self.run, self.args
-        if run.train_dataset is None or len(run.train_dataset) == 0:
-            raise ConfigError("there are no rows to train on", do="pass train_dataset=")
-        if args.dataloader_drop_last and len(run.train_dataset) < run.micro_batch_size:
-            got, expected = f"{len(run.train_dataset)} rows", f"at least {run.micro_batch_size}"
-            raise ConfigError("dataloader_drop_last leaves no batch", got=got, expected=expected)
+        run.train_loader = None
+        self._read_attributes()
+        args.check()
+        changed = [name for name, value in self._read_once.items() if value != getattr(args, name)]
+        if changed:
+            what = f"args.{changed[0]} was changed after the Trainer was made, which reads it once"
+            raise ConfigError(what, do="make the TrainingArguments with it, then the Trainer")
+        run.train_loader = self.get_train_dataloader()
+        run.train_dataset, run.train_collate = read_loader(run, run.train_loader, training=True)
+        run.epoch_batches, plan = 0, epoch_plan(run, 0)
+        run.epoch_batches = sum(map(len, plan))
+        run.epoch_rows = sum(len(rows) for batches in plan for rows in batches)
+        if not plan:
+            got = f"{len(run.train_dataset)} rows, dataloader_drop_last={args.dataloader_drop_last}"
+            raise ConfigError("there is no batch to train on", got=got, do="pass more rows")
         if args.eval_strategy != "no" and run.eval_dataset is None:
             raise ConfigError("eval_strategy needs eval_dataset", got=args.eval_strategy)
         problem = getattr(getattr(unwrap(run.model), "config", None), "problem_type", None)
@@ -175,52 +233,22 @@ class Trainer:
             raise ConfigError("every parameter of the model is frozen (requires_grad=False)")
         total = math.ceil(args.num_train_epochs * steps_per_epoch(run))
         run.state.max_steps = math.ceil(args.max_steps) if args.max_steps > 0 else total
+        check_decisions(run)
 
-    def _checkpoint_to_resume(self, resume: bool | str | Path | None) -> Path | None:
-        """Find the checkpoint to go on from; its precision is kept where none was asked for."""
-        run, args = self.run, self.args
-        resume = args.resume_from_checkpoint if resume is None else resume
-        word = str(resume).lower()
-        in_folder = args.output_dir is not None
-        before = checkpoint.last_run_id(run.folder) if in_folder else None
-        if before and run.writes:
-            files.recover(run.folder, owner=before)
-        run.device.barrier()  # from here on all processes see the same files
-        others = [p.name for p in checkpoint.list_checkpoints(run.folder)] if in_folder else []
-        if word in ("none", "false", "") and distributed.restarted() and before and others:
-            word = "true"
-        if word in ("none", "false", ""):
-            if others and run.writes:
-                names = ", ".join(others)
-                run.log_message(f"a new run begins in {run.folder}, which holds {names} of others")
-            return None
-        if word != "true":
-            folder = checkpoint.verified(files.local_path(str(resume)))
-        elif not in_folder:
-            raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
-        else:
-            folder = checkpoint.newest_valid(run.folder, before, run.log_message)
-        if self._requested_precision == "auto":
-            saved = checkpoint.read_state(folder)["arguments"]["precision"]
-            run.precision, _ = choose_precision(saved, run.device)
-            run.precision_reason = "as in the checkpoint"
-            args.set_precision(run.precision)
-        return folder
-
-    def _build_optimizer(self) -> None:
+    def _prepare_optimizer(self) -> None:
         """Build the optimizer, the schedule and the sums of losses, as before the first step."""
-        run, args, total = self.run, self.args, self.run.state.max_steps
+        run, args = self.run, self.args
         run.device.setup_precision(run.precision)
         if args.full_determinism:
             torch.use_deterministic_algorithms(True)
-        if run.optimizer is None:
-            groups = parameter_groups(run.model, args.weight_decay)
-            betas, eps = (args.adam_beta1, args.adam_beta2), args.adam_epsilon
-            run.optimizer = AdamW(groups, lr=args.learning_rate, betas=betas, eps=eps)
-        if run.scheduler is None:
-            name, warmup = args.lr_scheduler_type, args.warmup(total)
-            settings = args.lr_scheduler_kwargs
-            run.scheduler = get_scheduler(name, run.optimizer, warmup, total, settings)
+        self.create_optimizer_and_scheduler(run.state.max_steps)
+        run.optimizer, run.scheduler = self.optimizer, self.lr_scheduler
+        names = serialization.parameter_names(run.optimizer, run.model)
+        if not set(names) - {"?"} or run.scheduler is None:
+            what = "there is no schedule, or no optimizer of the model's parameters"
+            got = f"{type(run.optimizer).__name__} and {type(run.scheduler).__name__}"
+            do = "set self.optimizer and self.lr_scheduler, for the parameters of trainer.model"
+            raise ConfigError(what, got=got, do=do)
         if isinstance(run.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ConfigError("the schedule must depend on the step alone", got="ReduceLROnPlateau")
         run.losses = LossTracker(run.device)
@@ -231,35 +259,129 @@ class Trainer:
             serialization.check_model(run.model)
             json.dumps(serialization.run_state(run)[1])
 
+    # -- what a subclass may override, with the names and the signatures of transformers -----------
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:  # fmt: skip
+        """Return the mean loss of a batch; with `return_outputs`, (loss, outputs).
+
+        Only an override is called. It returns the mean over the batch, of which the loop makes
+        a sum again: over any accumulation and any number of processes, batches count by their
+        labelled rows.
+
+        Args:
+            model: the model.
+            inputs: a collated batch, `labels` among it; a dict that it may change.
+            return_outputs: True in evaluation.
+            num_items_in_batch: the number of labels in `inputs` that are not -100, a tensor.
+        """
+        names = self.run.forward_args
+        outputs = model(**{k: v for k, v in inputs.items() if names is None or k in names})
+        loss_sum, count = self.run.loss(outputs, inputs)
+        count = torch.as_tensor(count if num_items_in_batch is None else num_items_in_batch)
+        loss = loss_sum / torch.where(count == 0, 1, count)
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        """Set `self.optimizer` and `self.lr_scheduler`, unless they are set."""
+        self.optimizer = self.create_optimizer() or self.optimizer
+        scheduler = self.create_scheduler(num_training_steps=num_training_steps)
+        self.lr_scheduler = scheduler or self.lr_scheduler
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Set `self.optimizer`, unless it is set: AdamW, as the arguments say."""
+        args = self.args
+        if self.optimizer is None:
+            groups = parameter_groups(self.run.model if model is None else model, args.weight_decay)
+            betas, eps = (args.adam_beta1, args.adam_beta2), args.adam_epsilon
+            self.optimizer = AdamW(groups, lr=args.learning_rate, betas=betas, eps=eps)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Set `self.lr_scheduler`, unless it is set: the schedule in the arguments."""
+        if self.lr_scheduler is None:
+            name, warmup = self.args.lr_scheduler_type, self.args.warmup(num_training_steps)
+            settings, optimizer = self.args.lr_scheduler_kwargs, optimizer or self.optimizer
+            self.lr_scheduler = get_scheduler(name, optimizer, warmup, num_training_steps, settings)
+        return self.lr_scheduler
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        """Return torch's sampler for the training rows. One that shuffles is seeded by the run."""
+        dataset: Any = self.run.train_dataset if train_dataset is None else train_dataset
+        in_order = self.args.train_sampling_strategy == "sequential"
+        return SequentialSampler(dataset) if in_order else RandomSampler(dataset)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return what is trained on as torch's DataLoader; its batches are those of all processes.
+
+        An override may return any DataLoader over a Dataset of minift's. Its rows, its sampler or
+        batch sampler and its collate_fn are used; the rows are loaded by `args`' workers. Batches
+        of another size than here are those of one process: as many as there are processes are
+        computed at once.
+        """
+        dataset: Any = self.run.train_dataset
+        if not dataset:
+            raise ConfigError("there are no rows to train on", do="pass train_dataset=")
+        size, drop_last = self.run.micro_batch_size, self.args.dataloader_drop_last
+        sampler, collate = self._get_train_sampler(), self.run.collate
+        return DataLoader(dataset, size, sampler=sampler, collate_fn=collate, drop_last=drop_last)
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+        """Return a DataLoader over rows to evaluate; logits and labels have its order."""
+        return self.get_test_dataloader(self.eval_dataset if eval_dataset is None else eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Return a DataLoader over rows to predict; logits and labels have its order."""
+        dataset: Any = self.run.select_columns(test_dataset, "the dataset to evaluate")
+        if not dataset:
+            raise ConfigError("there are no rows to evaluate", do="pass eval_dataset=")
+        collate, size = self.run.collate, self.args.per_device_eval_batch_size
+        return DataLoader(dataset, size, collate_fn=collate)
+
     def evaluate(
-        self, eval_dataset: Dataset | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Return loss and metrics; their names begin with the prefix."""
-        dataset = self._select_columns(eval_dataset, "eval_dataset")
-        dataset = self.run.eval_dataset if dataset is None else dataset
-        if dataset is None or not len(dataset):
-            raise ConfigError("evaluate needs an eval_dataset with rows", do="pass eval_dataset=")
-        result = evaluate(self.run, dataset, metric_key_prefix)
-        self.recorder.log(result.metrics)
+        self, eval_dataset: Dataset | None = None, ignore_keys: Sequence[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:  # fmt: skip
+        """Return loss and metrics; their names begin with the prefix.
+
+        Args:
+            eval_dataset: instead of the Trainer's.
+            ignore_keys: of transformers; here of all outputs only the logits are kept.
+            metric_key_prefix: of the names of the metrics.
+        """
+        result = evaluate(self.run, self.get_eval_dataloader(eval_dataset), metric_key_prefix)
+        self.log(result.metrics)
         self.run.call_observers("minift_on_evaluate", result=result)
-        if dataset is self.run.eval_dataset:
+        if eval_dataset is None and self.recorder.status != "running":
             self.recorder.record_scores(result, metric_key_prefix)
         return {**result.metrics, "epoch": self.run.state.epoch}
 
-    def predict(self, test_dataset: Dataset, metric_key_prefix: str = "test") -> EvalLoopOutput:
+    def predict(
+        self, test_dataset: Dataset, ignore_keys: Sequence[str] | None = None,
+        metric_key_prefix: str = "test",
+    ) -> EvalLoopOutput:  # fmt: skip
         """Return logits in fp32 in the dataset's order, and metrics if it has labels."""
-        dataset = self._select_columns(test_dataset, "test_dataset")
-        assert dataset is not None
-        return evaluate(self.run, dataset, metric_key_prefix, precision="fp32")
+        loader = self.get_test_dataloader(test_dataset)
+        return evaluate(self.run, loader, metric_key_prefix, precision="fp32")
 
-    def save_model(self, output_dir: str | Path | None = None) -> None:
-        """Save the model and its tokenizer, in the layout that transformers loads."""
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add a record of numbers to the history, to metrics.jsonl and to what observers see."""
+        self.recorder.log(logs)
+
+    def save_model(self, output_dir: Any = None, _internal_call: bool = False) -> None:
+        """Save the model and its tokenizer, in the layout that transformers loads.
+
+        What an override writes beside them is part of each checkpoint too.
+        """
         if output_dir is None and self.args.output_dir is None:
             raise ArgumentError("save_model needs a folder", do="pass one: output_dir is None")
         if self.run.device.rank == 0:
             folder = output_dir or self.run.folder
             serialization.save_model(self.model, folder, self.run.device, self.processing_class)
-        self.run.device.barrier()
+        if self.recorder.status != "running":  # then one process saves, and the others wait
+            self.run.device.barrier()
 
     def push_to_hub(
         self, commit_message: str = "End of training", *, repo_id: str | None = None,
@@ -299,10 +421,11 @@ class Trainer:
         run, args, ranks = self.run, self.args, self.run.device.world_size
         assert run.train_dataset is not None
         fed = run.train_dataset.column_names
-        unused = [name for name in self._all_columns if name not in fed]
+        given = self.train_dataset or run.train_dataset  # an override may have brought its own
+        unused = [name for name in given.column_names if name not in fed]
         run.log_message(
             f"training on {run.device.description} in {run.precision} ({run.precision_reason}): "
-            f"{len(run.train_dataset)} rows, {run.state.max_steps} steps of "
+            f"{run.epoch_rows} rows, {run.state.max_steps} steps of "
             f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows"
             f"{f' in each of {ranks} processes' if ranks > 1 else ''}\n"
             f"columns that feed the model: {', '.join(fed)}; "

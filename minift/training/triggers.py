@@ -1,5 +1,7 @@
 """When to log, evaluate and save: asked after each optimizer step."""
 
+from minift.errors import ConfigError
+from minift.plugins import default_manager
 from minift.training.arguments import interval
 from minift.training.batches import steps_per_epoch
 from minift.training.run import Run
@@ -40,3 +42,25 @@ def is_due(run: Run, strategy: str, every: int) -> bool:
     step = run.state.global_step
     every = steps_per_epoch(run) if strategy == "epoch" else every
     return strategy in ("steps", "epoch") and (step % every == 0 or step == run.state.max_steps)
+
+
+def check_decisions(run: Run) -> None:
+    """Refuse what decides by evaluations, a callback or an argument, where there will be none.
+
+    Raises:
+        ConfigError: nothing would ever ask it.
+    """
+    args, total = run.args, run.state.max_steps
+    end = total / steps_per_epoch(run) if args.eval_strategy == "epoch" else total
+    if args.eval_strategy != "no" and end >= args.eval_delay:
+        return
+    implementations = run.manager.hook.minift_should_stop.get_hookimpls()
+    callbacks = [i.plugin for i in implementations if not default_manager().is_registered(i.plugin)]
+    asked = [type(callback).__name__ for callback in callbacks]
+    asked += [
+        n for n in ("metric_for_best_model", "greater_is_better") if getattr(args, n) is not None
+    ]
+    if asked:
+        got = f"eval_strategy={args.eval_strategy!r}, eval_delay={args.eval_delay}"
+        what = f"{asked[0]} looks at evaluations, and this run has none"
+        raise ConfigError(what, got=got, do="choose eval_strategy and eval_delay, or leave it out")

@@ -245,7 +245,7 @@ def predict_split(
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     metrics = named_metrics(inputs.metrics, inputs.metric_inputs(split))
     trainer = Trainer(model, settings, processing_class=tokenizer, compute_metrics=metrics)
-    output = trainer.predict(inputs.tokenized(tokenizer, split), split)
+    output = trainer.predict(inputs.tokenized(tokenizer, split), metric_key_prefix=split)
     if output.label_ids is None or not (output.label_ids != -100).any():
         raise DataError(f"the split {split!r} has no labels to compare with")
     return split, output

@@ -26,7 +26,8 @@ import torch
 from tiny import load, make_model, make_rows
 
 from minift import AutoTokenizer, Dataset, Trainer, TrainingArguments, files, hookimpl
-from minift.training import checkpoint, loop
+from minift.training import checkpoint
+from minift.training import trainer as trainer_module
 from minift.training.run import Run
 
 SETTINGS = {
@@ -125,12 +126,12 @@ class Disturbance:
         return wrapped
 
     def wait(self, function):
-        def waiting(run, *args):
+        def waiting(run, *args, **kwargs):
             here = run.model.training and run.state.global_step + 1 == self.wait_at
             while here and not Path(f"{self.folder}.go").exists():
                 self.say("wait")
                 time.sleep(0.005)
-            return function(run, *args)
+            return function(run, *args, **kwargs)
 
         return waiting
 
@@ -138,7 +139,7 @@ class Disturbance:
         checkpoint.save = self.wrap(checkpoint.save, "save")
         checkpoint.save_best = self.wrap(checkpoint.save_best, "save")
         Run.compute_loss = self.wait(Run.compute_loss)
-        loop.evaluate = self.wrap(loop.evaluate, "evaluate", pause=True)
+        trainer_module.evaluate = self.wrap(trainer_module.evaluate, "evaluate", pause=True)
         sync = os.fsync
 
         def slowly(descriptor: int) -> None:

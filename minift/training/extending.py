@@ -1,0 +1,59 @@
+"""What a subclass of Trainer may define, and what may be assigned to a Trainer.
+
+Everything else that transformers' Trainer has is refused by its name: code that is never called,
+or a value that is never read, would train something else than its author believes. Which names
+these are, and what to use instead, is a table of the page FROM_HUGGING_FACE.md.
+"""
+
+import difflib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from minift.errors import ArgumentError, nearest
+
+PAGE = Path(__file__).parents[1] / "FROM_HUGGING_FACE.md"
+
+
+@cache
+def absent_names() -> dict[str, str]:
+    """Return {name of transformers' Trainer: what to use instead}, from the page for readers."""
+    table = PAGE.read_text(encoding="utf-8").partition("\n| refused | use |\n")[2]
+    rows = re.findall(r"^\| (`.*`) \| (.*) \|$", table.partition("\n\n")[0], re.MULTILINE)
+    return {name: do for names, do in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def check_methods(cls: type, base: type, attributes: tuple[str, ...]) -> None:
+    """Refuse a subclass of Trainer with a method that would never be called.
+
+    Args:
+        cls: the subclass.
+        base: Trainer.
+        attributes: what a Trainer sets on itself, over a method of the same name.
+
+    Raises:
+        ArgumentError: it has one; the message says what to use instead.
+    """
+    for owner in cls.__mro__[: cls.__mro__.index(base)]:
+        for name in vars(owner):
+            do = f"pass {name}= to it" if name in attributes else absent_names().get(name)
+            if do is not None:
+                raise ArgumentError(f"{owner.__name__}.{name} would never be called", do=do)
+
+
+def check_attribute(trainer: Any, base: type, name: str) -> None:
+    """Refuse to set an attribute that nothing would read. A subclass may have others of its own.
+
+    Raises:
+        ArgumentError: transformers' Trainer has it and minift's has not; or it is misspelt.
+    """
+    if hasattr(trainer, name):
+        return
+    known = [one for one in (*vars(trainer), *dir(base)) if not one.startswith("_")]
+    if type(trainer) is not base and name not in absent_names():
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if not close or name == f"{close[0]}s":  # several of something are no slip of the pen
+            return
+    what, do = f"a Trainer has no attribute {name!r} to set", absent_names().get(name)
+    raise ArgumentError(what, expected=nearest(name, known), do=do)
