@@ -6,8 +6,10 @@ exception that a Python programmer would expect (`ColumnError` is a `KeyError` a
 so that code written against the Hugging Face libraries keeps catching what it caught.
 """
 
+import bisect
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class MiniftError(Exception):
@@ -75,3 +77,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"{close[0]!r} (the nearest of {len(known)})"
     return ", ".join(map(repr, known)) or "nothing: there are none"
+
+
+# What Python and Arrow raise for a value that does not fit; Arrow's errors are among these.
+MISFITS = (TypeError, ValueError, OverflowError, AttributeError, NotImplementedError)
+
+
+def convert_rows(what: str, values: Any, convert: Callable[[Any], Any], start: int = 0) -> Any:
+    """Return `convert(values)`; its error names the first row, counted from `start`, that fails."""
+
+    def fails(row: int) -> bool:
+        try:
+            convert(values[: row + 1])
+        except MISFITS:
+            return True
+        return False
+
+    try:
+        return convert(values)
+    except MISFITS as error:
+        row = bisect.bisect_left(range(len(values) - 1), True, key=fails)
+        value = getattr(values[row], "as_py", lambda: values[row])() if len(values) else None
+        got = f"row {start + row}: {value!r:.60} ({type(value).__name__})"
+        raise DataError(f"{what}: {error}", got=got) from None

@@ -94,6 +94,8 @@ def paired_classes(predictions: Any, references: Any) -> tuple[np.ndarray, np.nd
     """Return both as arrays of classes, which are whole numbers or strings."""
     p, r = paired(predictions, references)
     for values in (p, r):
+        if values.dtype == object and (missing := [i for i, v in enumerate(values) if v is None]):
+            raise DataError("a class is missing", got=f"None in row {missing[0]}")
         if values.dtype.kind == "f" and (fractions := values[values % 1 != 0]).size:
             raise DataError("class numbers are whole numbers", got=fractions[0])
     if len(p) and (p.dtype == object) != (r.dtype == object):

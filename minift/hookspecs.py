@@ -118,11 +118,11 @@ def minift_register_commands():
 
 
 @hookspec(firstresult=True)
-def minift_find_dataset(path, name, revision, data_files):
+def minift_find_dataset(path, name, revision, data_files, data_dir):
     """Find the files of a data set on this machine; download them if need be.
 
     Args:
-        path, name, revision, data_files: the arguments of `load_dataset`.
+        path, name, revision, data_files, data_dir: the arguments of `load_dataset`.
 
     Returns:
         A `minift.data.file_formats.DatasetFiles`, or None if this plugin does not know the path.

@@ -63,7 +63,7 @@ def make(key: str, kind: str = "map", rows: int = 3, age_days: float = 0, functi
     """An entry that was last used some days ago."""
     folder = cache.entry_path(kind, key)
     table = pa.table({"x": list(range(rows))})
-    storage.write(folder, [table], table.schema, {"function": function})
+    storage.write(folder, [(table.schema, [table])], {"function": function})
     return aged(folder, age_days)
 
 

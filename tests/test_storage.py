@@ -33,7 +33,9 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, small_batches):
-    storage.write(tmp_path / "entry", [table(0, 700), table(700, 300)], SCHEMA, {"function": "f"})
+    storage.write(
+        tmp_path / "entry", [(SCHEMA, [table(0, 700), table(700, 300)])], {"function": "f"}
+    )
     return tmp_path / "entry"
 
 
@@ -59,8 +61,8 @@ def test_what_was_written_is_read(folder):
 
 
 def test_no_rows_and_no_tables(tmp_path):
-    assert storage.write(tmp_path / "none", [], SCHEMA, {}) == 0
-    assert storage.write(tmp_path / "empty", [table(0, 0)], SCHEMA, {}) == 0
+    assert storage.write(tmp_path / "none", [(SCHEMA, [])], {}) == 0
+    assert storage.write(tmp_path / "empty", [(SCHEMA, [table(0, 0)])], {}) == 0
     for name in ("none", "empty"):
         assert storage.open_folder(tmp_path / name)[0].equals(table(0, 0))
 
@@ -68,7 +70,7 @@ def test_no_rows_and_no_tables(tmp_path):
 def test_batches_are_cut_and_joined_by_size(tmp_path, small_batches):
     one_large, many_small = [table(0, 2000)], [table(i, 1) for i in range(2000)]
     for name, tables in (("large", one_large), ("small", many_small)):
-        storage.write(tmp_path / name, tables, SCHEMA, {})
+        storage.write(tmp_path / name, [(SCHEMA, tables)], {})
         path = tmp_path / name / "data-00000.arrow"
         sizes = [batch.nbytes for batch in pa.ipc.open_stream(path.read_bytes())]
         assert 20 < len(sizes) < 100, name
@@ -78,7 +80,7 @@ def test_batches_are_cut_and_joined_by_size(tmp_path, small_batches):
 
 def test_columns_are_cast_to_the_schema(tmp_path):
     given = pa.table({"i": pa.array([1], pa.int8()), "text": ["a"]})
-    storage.write(tmp_path / "entry", [given], SCHEMA, {})
+    storage.write(tmp_path / "entry", [(SCHEMA, [given])], {})
     assert storage.open_folder(tmp_path / "entry")[0].schema == SCHEMA
 
 
@@ -254,7 +256,7 @@ KILLED = """
         files.write_text = die
     if moment == "rename":
         files.put_in_place = die
-    storage.write(folder, tables(), schema, {})
+    storage.write(folder, [(schema, tables())], {})
 """
 
 
@@ -267,7 +269,7 @@ def test_kill_leaves_nothing_that_is_trusted(tmp_path, moment):
     assert len(list(tmp_path.glob(".entry.tmp-*"))) == 1
     with pytest.raises(DataError, match="is not complete"):
         storage.open_folder(folder)
-    storage.write(folder, [table()], SCHEMA, {})
+    storage.write(folder, [(SCHEMA, [table()])], {})
     assert storage.open_folder(folder, verify=True)[0].equals(table())
 
 
@@ -277,20 +279,20 @@ def test_an_error_while_writing_leaves_nothing(tmp_path):
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
-        storage.write(tmp_path / "entry", tables(), SCHEMA, {})
+        storage.write(tmp_path / "entry", [(SCHEMA, tables())], {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_entry_makes_way(folder):
     (folder / files.MANIFEST).unlink()
-    storage.write(folder, [table(5, 5)], SCHEMA, {})
+    storage.write(folder, [(SCHEMA, [table(5, 5)])], {})
     assert storage.open_folder(folder)[0].equals(table(5, 5))
 
 
 def test_what_somebody_else_committed_stays(folder):
     opened, _ = storage.open_folder(folder)
     inode = (folder / files.MANIFEST).stat().st_ino
-    storage.write(folder, [table()], SCHEMA, {})
+    storage.write(folder, [(SCHEMA, [table()])], {})
     assert (folder / files.MANIFEST).stat().st_ino == inode
     assert opened.equals(table())
 
@@ -298,7 +300,7 @@ def test_what_somebody_else_committed_stays(folder):
 def test_an_entry_that_cannot_be_renamed_is_an_error(tmp_path):
     (tmp_path / "entry").write_text("a file is in the way")
     with pytest.raises(OSError, match="entry"):
-        storage.write(tmp_path / "entry", [table()], SCHEMA, {})
+        storage.write(tmp_path / "entry", [(SCHEMA, [table()])], {})
     assert [path.name for path in tmp_path.iterdir()] == ["entry"]
 
 
@@ -320,7 +322,7 @@ def test_concurrent_writers_all_succeed(tmp_path, monkeypatch, remains):
 
     def write():
         try:
-            results.append(storage.write(folder, [table()], SCHEMA, {}))
+            results.append(storage.write(folder, [(SCHEMA, [table()])], {}))
         except Exception as error:
             results.append(error)
 

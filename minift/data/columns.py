@@ -37,8 +37,8 @@ def rename_columns(table: AnyTable, column_mapping: Mapping[str, str]) -> AnyTab
 def choose_columns(table: AnyTable, new_names: Mapping[str, str]) -> AnyTable:
     """Return the columns that are keys, under the names that are values."""
     names = list(new_names.values())
-    if len(set(names)) < len(names) or "" in names:
-        raise ColumnError("two columns would have one name, or one would have none", got=names)
+    if len(set(names)) < len(names) or any(old and not new for old, new in new_names.items()):
+        raise ColumnError("two columns would have one name, or one would lose its name", got=names)
 
     def renamed(by_column: Mapping[str, Any]) -> dict[str, Any]:
         return {new: by_column[old] for old, new in new_names.items() if old in by_column}

@@ -22,7 +22,7 @@ from minift.data.lazy import Column, RowBatch
 from minift.data.mapping.cache import filter_mask, map_table
 from minift.data.splitting import split_indices
 from minift.data.table import READ_ROWS, Table
-from minift.errors import DataError
+from minift.errors import ArgumentError, DataError
 from minift.files import local_path
 from minift.rng import random_generator
 
@@ -51,7 +51,11 @@ class Dataset(Table):
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], features: Features | None = None) -> Self:
-        """Make a dataset of {column: values}, all of one length."""
+        """Make a dataset of {column: values}, all of one length; arrays and tensors are copied."""
+        if bad := [name for name in mapping if not isinstance(name, str)]:
+            raise ArgumentError(
+                "a column's name is text", got=repr(bad[0]), do=f"use {str(bad[0])!r}"
+            )
         lengths = {name: len(values) for name, values in mapping.items()}
         if len(set(lengths.values())) > 1:
             raise DataError("the columns have different lengths", got=lengths)
@@ -68,6 +72,20 @@ class Dataset(Table):
         """Make a dataset of a list of dicts; a key that a row lacks is None there."""
         names = list(dict.fromkeys(name for row in mapping for name in row) or features or ())
         return cls.from_dict({name: [row.get(name) for row in mapping] for name in names}, features)
+
+    @classmethod
+    def from_pandas(
+        cls, df: Any, features: Features | None = None, preserve_index: bool | None = None
+    ) -> Self:
+        """Make a dataset of a copy of a DataFrame; NaN is a missing value.
+
+        An index becomes a column, unless it only counts the rows; `preserve_index` decides else.
+        """
+        columns = {str(name): df[name] for name in df}
+        if preserve_index or (preserve_index is None and type(df.index).__name__ != "RangeIndex"):
+            columns[str(df.index.name or "__index_level_0__")] = df.index.to_series()
+        texts = {n: c.astype(object) for n, c in columns.items() if c.dtype.kind not in "iufbMm"}
+        return cls.from_dict(columns | texts, features)
 
     @classmethod
     def from_generator(

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.errors import ConfigError, DataError, MiniftError, nearest
+from minift.errors import MISFITS, ConfigError, DataError, MiniftError, convert_rows, nearest
 from minift.files import local_path
 
 METADATA_KEY = b"huggingface"
@@ -292,39 +292,47 @@ def as_array(name: str, values: Any, feature: Any = None) -> Any:
     Raises:
         DataError: the values mix types, or do not fit the feature.
     """
-    try:
-        if isinstance(values, pa.Array | pa.ChunkedArray):
-            return values if feature is None else cast_array(name, values, feature)
-        values = plain_values(values)
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values if feature is None else cast_array(name, values, feature)
+
+    def convert(some: Any) -> pa.Array:
         if needs_encoding(feature):
-            texts = [change_json(value, feature, to_text) for value in values]
+            texts = [change_json(value, feature, to_text) for value in some]
             return pa.array(texts).cast(arrow_type(feature))
-        array = pa.array(values)
-        if feature is None and keys_vary(values, from_arrow(array.type)):
-            return as_array(name, values, Json())
-    except (pa.ArrowException, OverflowError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"the values of column {name!r} mix types or do not fit: {error}") from None
+        try:
+            array = pa.array(some)
+        except MISFITS:  # NaN among texts: pandas' way to say that one is missing
+            array = pa.array(some, from_pandas=True)
+        vary = feature is None and keys_vary(some, from_arrow(array.type))
+        return as_array(name, some, Json()) if vary else array
+
+    what = f"the values of column {name!r} mix types or do not fit"
+    if not isinstance(values, Iterable):
+        raise DataError(f"{what}: they are no list", got=f"{values!r:.60}")
+    array = convert_rows(what, plain_values(values), convert)
     return array if feature is None else cast_array(name, array, feature)
 
 
-def cast_array(name: str, column: Any, feature: Any) -> Any:
+def cast_array(name: str, column: Any, feature: Any, start: int = 0) -> Any:
     """Return an Arrow column as a feature, without loss; class names become numbers.
 
     Raises:
-        DataError: a value does not fit.
+        DataError: a value does not fit; names the row, counted from `start`.
     """
-    try:
+
+    def convert(part: Any) -> Any:
         if isinstance(feature, ClassLabel):
-            numbers = {value: feature.str2int(value) for value in pc.unique(column).to_pylist()}
-            if not pa.types.is_integer(column.type):
-                return pa.array([numbers[value] for value in column.to_pylist()], pa.int64())
-        if needs_encoding(feature) and column.type != arrow_type(feature):
-            if pa.types.is_string(column.type):  # of a csv file, say: it is the text of JSON
-                column = column.cast(JSON)
-            return as_array(name, to_objects(column), feature)
-        return column.cast(arrow_type(feature))
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"column {name!r} cannot become {feature!r:.200}: {error}") from None
+            numbers = {value: feature.str2int(value) for value in pc.unique(part).to_pylist()}
+            if not pa.types.is_integer(part.type):
+                return pa.array([numbers[value] for value in part.to_pylist()], pa.int64())
+        if needs_encoding(feature) and part.type != arrow_type(feature):
+            if pa.types.is_string(part.type):  # of a csv file, say: it is the text of JSON
+                part = part.cast(JSON)
+            return as_array(name, to_objects(part), feature)
+        return part.cast(arrow_type(feature))
+
+    what = f"column {name!r} cannot become {feature!r:.200}"
+    return convert_rows(what, column, convert, start)
 
 
 def needs_encoding(feature: Any) -> bool:
@@ -404,8 +412,10 @@ def join_tables(tables: Sequence[pa.Table], problem: str) -> pa.Table:
 def plain_values(values: Any) -> Any:
     """Return one array, or a list of what pyarrow converts: scalars, lists, 1-D arrays."""
     values = tensor_to_numpy(values)
+    if hasattr(values, "iloc"):  # a Series of pandas
+        return values.reset_index(drop=True).copy()
     if isinstance(values, np.ndarray) and values.ndim == 1:
-        return values
+        return values.copy()  # Arrow would share the memory, and show what is written to it later
     return [nested(tensor_to_numpy(value)) for value in values]
 
 

@@ -4,6 +4,7 @@
 files; `minift_find_dataset` says which files a dataset's name means.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import pyarrow as pa
 from minift.data.features import Features
 from minift.errors import DataError
 from minift.plugins import default_manager, registered, registry
+
+PACKED = r"\.(gz|bz2|xz|zst|zip)$"  # what may follow the suffix of a format
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,18 @@ class FileFormat:
     Attributes:
         suffixes: of the names of such files.
         read: `read(path, options, features)` returns an Arrow table; the features are what the
-            user asks the columns to be, or None.
+            user asks the columns to be, or None. `minift_files.parsing` keeps large ones.
         options: the names that `load_dataset` may be given for it.
         write: `write(dataset, path, **options)`, if it can be written.
-        maps: True if the table's memory is the file itself, so that no copy goes to the cache.
     """
 
     suffixes: tuple[str, ...]
     read: Callable[[Path, Mapping[str, Any], Features | None], pa.Table]
     options: tuple[str, ...] = ()
     write: Callable[..., None] | None = None
-    maps: bool = False
 
     def matches(self, path: Path) -> bool:
-        return path.name.lower().removesuffix(".gz").endswith(self.suffixes)
+        return re.sub(PACKED, "", path.name.lower()).endswith(self.suffixes)
 
 
 @dataclass(frozen=True)

@@ -3,34 +3,34 @@
 A folder of `save_to_disk` is opened as it is. For any other name, plugins are asked which files it
 means (`minift_find_dataset`: minift_files knows local paths and comes first) and how files of that
 format become tables (`minift_register_file_formats`); see file_formats.py.
-
-    src/<fingerprint>/    in the cache: the parsed table of one large file, see storage.py
 """
 
 import functools
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from minift.data import cache, file_formats, storage
+from minift.data import file_formats
 from minift.data.combining import concatenate_datasets
 from minift.data.dataset import Dataset, DatasetDict
 from minift.data.features import Features, cast_array, check_names
-from minift.data.file_formats import DatasetFiles, folder_format, format_named, format_of
+from minift.data.file_formats import (
+    DatasetFiles,
+    folder_format,
+    format_named,
+    format_of,
+)
 from minift.data.fingerprint.values import fingerprint
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
-from minift.files import local_path
+from minift.files import file_entry, local_path
 from minift.plugins import default_manager
 
-LOAD_VERSION = 2  # part of every fingerprint: change it when the same file gives other rows
+LOAD_VERSION = 3  # part of every fingerprint: change it when the same file gives other rows
 
-# Smaller files are parsed each time, which takes no longer than opening an entry of the cache and
-# leaves no thousand folders behind.
-CACHED_BYTES = 1 << 20
+DIGESTED_BYTES = 64 << 20
 
 # A part of `split=`: both bounds in rows, or both in percent.
 ROW, PERCENT = r"(-?\d+)?", r"(-?(?:100|\d\d?)%)?"
@@ -41,6 +41,7 @@ def load_dataset(
     path: str | Path,
     name: str | None = None,
     *,
+    data_dir: str | Path | None = None,
     data_files: Any = None,
     split: str | Sequence[str] | None = None,
     revision: str | None = None,
@@ -53,6 +54,7 @@ def load_dataset(
         path: "csv", "tsv", "json", "text", "parquet" or "arrow" with `data_files`; or a file or
             folder; or a name that a plugin knows.
         name: the configuration, where a name has several.
+        data_dir: the folder of the dataset, or below `path`, that the files are in.
         data_files: a path, a glob, a list of these, or {split: any of these}.
         split: the one to return, or part of it, or several joined: "train", "train[:50%]" (rounded
             to the closest row), "train[10:-5]+test"; a list of these for a list of datasets.
@@ -72,7 +74,7 @@ def load_dataset(
         loaded = saved.read(local, False)
         splits = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
         return loaded if split is None else read_splits(split, list(splits), splits.__getitem__)
-    dataset_files = find_files(str(path), name, revision, data_files)
+    dataset_files = find_files(str(path), name, revision, data_files, data_dir)
     files = {key: [Path(file) for file in paths] for key, paths in dataset_files.files.items()}
     file_format = dataset_files.file_format or format_of(next(filter(None, files.values()))[0])
     check_options(file_format, options)
@@ -102,19 +104,18 @@ def load_from_disk(dataset_path: str | Path, verify: bool = False) -> Dataset | 
 # ------------------------------------------------------------------------------ files and splits
 
 
-def find_files(path: str, name: str | None, revision: str | None, data_files: Any) -> DatasetFiles:
+def find_files(
+    path: str, name: str | None, revision: str | None, data_files: Any, data_dir: Any
+) -> DatasetFiles:
     """Return the first plugin's answer for a dataset's name; an error if there is none."""
     answer = default_manager().hook.minift_find_dataset(
-        path=path, name=name, revision=revision, data_files=data_files
+        path=path, name=name, revision=revision, data_files=data_files, data_dir=data_dir
     )
     if answer is None:
-        exists = local_path(path).exists()
-        nothing = "no such file or folder, and no plugin knows the name"
+        words = ", ".join(sorted(file_formats.file_formats()))
         raise MissingFileError(
-            f"there is no dataset {path!r}",
-            got="no plugin that reads it (minift_files does)" if exists else nothing,
-            expected="a path, a name that a plugin knows (`minift plugins`), or one of "
-            f"{', '.join(sorted(file_formats.file_formats()))} with data_files=",
+            f"there is no dataset {path!r}: no file or folder, and no plugin knows the name",
+            expected=f"a path, a name, or one of {words} with data_files= or data_dir=",
         )
     if not any(answer.files.values()):
         raise MissingFileError(f"{path!r} has no data files", expected="files for a split")
@@ -177,47 +178,45 @@ def load_files(
 def load_file(
     file_format: str, path: Path, options: Mapping[str, Any], features: Features | None
 ) -> Dataset:
-    """Return one file. Large ones are parsed once, into the cache; those of Arrow are mapped.
-
-    If the cache cannot be written, the table stays in memory, with a warning.
-    """
-    if not path.is_file():
-        raise MissingFileError(f"there is no file {path}")
-    form = format_named(file_format)
-    stat = path.stat()  # before reading: what is written meanwhile must not pass for what was read
-    identity = (LOAD_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns, file_format)
-    types = features.to_dict() if features else None
-    source = fingerprint("file", identity, sorted(options.items()), types)
-
-    @functools.cache
-    def parse() -> pa.Table:
-        data = form.read(path, options, features)
-        return data if features is None else apply_features(data, features, path)
-
-    folder = cache.entry_path("src", source)
-    open_parsed = functools.partial(storage.open_folder, folder)
-
-    def parse_into_cache() -> tuple[pa.Table, Any]:
-        meta = {"function": f"load_dataset({file_format})", "source": str(path)}
-        storage.write(folder, [parse()], parse().schema, meta)
-        return open_parsed()
-
-    if form.maps or stat.st_size < CACHED_BYTES:
-        data = parse()
-    else:
-        try:
-            data = cache.open_or_compute(folder, source, open_parsed, parse_into_cache)[0]
-        except (OSError, ConfigError) as error:
-            warnings.warn(f"{path} stays in memory; move the cache with MINIFT_CACHE: {error}")
-            data = parse()
+    """Return one file as a dataset that the cache of `map` knows by its source."""
+    source = source_of(file_format, path, options, features)
+    data = format_named(file_format).read(path, options, features)
+    if features is not None:
+        data = apply_features(data, features, path)
     return Dataset(data, features, digests={name: f"{source} {name}" for name in data.column_names})
 
 
-def apply_features(data: pa.Table, features: Features, path: Path) -> pa.Table:
-    """Return the table with the given features; class names become their numbers."""
+def source_of(
+    file_format: str, path: Path, options: Mapping[str, Any], features: Features | None
+) -> str:
+    """Return a digest of a file, before it is read, and of how it is read.
+
+    Length and time of a file may stay when its content changes: it is written twice within a tick
+    of the clock, or its time is set back. So files of up to 64 MiB are digested, and their content
+    decides. Of a larger one the time counts at which it was last changed in any way, which no
+    program can set (`ctime`).
+    """
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {path}")
+    stat = path.stat()
+    times = stat.st_mtime_ns, stat.st_ctime_ns
+    content = digest(path, *times) if stat.st_size <= DIGESTED_BYTES else times
+    identity = (LOAD_VERSION, str(path.resolve()), stat.st_size, times[0], content, file_format)
+    types = features and features.to_dict()
+    return fingerprint("file", identity, sorted(options.items()), types)
+
+
+@functools.lru_cache
+def digest(path: Path, *times: int) -> str:
+    """Return the digest of a file's content; the times are there for the cache alone."""
+    return str(file_entry(path)["sha256"])
+
+
+def apply_features(data: pa.Table, features: Features, path: Path, start: int = 0) -> pa.Table:
+    """Return a table, whose first row has the number `start`, with the given features."""
     check_names(features, data.column_names, f"{path}: ")
     try:
-        columns = [cast_array(n, data.column(n), feature) for n, feature in features.items()]
+        columns = [cast_array(n, data.column(n), f, start) for n, f in features.items()]
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error.what}", got=error.got) from None
     return pa.table(columns, schema=features.arrow_schema)

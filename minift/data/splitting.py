@@ -41,6 +41,8 @@ def split_sizes(n: int, test_size: Any, train_size: Any) -> tuple[int, int]:
         test_size = 0.25
 
     def num_rows(size: float | int, rounded: Callable[[float], int]) -> int:
+        if not isinstance(size, int | float | np.number):
+            raise ConfigError("test_size and train_size are numbers", got=repr(size))
         return rounded(size * n) if isinstance(size, float) else int(size)
 
     if test_size is None:

@@ -31,15 +31,23 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 MAPPED: dict[int, tuple["weakref.ref[np.ndarray]", str, tuple[int, int]]] = {}
 
 
-def write(folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, meta: dict[str, Any]) -> int:
-    """Write the tables as one committed result, and return the number of rows.
+def write(
+    folder: Path, attempts: Iterable[tuple[pa.Schema, Iterable[pa.Table]]], meta: dict[str, Any]
+) -> int:
+    """Write tables as one committed result, and return the number of rows.
 
     A crash leaves a hidden folder beside it, never half a result. If another process committed the
     same content in the meantime, its result stays.
+
+    Args:
+        folder: where the result will be.
+        attempts: tables and their schema; of several attempts the last one replaces the others.
+        meta: JSON to keep with the result.
     """
     whole = dict(meta)
     with files.new_folder(folder, whole, replace=False) as scratch:
-        whole["rows"] = write_stream(scratch / "data-00000.arrow", tables, schema)
+        for schema, tables in attempts:
+            whole["rows"] = write_stream(scratch / "data-00000.arrow", tables, schema)
     return int(whole["rows"])
 
 
@@ -57,6 +65,7 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> i
         for table in record_batches(tables, schema):
             writer.write_table(table)
             rows += table.num_rows
+            del table  # before the next one is put together
     return rows
 
 

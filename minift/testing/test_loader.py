@@ -17,7 +17,8 @@ PICKLES = (".pkl", ".pickle", ".joblib")
 
 
 def ask_for_dataset(manager, path):
-    return manager.hook.minift_find_dataset(path=path, name=None, revision=None, data_files=None)
+    asked = dict.fromkeys(("name", "revision", "data_files", "data_dir"))
+    return manager.hook.minift_find_dataset(path=path, **asked)
 
 
 def ask_for_checkpoint(manager, name):

@@ -16,7 +16,7 @@ def minift_register_file_formats():
 
 
 @hookimpl(tryfirst=True)  # a path that exists is that path, whatever a name may mean elsewhere
-def minift_find_dataset(path, name, data_files):
+def minift_find_dataset(path, name, data_files, data_dir):
     from minift_files.finding import find
 
-    return find(path, name, data_files)
+    return find(path, name, data_files, data_dir)

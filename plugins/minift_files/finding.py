@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minift.data.file_formats import DatasetFiles, format_of
-from minift.errors import ConfigError, MissingFileError
+from minift.errors import ConfigError, MissingFileError, nearest
 from minift.files import local_path
 from minift_files.formats import FORMATS
 
@@ -22,13 +22,24 @@ SPLIT_WORDS = {
 SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*")
 
 
-def find(path: str, name: str | None, data_files: Any) -> DatasetFiles | None:
+def find(
+    path: str, name: str | None, data_files: Any, data_dir: str | Path | None = None
+) -> DatasetFiles | None:
     """The answer to `minift_find_dataset`."""
     local = local_path(path)
-    if data_files is not None and path in {*FORMATS, "jsonl"}:
-        return DatasetFiles(by_split(data_files), file_format="json" if path == "jsonl" else path)
+    if path in {*FORMATS, "jsonl"} and (data_files, data_dir) != (None, None):
+        kind, folder = "json" if path == "jsonl" else path, local_path(data_dir or ".")
+        if data_files is not None:
+            return DatasetFiles(by_split(data_files, folder), file_format=kind)
+        if not folder.is_dir():
+            raise MissingFileError(f"there is no folder {folder}", do="check data_dir=")
+        return DatasetFiles(infer_files(folder, {kind: FORMATS[kind]})[1], file_format=kind)
     if not local.exists():
         return None
+    if data_dir is not None:
+        local = local / data_dir
+        if not local.is_dir():
+            raise MissingFileError(f"there is no folder {local}", do="check data_dir=")
     if name is not None:  # a configuration is a folder in the dataset's
         local = local / name
         if not local.is_dir():
@@ -58,26 +69,32 @@ def named_files(folder: Path, data_files: Any) -> tuple[str, dict[str, list[Path
 
 
 def expand(folder: Path, pattern: str) -> list[Path]:
+    """Return the files that a path or a pattern means; folders that are there are no pattern."""
     path = folder / local_path(pattern)
     if path.is_file():
         return [path]
-    if glob.has_magic(pattern):
-        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-        found = [p for p in found if p.is_file() and not p.name.startswith(".")]
-        if found:
-            return found
-    raise MissingFileError(f"there is no file {pattern!r}", do="check the path")
+    literal = next(parent for parent in path.parents if parent.is_dir())
+    rest = str(path.relative_to(literal))
+    found = sorted(literal / name for name in glob.glob(rest, root_dir=literal, recursive=True))
+    found = [p for p in found if p.is_file() and not p.name.startswith(".")]
+    if not found:
+        near = nearest(path.name, [p.name for p in literal.iterdir() if p.is_file()])
+        what = f"there is no file {pattern!r}"
+        raise MissingFileError(what, expected=f"in {literal}: {near:.300}", do="check the path")
+    return found
 
 
-def infer_files(path: Path) -> tuple[str, dict[str, list[Path]]]:
+def infer_files(
+    path: Path, formats: Mapping[str, Any] = FORMATS
+) -> tuple[str, dict[str, list[Path]]]:
     """The format and the splits of a file or folder, from names; says what it leaves alone."""
     if path.is_file():
         return format_of(path), {"train": [path]}
     present = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
     present = [name for name in present if not re.search(r"(^|/)(\.|__)", name.as_posix())]
-    kind, splits = files_by_split(present, FORMATS)
+    kind, splits = files_by_split(present, formats)
     if not splits:
-        raise MissingFileError(f"{path} holds no data files", expected=", ".join(FORMATS))
+        raise MissingFileError(f"{path} holds no data files", expected=", ".join(formats))
     used = {name for names in splits.values() for name in names}
     left = ", ".join(str(name) for name in present if name not in used)
     shown = ", ".join(f"{s}: {', '.join(n.name for n in names)}" for s, names in splits.items())

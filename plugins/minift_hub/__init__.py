@@ -22,7 +22,7 @@ from minift import hookimpl
 
 
 @hookimpl(trylast=True)
-def minift_find_dataset(path, name, revision, data_files):
+def minift_find_dataset(path, name, revision, data_files, data_dir):
     from minift_hub.names import DATASETS, repository
 
     repo = repository(path, DATASETS)
@@ -30,7 +30,7 @@ def minift_find_dataset(path, name, revision, data_files):
         return None
     from minift_hub.datasets import find
 
-    return find(repo, name, revision, data_files)
+    return find(repo, name, revision, data_files, str(data_dir or "").strip("/"))
 
 
 @hookimpl(trylast=True)

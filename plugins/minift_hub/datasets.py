@@ -7,19 +7,18 @@ that the Hub itself made of it, in the branch refs/convert/parquet.
 
 import contextlib
 import functools
-import gzip
 import re
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from minift_files.arrow_reader import plain_types
 from minift_files.finding import SPLIT_WORDS, files_by_split
 from minift_files.formats import FORMATS as LOCAL_FORMATS
-from minift_files.readers import plain_types
 from minift_files.saving import check_split
+from minift_files.unpacking import unpacked
 from rich import filesize
 
 from minift.data.features import METADATA_KEY, Features
@@ -39,12 +38,16 @@ COUNTED_ROWS = 256  # of a Parquet file in memory at once while it is counted
 Files = dict[str, list[str]]  # {split: paths in the repository}
 
 
-def find(repo: str, name: str | None, revision: str | None, data_files: Any) -> DatasetFiles:
+def find(
+    repo: str, name: str | None, revision: str | None, data_files: Any, data_dir: str = ""
+) -> DatasetFiles:
     """Answer `minift_find_dataset`: choose, check and download the files."""
     snapshot = look_up(repo, "dataset", revision)
     description = describe(snapshot)
     if data_files is not None:
-        config, files = name or description.only, by_split(snapshot, data_files)
+        config, files = name or description.only, by_split(snapshot, data_files, data_dir)
+    elif data_dir:
+        config, files = name or "default", inferred(snapshot, data_dir)
     else:
         config, files = configuration(snapshot, description, name, revision)
     if not files and has_script(snapshot):
@@ -263,13 +266,11 @@ def check_memory(repo: str, kind: str, paths: Sequence[Path]) -> None:
 @functools.cache
 def text_bytes(path: Path, limit: int) -> int:
     """Return the length of a file once it is unpacked; counting ends above the limit."""
-    total = path.stat().st_size
-    if path.suffix == ".gz":
-        total = 0
-        # Where it is damaged, who reads it says so.
-        with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
-            while total <= limit and (block := file.read(trust.BLOCK)):
-                total += len(block)
+    total = 0
+    # Where it is damaged, who reads it says so.
+    with contextlib.suppress(DataError), unpacked(path) as file:
+        while total <= limit and (block := file.read(trust.BLOCK)):
+            total += len(block)
     return total
 
 

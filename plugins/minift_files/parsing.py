@@ -1,0 +1,75 @@
+"""What a file yields, as one table: kept in the cache if the file is large, and found there again.
+
+src/<fingerprint>/    in the cache: the parsed table of one file, see minift/data/storage.py
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from minift.data import cache, storage
+from minift.data.features import Features
+from minift.data.loading import apply_features
+from minift.errors import ConfigError
+
+# Smaller files are parsed each time, which takes no longer than opening an entry of the cache and
+# leaves no thousand folders behind.
+CACHED_BYTES = 1 << 20
+
+Read = Callable[[], Iterator[pa.Table]]
+
+
+def parsed(
+    path: Path, read: Read, features: Features | None, source: str, meta: dict[str, Any]
+) -> pa.Table:
+    """Return the rows of a file, those of a large one mapped into memory from the cache.
+
+    If the cache cannot be written, the table stays in memory, with a warning.
+
+    Args:
+        path: the file.
+        read: yields its rows as tables, at least one. Where one has another schema than the table
+            before it, the file begins anew: a later row needed wider types.
+        features: what the user asks the columns to be.
+        source: the digest of the file and of how it is read.
+        meta: what the entry of the cache says of itself.
+    """
+    folder = cache.entry_path("src", source)
+
+    def open_parsed() -> pa.Table:
+        return storage.open_folder(folder)[0]
+
+    def parse() -> pa.Table:
+        storage.write(folder, attempts(read(), features, path), meta)
+        return open_parsed()
+
+    if path.stat().st_size >= CACHED_BYTES:
+        try:
+            return cache.open_or_compute(folder, source, open_parsed, parse)
+        except (OSError, ConfigError) as error:
+            warnings.warn(f"{path} stays in memory; move the cache with MINIFT_CACHE: {error}")
+    *_, table = (pa.concat_tables(whole) for _, whole in attempts(read(), features, path))
+    return table
+
+
+def attempts(
+    tables: Iterable[pa.Table], features: Features | None, path: Path
+) -> Iterator[tuple[pa.Schema, Iterable[pa.Table]]]:
+    """Yield all tables of a file and their schema, and again all if a later one has another."""
+    for schema, whole in itertools.groupby(tables, key=lambda table: table.schema):
+        if features is None:
+            yield schema, whole
+        else:
+            yield features.arrow_schema, with_features(whole, features, path)
+
+
+def with_features(tables: Iterable[pa.Table], features: Features, path: Path) -> Iterator[pa.Table]:
+    """Yield tables with the given features; class names become their numbers."""
+    start = 0
+    for table in tables:
+        yield apply_features(table, features, path, start)
+        start += table.num_rows
