@@ -730,7 +730,7 @@ def test_from_pandas():
 
 def test_names_of_columns_are_text():
     text = error(lambda: Dataset.from_dict({0: ["a"], 1: [0]}), ArgumentError)
-    assert "a column's name is text" in text and "'0'" in text
+    assert "names of columns are text" in text and "'0'" in text
 
 
 @pytest.mark.parametrize("size", ["0.2", "2", True, [1]])

@@ -53,9 +53,7 @@ class Dataset(Table):
     def from_dict(cls, mapping: Mapping[str, Any], features: Features | None = None) -> Self:
         """Make a dataset of {column: values}, all of one length; arrays and tensors are copied."""
         if bad := [name for name in mapping if not isinstance(name, str)]:
-            raise ArgumentError(
-                "a column's name is text", got=repr(bad[0]), do=f"use {str(bad[0])!r}"
-            )
+            raise ArgumentError("names of columns are text", got=bad[0], do=f"{str(bad[0])!r}")
         lengths = {name: len(values) for name, values in mapping.items()}
         if len(set(lengths.values())) > 1:
             raise DataError("the columns have different lengths", got=lengths)

@@ -313,7 +313,7 @@ def as_array(name: str, values: Any, feature: Any = None) -> Any:
     return array if feature is None else cast_array(name, array, feature)
 
 
-def cast_array(name: str, column: Any, feature: Any, start: int = 0) -> Any:
+def cast_array(name: str, column: Any, feature: Any, start: int = 0, where: str = "") -> Any:
     """Return an Arrow column as a feature, without loss; class names become numbers.
 
     Raises:
@@ -331,7 +331,7 @@ def cast_array(name: str, column: Any, feature: Any, start: int = 0) -> Any:
             return as_array(name, to_objects(part), feature)
         return part.cast(arrow_type(feature))
 
-    what = f"column {name!r} cannot become {feature!r:.200}"
+    what = f"{where}column {name!r} cannot become {feature!r:.200}"
     return convert_rows(what, column, convert, start)
 
 

@@ -17,12 +17,7 @@ from minift.data import file_formats
 from minift.data.combining import concatenate_datasets
 from minift.data.dataset import Dataset, DatasetDict
 from minift.data.features import Features, cast_array, check_names
-from minift.data.file_formats import (
-    DatasetFiles,
-    folder_format,
-    format_named,
-    format_of,
-)
+from minift.data.file_formats import DatasetFiles, folder_format, format_named, format_of
 from minift.data.fingerprint.values import fingerprint
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, nearest
 from minift.files import file_entry, local_path
@@ -69,8 +64,7 @@ def load_dataset(
         DataError: a file cannot be read as what it should be; the message has file and line.
     """
     local = local_path(path)
-    saved = folder_format(local) if local.is_dir() else None
-    if saved:
+    if saved := folder_format(local):
         loaded = saved.read(local, False)
         splits = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
         return loaded if split is None else read_splits(split, list(splits), splits.__getitem__)
@@ -112,10 +106,10 @@ def find_files(
         path=path, name=name, revision=revision, data_files=data_files, data_dir=data_dir
     )
     if answer is None:
-        words = ", ".join(sorted(file_formats.file_formats()))
         raise MissingFileError(
             f"there is no dataset {path!r}: no file or folder, and no plugin knows the name",
-            expected=f"a path, a name, or one of {words} with data_files= or data_dir=",
+            expected=f"a path, a name, or one of {', '.join(sorted(file_formats.file_formats()))} "
+            "with data_files= or data_dir=",
         )
     if not any(answer.files.values()):
         raise MissingFileError(f"{path!r} has no data files", expected="files for a split")
@@ -202,8 +196,7 @@ def source_of(
     times = stat.st_mtime_ns, stat.st_ctime_ns
     content = digest(path, *times) if stat.st_size <= DIGESTED_BYTES else times
     identity = (LOAD_VERSION, str(path.resolve()), stat.st_size, times[0], content, file_format)
-    types = features and features.to_dict()
-    return fingerprint("file", identity, sorted(options.items()), types)
+    return fingerprint("file", identity, sorted(options.items()), features and features.to_dict())
 
 
 @functools.lru_cache
@@ -214,9 +207,7 @@ def digest(path: Path, *times: int) -> str:
 
 def apply_features(data: pa.Table, features: Features, path: Path, start: int = 0) -> pa.Table:
     """Return a table, whose first row has the number `start`, with the given features."""
-    check_names(features, data.column_names, f"{path}: ")
-    try:
-        columns = [cast_array(n, data.column(n), f, start) for n, f in features.items()]
-    except DataError as error:
-        raise DataError(f"{path}: {error.what}", got=error.got) from None
+    where = f"{path}: "
+    check_names(features, data.column_names, where)
+    columns = [cast_array(n, data.column(n), f, start, where) for n, f in features.items()]
     return pa.table(columns, schema=features.arrow_schema)
