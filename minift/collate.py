@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minift.data.lazy import RowBatch
-from minift.tokenizer import Tokenizer
+from minift.tokenizer import Tokenizer, check_padding
 
 
 @dataclass
@@ -26,6 +26,9 @@ class DataCollatorWithPadding:
     pad_to_multiple_of: int | None = None
     return_tensors: str = "pt"
 
+    def __post_init__(self) -> None:
+        check_padding(self.padding, self.tokenizer.padding_side, self.return_tensors)
+
     def __call__(self, features: Any) -> dict[str, Any]:
         """Collate rows.
 
@@ -41,9 +44,8 @@ class DataCollatorWithPadding:
             DataError: a column holds text, which cannot be in a tensor.
         """
         rows = features.columns() if isinstance(features, RowBatch) else features
-        tensors = "np" if self.return_tensors == "np" else "pt"
-        options = (self.padding, self.max_length, self.pad_to_multiple_of, tensors)
-        return self.tokenizer.pad(rows, *options).data
+        lengths = (self.padding, self.max_length, self.pad_to_multiple_of)
+        return self.tokenizer.pad(rows, *lengths, return_tensors=self.return_tensors).data
 
 
 def pad_to_shape(

@@ -5,6 +5,7 @@
     minift_find_dataset                 load_dataset: a path or a name to files, by split
     minift_register_file_formats        files to tables
     minift_find_checkpoint              from_pretrained: a name to a folder with a model's files
+    minift_find_tokenizer               the folder's files to a tokenizer and its settings
     minift_build_tokenizer              vocabulary files to a tokenizer, without a tokenizer.json
     tokenize the texts with a cached map
     minift_register_model_families      config.json's model_type to the model's classes
@@ -141,6 +142,16 @@ def minift_find_checkpoint(name, revision, component):
     Returns:
         The folder's path, or a `minift.plugins.ResolvedCheckpoint`, which also says where it comes
         from; or None if this plugin does not know the name.
+    """
+
+
+@hookspec(firstresult=True)
+def minift_find_tokenizer(folder):
+    """Read the tokenizer of a model's folder.
+
+    Returns:
+        An object of a class derived from `minift.tokenizer.Tokenizer`, which also saves itself
+        (`save_pretrained(folder)`); or None if there is no tokenizer.
     """
 
 

@@ -18,7 +18,7 @@ from minift.errors import ArgumentError, ConfigError, nearest
 from minift.models.auto import AutoModelForSequenceClassification
 from minift.models.weights import unwrap
 from minift.plugins import default_manager
-from minift.tokenizer import PADDING, AutoTokenizer, Tokenizer, strategy_of
+from minift.tokenizer import PADDING, AutoTokenizer, Tokenizer, one_of
 from minift.training.batches import split_into_batches
 
 Options = dict[str, Any]
@@ -93,7 +93,7 @@ def with_changes(options: Options, changes: Options) -> Options:
         do = "top_k=None gives the scores of all labels" if "scores" in name else None
         raise ArgumentError(f"no option {name!r}", expected=nearest(name, OPTIONS), do=do)
     chosen = {**options, **changes}
-    strategy_of(PADDING, chosen["padding"], "padding")
+    one_of(PADDING, chosen["padding"], "padding")
     if chosen["function_to_apply"] not in FUNCTIONS:
         what, got = "unknown function_to_apply", chosen["function_to_apply"]
         raise ConfigError(what, got=got, expected=FUNCTIONS)

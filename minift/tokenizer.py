@@ -5,92 +5,65 @@ file adds the familiar calling convention, padding to tensors, and a fingerprint
 that depends on vocabulary and rules but not on the options of the last call.
 """
 
-import hashlib
 import itertools
-import json
-import shutil
-from collections import UserDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minift import tokenizer_config
 from minift.data.ragged import Ragged, Runs, as_ragged, pad_columns
-from minift.errors import ArgumentError, ConfigError, DataError
-from minift.files import local_path, read_json, write_text
-from minift.plugins import resolve_checkpoint
+from minift.encoding import BatchEncoding, Details
+from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError
+from minift.plugins import default_manager, resolve_checkpoint
+from minift.truncation import Window, cut, gather
 
 LABEL_NAMES = ("labels", "label", "label_ids")
 # The token columns, and their values at padded positions; input_ids get the padding token.
 PAD_VALUES = {"input_ids": 0, "token_type_ids": 0, "attention_mask": 0, "special_tokens_mask": 1}
+ATTRIBUTES = {"token_type_ids": "type_ids", "special_tokens_mask": "special_tokens_mask"}
 # The strategies of two options: True stands for the first of them, False for the last.
 TRUNCATION = ("longest_first", "only_first", "only_second", "do_not_truncate")
 PADDING = ("longest", "max_length", "do_not_pad")
+SIDES = ("right", "left")
 SETTINGS = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
 
 
-class BatchEncoding(UserDict[str, Any]):
-    """The result of a tokenizer: a dict whose entries are attributes too.
-
-    Token columns are arrays, which `Dataset.map` and padding take as they are; an entry becomes a
-    list of lists when it is read.
-    """
-
-    def __getitem__(self, key: str) -> Any:
-        if isinstance(self.data[key], Ragged):
-            self.data[key] = self.data[key][:]
-        return self.data[key]
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "data" or name not in self.data:  # copy() asks for "data" before it is set
-            raise AttributeError(name)
-        return self[name]
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-    def to(self, device: Any) -> "BatchEncoding":
-        """Return the tensors on another device."""
-        return BatchEncoding({name: value.to(device) for name, value in self.items()})
-
-
 class Tokenizer:
-    """A tokenizer from a folder; see `AutoTokenizer.from_pretrained`.
+    """Texts to batches, by the rules of a `tokenizers.Tokenizer`.
+
+    A plugin derives from it what belongs to a folder (`minift_find_tokenizer`). A call changes
+    nothing in it, so that threads can share one.
 
     Attributes:
+        backend_tokenizer: the library's object.
+        digest: of its vocabulary and rules.
         model_input_names: the keys of the result of a call.
         model_max_length: the longest sequence that the model takes, in tokens.
         padding_side: "right" or "left".
         truncation_side: likewise.
-        pad_token, pad_token_id: a special token and its id, or None; likewise unk, sep, cls, mask.
+        pad_token, pad_token_id: what rows are padded with; None if there is no such token.
     """
 
-    def __init__(self, folder: Path) -> None:
-        config, model_config = tokenizer_config.read(folder), read_json(folder / "config.json")
-        self.folder, self._config = folder.absolute(), config
-        # Kept for save_pretrained: the folder may be gone by then.
-        self._json = tokenizer_config.read_tokenizer_json(folder, config, model_config)
-        self._backend = tokenizer_config.parse_tokenizer_json(self._json, folder)
-        self._backend.no_truncation()  # the file may record options of the author's last call
-        self._backend.no_padding()
-        tokens = tokenizer_config.find_special_tokens(config, self._backend)
-        tokenizer_config.mark_special(self._backend, tokens)
-        self._digest = hashlib.blake2b(self._backend.to_str().encode(), digest_size=16).hexdigest()
-        self.model_max_length = tokenizer_config.model_max_length(config, model_config)
-        self.padding_side = config.get("padding_side", "right")
-        self.truncation_side = config.get("truncation_side", "right")
-        self.model_input_names = tokenizer_config.model_input_names(config, model_config)
-        self.unk_token, self.sep_token, self.pad_token, self.cls_token, self.mask_token = tokens
-        ids = [self._backend.token_to_id(token) if token else None for token in tokens]
-        self.unk_token_id, self.sep_token_id, self.pad_token_id = ids[:3]
-        self.cls_token_id, self.mask_token_id = ids[3:]
+    digest: str
+    pad_token: str | None
+    pad_token_id: int | None
+
+    def __init__(self, backend: Any, settings: Mapping[str, Any]) -> None:
+        """Take the settings of tokenizer_config.json; two of them must be there."""
+        self.backend_tokenizer = backend
+        self.model_max_length: int = settings["model_max_length"]
+        self.model_input_names: list[str] = settings["model_input_names"]
+        self.padding_side = settings.get("padding_side", "right")
+        self.truncation_side = settings.get("truncation_side", "right")
+        one_of(SIDES, self.truncation_side, "truncation_side")
+        check_padding("longest", self.padding_side)
 
     def __fingerprint__(self) -> str:
-        """Return what results depend on: vocabulary, rules and limits, not the last call."""
+        """Return what results depend on: vocabulary, rules and limits."""
         limits = (self.model_max_length, self.padding_side, self.truncation_side, self.pad_token_id)
-        return f"{self._digest} {self.model_input_names} {limits}"
+        return f"{self.digest} {self.model_input_names} {limits}"
 
     def __repr__(self) -> str:
         return (
@@ -99,96 +72,107 @@ class Tokenizer:
         )
 
     def __len__(self) -> int:
-        return self._backend.get_vocab_size(with_added_tokens=True)
-
-    @property
-    def vocab_size(self) -> int:
-        return self._backend.get_vocab_size(with_added_tokens=False)
+        return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
 
     # -- text to ids ------------------------------------------------------------------------------
 
     def __call__(
-        self,
-        text: str | Sequence[str],
-        text_pair: str | Sequence[str] | None = None,
-        *,
-        truncation: bool | str | None = None,
-        max_length: int | None = None,
-        padding: bool | str = False,
-        pad_to_multiple_of: int | None = None,
-        return_tensors: str | None = None,
-        add_special_tokens: bool = True,
-    ) -> BatchEncoding:
+        self, text: Any, text_pair: Any = None, *, add_special_tokens: bool = True,
+        truncation: bool | str | None = None, max_length: int | None = None, stride: int = 0,
+        padding: bool | str = False, pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None, is_split_into_words: bool = False,
+        return_tensors: str | None = None, return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None, return_special_tokens_mask: bool = False,
+        return_overflowing_tokens: bool = False, return_offsets_mapping: bool = False,
+    ) -> BatchEncoding:  # fmt: skip
         """Tokenize one text (or pair of texts), or many.
 
         Args:
             text: a string, or a sequence of strings, such as a dataset's column.
             text_pair: the second text of each pair, of the same type.
+            add_special_tokens: add those of the model, such as [CLS] text [SEP] text [SEP].
             truncation: True or "longest_first" takes tokens from the longer text of a pair;
                 "only_first" and "only_second" take them from that one. False never truncates. None
                 truncates if there is a `max_length` and no padding, as transformers does.
             max_length: in tokens, special ones included; by default the model's limit.
+            stride: how many tokens two neighbouring windows of a text share.
             padding: True or "longest" pads to the longest row, "max_length" to that length.
             pad_to_multiple_of: round the padded length up.
+            padding_side: "right" or "left", instead of the tokenizer's own.
+            is_split_into_words: each text is a list of words.
             return_tensors: "pt" for torch tensors, "np" for arrays; by default lists.
-            add_special_tokens: add those of the model, such as [CLS] text [SEP] text [SEP].
+            return_token_type_ids, return_attention_mask: None: if the model takes them.
+            return_special_tokens_mask: 1 for each special token that was added.
+            return_overflowing_tokens: what truncation cuts off becomes rows of its own;
+                `overflow_to_sample_mapping` has the text's position for each row.
+            return_offsets_mapping: where each token begins and ends in its text, in characters.
 
         Returns:
             {name: ids} for each of `model_input_names`: a list of T integers for one text, B such
             lists for many, or a tensor of shape (B, T).
-        """
-        is_single = isinstance(text, str)
-        pad_strategy = strategy_of(PADDING, padding, "padding")
-        if truncation is None:
-            truncation = max_length is not None and pad_strategy == "do_not_pad"
-        special = self._backend.num_special_tokens_to_add(text_pair is not None)
-        self._set_truncation(truncation, max_length, special if add_special_tokens else 0)
-        inputs: list[Any] = as_strings(text, "text")
-        if text_pair is not None:
-            pairs = as_strings(text_pair, "text_pair")
-            if len(pairs) != len(inputs) or isinstance(text_pair, str) != is_single:
-                got = f"{len(inputs)} and {len(pairs)} texts"
-                raise ArgumentError("text and text_pair do not match", got=got)
-            inputs = list(zip(inputs, pairs, strict=True))
-        try:
-            rows = self._backend.encode_batch_fast(inputs, add_special_tokens=add_special_tokens)
-        except Exception as error:  # the library raises bare Exception
-            do = "truncation=True cuts from both texts"
-            raise DataError(f"a text cannot be tokenized: {error}", do=do) from None
-        mask = Runs.ones([len(row) for row in rows])
-        ids = itertools.chain.from_iterable(row.ids for row in rows)
-        input_ids = np.fromiter(ids, np.int32, int(mask.lengths.sum()))
-        columns: Any = {"input_ids": Ragged(input_ids, mask.lengths)}
-        if "token_type_ids" in self.model_input_names:
-            type_ids = np.frombuffer(b"".join(bytes(row.type_ids) for row in rows), np.int8)
-            columns["token_type_ids"] = Ragged(type_ids, mask.lengths)
-        columns["attention_mask"] = mask
-        if pad_strategy != "do_not_pad" or return_tensors:
-            columns = self.pad(columns, padding, max_length, pad_to_multiple_of, return_tensors)
-        if is_single and not return_tensors:
-            return BatchEncoding({name: values[0] for name, values in columns.items()})
-        return BatchEncoding(columns)
 
-    def _set_truncation(self, truncation: bool | str, max_length: int | None, special: int) -> None:
-        """Set the backend's truncation; `special` tokens are added to each text or pair."""
-        strategy = strategy_of(TRUNCATION, truncation, "truncation")
-        if strategy == "do_not_truncate":
-            self._backend.no_truncation()
-            return
-        limit = self.model_max_length if max_length is None else max_length
-        if limit < special:  # the library would not truncate at all
-            what = "max_length leaves no place for a text"
-            raise ConfigError(what, got=limit, expected=f"at least {special}")
-        self._backend.enable_truncation(limit, strategy=strategy, direction=self.truncation_side)
+        Raises:
+            DataError: something is no text; says where.
+            ConfigError: an option has a value that is not known, or two do not fit each other.
+        """
+        texts, is_single = pair_up(text, text_pair, is_split_into_words)
+        if truncation is None:
+            truncation = max_length is not None and padding is False
+        strategy = one_of(TRUNCATION, truncation, "truncation")
+        limit = check_length("max_length", max_length) or self.model_max_length
+        left = one_of(SIDES, self.truncation_side, "truncation_side") == "left"
+        backend = self.backend_tokenizer
+        options = {"is_pretokenized": is_split_into_words, "add_special_tokens": add_special_tokens}
+        in_detail = cache(partial(backend.encode_batch, texts, **options))
+        # The fast way has no offsets and, without a post-processor, no types of a pair.
+        fast = not return_offsets_mapping and backend.post_processor is not None
+        encode = partial(backend.encode_batch_fast, texts, **options) if fast else in_detail
+        rows, windows = encode_rows(texts, encode), None
+        if strategy != "do_not_truncate":
+            special = backend.num_special_tokens_to_add(text_pair is not None) * add_special_tokens
+            windows = cut(rows, limit, special, strategy, left, stride, return_overflowing_tokens)
+        flags = {"token_type_ids": return_token_type_ids, "attention_mask": return_attention_mask}
+        flags["special_tokens_mask"] = return_special_tokens_mask
+        usual = self.model_input_names
+        names = [n for n, flag in flags.items() if (n in usual if flag is None else flag)]
+        columns: Any = token_columns(rows, windows, names)
+        if return_overflowing_tokens:
+            origins = range(len(rows)) if windows is None else [row for row, _ in windows]
+            columns["overflow_to_sample_mapping"] = list(origins)
+        if padding is not False or return_tensors is not None:
+            to = (max_length, pad_to_multiple_of, padding_side)
+            padded = self.pad(columns, padding, *to, return_tensors=return_tensors)
+            columns = {name: padded[name] for name in columns}
+        in_list = not is_single or return_tensors is not None or return_overflowing_tokens
+        if not in_list:
+            columns = {name: values[0] for name, values in columns.items()}
+        pad_left = (padding_side or self.padding_side) == "left"
+        details = Details(in_detail, windows, in_list, self.pad_token, pad_left)
+        result = BatchEncoding(columns, details)
+        if return_offsets_mapping:
+            rows = [result.of_tokens("offsets", i) for i in range(len(windows or rows))]
+            result["offset_mapping"] = to_tensor(rows, return_tensors) if in_list else rows[0]
+        return result
+
+    def encode(
+        self, text: Any, text_pair: Any = None, add_special_tokens: bool = True,
+        truncation: bool | str | None = None, max_length: int | None = None,
+        return_tensors: str | None = None,
+    ) -> Any:  # fmt: skip
+        """Return the `input_ids` of a text or pair; see `__call__`."""
+        options = {"truncation": truncation, "max_length": max_length}
+        names: Any = options | {"return_tensors": return_tensors}
+        return self(text, text_pair, add_special_tokens=add_special_tokens, **names)["input_ids"]
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of a text, without special tokens."""
+        return self(text, add_special_tokens=False).tokens()
 
     def pad(
-        self,
-        encoded: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        padding: bool | str = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        return_tensors: str | None = None,
-    ) -> BatchEncoding:
+        self, encoded: Mapping[str, Any] | Sequence[Mapping[str, Any]], padding: bool | str = True,
+        max_length: int | None = None, pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None, return_tensors: str | None = None,
+    ) -> BatchEncoding:  # fmt: skip
         """Pad the token columns of a batch to one length.
 
         Args:
@@ -197,6 +181,7 @@ class Tokenizer:
                 does not pad.
             max_length: the length to pad to; by default the model's limit.
             pad_to_multiple_of: round the length up.
+            padding_side: "right" or "left", instead of the tokenizer's own.
             return_tensors: "pt", "np", or None for lists.
 
         Returns:
@@ -206,38 +191,34 @@ class Tokenizer:
             DataError: a column holds text, or its rows do not fit; the message names it.
         """
         columns = as_columns(encoded.data if isinstance(encoded, BatchEncoding) else encoded)
-        strategy = strategy_of(PADDING, padding, "padding")
-        if strategy == "do_not_pad" and not return_tensors:
+        strategy, side = check_padding(padding, padding_side or self.padding_side, return_tensors)
+        if strategy == "do_not_pad" and return_tensors is None:
             return BatchEncoding(columns)
         ids = as_ragged("input_ids", columns.get("input_ids", ()))
         columns["input_ids"] = ids
         length = self._padded_length(ids.lengths, strategy, max_length, pad_to_multiple_of)
         if self.pad_token_id is None and np.any(ids.lengths != length):
-            raise ConfigError("the tokenizer has no padding token", do="set tokenizer.pad_token_id")
+            raise ConfigError("the tokenizer has no padding token", do="set tokenizer.pad_token")
         if "attention_mask" in self.model_input_names and len(ids):
             columns.setdefault("attention_mask", Runs.ones(ids.lengths))
         pad_values = {**PAD_VALUES, "input_ids": self.pad_token_id or 0}
-        arrays = pad_columns(columns, pad_values, length, left=self.padding_side == "left")
-        if return_tensors == "pt":
-            import torch
-
-            return BatchEncoding({name: torch.from_numpy(x) for name, x in arrays.items()})
-        if return_tensors == "np":
-            return BatchEncoding(arrays)
-        return BatchEncoding({name: x.tolist() for name, x in arrays.items()})
+        arrays = pad_columns(columns, pad_values, length, left=side == "left")
+        if return_tensors is None:
+            return BatchEncoding({name: x.tolist() for name, x in arrays.items()})
+        return BatchEncoding({name: to_tensor(x, return_tensors) for name, x in arrays.items()})
 
     def _padded_length(
         self, lengths: np.ndarray, strategy: str, max_length: int | None, multiple: int | None
     ) -> int:
         """Return T, the length of all rows after padding."""
-        length = int(lengths.max(initial=0))
+        length, multiple = int(lengths.max(initial=0)), check_length("pad_to_multiple_of", multiple)
         if strategy == "do_not_pad":
             if np.any(lengths != length):
                 what = "rows of different lengths do not make a tensor"
                 raise DataError(what, got=lengths.tolist(), do="padding=True")
             return length
         if strategy == "max_length":
-            limit = self.model_max_length if max_length is None else max_length
+            limit = check_length("max_length", max_length) or self.model_max_length
             if length > limit:
                 what = "a row is longer than the length to pad to"
                 do = "tokenize with truncation=True"
@@ -245,84 +226,129 @@ class Tokenizer:
             length = limit
         return -(-length // multiple) * multiple if multiple else length
 
-    # -- ids to text ------------------------------------------------------------------------------
-
-    def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> str:
-        """Return one sequence of ids as text."""
-        ids = token_ids.tolist() if hasattr(token_ids, "tolist") else list(token_ids)
-        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
-
-    def batch_decode(self, sequences: Any, skip_special_tokens: bool = False) -> list[str]:
-        return [self.decode(ids, skip_special_tokens) for ids in sequences]
-
-    def convert_ids_to_tokens(self, ids: Any) -> Any:
-        if isinstance(ids, int):
-            return self._backend.id_to_token(ids)
-        return [self._backend.id_to_token(int(i)) for i in ids]
-
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """Return the id of a token, or a list of ids; those not in the vocabulary are unknown."""
-        if not isinstance(tokens, str):
-            return [self.convert_tokens_to_ids(token) for token in tokens]
-        token_id = self._backend.token_to_id(tokens)
-        return self.unk_token_id if token_id is None else token_id
-
-    def tokenize(self, text: str) -> list[str]:
-        """Return the tokens of a text, without special tokens."""
-        self._backend.no_truncation()
-        return self._backend.encode(text, add_special_tokens=False).tokens
-
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write tokenizer.json unchanged, tokenizer_config.json, and copies of other files."""
-        folder = local_path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"):
-            source, target = self.folder / name, folder / name
-            if source.is_file() and source.resolve() != target.resolve():
-                shutil.copyfile(source, target)
-        write_text(folder / "tokenizer.json", self._json.decode())
-        config = dict(self._config)
-        for name, value in self._config.items():
-            if name.endswith("_token"):
-                config[name] = tokenizer_config.token_text(value)
-        current = {name: getattr(self, name) for name in (*SETTINGS, *tokenizer_config.ROLES)}
-        config |= {name: value for name, value in current.items() if value is not None}
-        write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2))
-
 
 class AutoTokenizer:
     """`AutoTokenizer.from_pretrained(path_or_name)`."""
 
     @staticmethod
     def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> Tokenizer:
-        """Return the tokenizer of a folder, or of the model that a plugin finds by name."""
-        return Tokenizer(resolve_checkpoint(str(name_or_path), revision, "tokenizer").folder)
+        """Return the tokenizer of a folder, or of the model that a plugin finds by name.
+
+        Raises:
+            MissingFileError: there is no tokenizer, or no plugin that can read it.
+        """
+        folder = resolve_checkpoint(str(name_or_path), revision, "tokenizer").folder
+        tokenizer = default_manager().hook.minift_find_tokenizer(folder=folder)
+        if tokenizer is None:
+            got = (
+                ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "an empty folder"
+            )
+            expected = "tokenizer.json, vocab.txt, or vocab.json and merges.txt"
+            do = "copy these too; `minift plugins` shows if minift_vocabulary is there to read them"
+            raise MissingFileError(f"{folder} has no tokenizer", got=got, expected=expected, do=do)
+        return tokenizer
 
 
 # -- arguments ------------------------------------------------------------------------------------
 
 
-def strategy_of(strategies: Sequence[str], value: bool | str, option: str) -> str:
-    """Return the strategy that an option's value names."""
-    if isinstance(value, bool):
+def one_of(strategies: Sequence[str], value: Any, option: str) -> str:
+    """Return the strategy, or the side, that an option's value names."""
+    if isinstance(value, bool) and strategies is not SIDES:
         return strategies[0 if value else -1]
     if value not in strategies:
-        raise ConfigError(f"unknown {option}", got=value, expected=f"True, False, {strategies}")
+        raise ConfigError(f"unknown {option}", got=repr(value), expected=f"one of {strategies}")
     return value
 
 
-def as_strings(texts: Any, name: str) -> list[str]:
-    """Return one or many texts as a list, or raise a DataError that names the position."""
+def check_padding(padding: Any, side: Any, return_tensors: Any = None) -> tuple[str, str]:
+    """Check options; return the strategy and the side of padding."""
+    if return_tensors not in ("pt", "np", None):
+        expected = "'pt', 'np' or None"
+        raise ConfigError("unknown return_tensors", got=repr(return_tensors), expected=expected)
+    return one_of(PADDING, padding, "padding"), one_of(SIDES, side, "padding_side")
+
+
+def check_length(option: str, value: Any) -> Any:
+    """Check an option that is a number of tokens, or None."""
+    if value is not None and (type(value) is bool or value < 1 or value != int(value)):
+        raise ConfigError(f"{option} is no length", got=repr(value), expected="1 or more")
+    return value
+
+
+def pair_up(text: Any, text_pair: Any, in_words: bool) -> tuple[list[Any], bool]:
+    """Return texts, or pairs of texts, as a list; and True if it was one alone."""
+    texts, is_single = as_texts(text, "text", in_words)
+    if text_pair is None:
+        return texts, is_single
+    pairs, one_pair = as_texts(text_pair, "text_pair", in_words)
+    if len(pairs) != len(texts) or one_pair != is_single:
+        got = f"{len(texts)} and {len(pairs)} texts"
+        raise ArgumentError("text and text_pair do not match", got=got)
+    return list(zip(texts, pairs, strict=True)), is_single
+
+
+def as_texts(texts: Any, name: str, in_words: bool) -> tuple[list[Any], bool]:
+    """Return one or many texts as a list, and True if it was one.
+
+    Args:
+        texts: strings; or, with `in_words`, lists of strings.
+        name: what messages call them.
+
+    Raises:
+        DataError: something is no string; says at which position.
+    """
     what = f"{name} must be a string or a sequence of strings"
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+    if isinstance(texts, str) and not in_words:
+        return [texts], True
+    if isinstance(texts, str | Mapping) or not isinstance(texts, Iterable):
         raise DataError(what, got=type(texts).__name__)
-    strings = list(texts)
-    for i, text in enumerate(strings):
-        if not isinstance(text, str):
-            raise DataError(what, got=f"{text!r:.60} ({type(text).__name__}) at position {i}")
-    return strings
+    rows = list(texts)
+    if in_words and not all(isinstance(word, str) for word in rows):
+        return [as_texts(row, f"{name}[{i}]", False)[0] for i, row in enumerate(rows)], False
+    for i, row in enumerate(rows):
+        if not isinstance(row, str):
+            raise DataError(what, got=f"{row!r:.60} ({type(row).__name__}) at position {i}")
+    return ([rows], True) if in_words else (rows, False)
+
+
+def encode_rows(texts: list[Any], encode: Callable[[], list[Any]]) -> list[Any]:
+    """Return the library's encoding of each text or pair, nothing cut."""
+    try:
+        return encode()
+    except Exception as error:  # the library raises bare Exception
+        cut_off = [i for i, text in enumerate(texts) if "\\ud" in ascii(text)]
+        what = f"a text cannot be tokenized: {error}"
+        if cut_off:
+            what = f"the text at position {cut_off[0]} holds half a character (a lone surrogate)"
+        raise DataError(what, do="text.encode(errors='ignore').decode() leaves it out") from None
+
+
+def token_columns(
+    rows: Sequence[Any], windows: Sequence[Window] | None, names: Sequence[str]
+) -> dict[str, Ragged]:
+    """Return columns of the library's encodings, or of the windows that are left of them."""
+    lengths = np.fromiter(map(len, rows), np.int32, len(rows))
+    ids = itertools.chain.from_iterable(row.ids for row in rows)
+    flat = {"input_ids": np.fromiter(ids, np.int32, int(lengths.sum()))}
+    for name, attribute in ATTRIBUTES.items():
+        if name in names:
+            numbers = b"".join(bytes(getattr(row, attribute)) for row in rows)
+            flat[name] = np.frombuffer(numbers, np.int8)
+    if windows is not None:
+        kept, lengths = gather(windows, lengths)
+        flat = {name: values[kept] for name, values in flat.items()}
+    columns = {name: Ragged(values, lengths) for name, values in flat.items()}
+    return columns | {n: Runs.ones(lengths) for n in names if n == "attention_mask"}
+
+
+def to_tensor(values: Any, return_tensors: str | None) -> Any:
+    """Return numbers as an array ("np") or a tensor ("pt"), or as they are (None)."""
+    if return_tensors == "pt":
+        import torch
+
+        return torch.as_tensor(np.asarray(values))
+    return values if return_tensors is None else np.asarray(values)
 
 
 def as_columns(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -276,3 +276,45 @@ def test_a_new_tensor_does_not_depend_on_what_else_is_new():
     together = new_tensors({"a.weight": (3, 4), "b.weight": (3, 4)}, drawer(), seed=1)
     alone = new_tensors({"b.weight": (3, 4)}, drawer(), seed=1)
     assert torch.equal(together["b.weight"], alone["b.weight"])
+
+
+# ------------------------------------------------------------------------- resizing the vocabulary
+
+
+@pytest.mark.parametrize("kind", [AutoModel.from_pretrained, load])
+def test_new_rows_of_the_table_of_tokens_are_the_mean_of_the_old(folder, kind, tmp_path):
+    model = kind(folder)
+    table = model.get_input_embeddings()
+    parameter, old = table.weight, table.weight.detach().clone()
+    assert model.resize_token_embeddings(47) is table is model.get_input_embeddings()
+    assert table.weight is parameter and table.num_embeddings == 47
+    assert torch.equal(table.weight[:45], old)
+    assert torch.allclose(table.weight[45:], old.mean(0).expand(2, -1))
+    ids = torch.tensor([[2, 45, 46, 3]])
+    out = model(ids)
+    model.save_pretrained(tmp_path / "copy")
+    copy = kind(tmp_path / "copy")
+    assert copy.config.vocab_size == 47 and torch.equal(copy(ids)[0], out[0])
+
+
+def test_an_optimizer_and_tied_weights_see_the_new_rows(folder):
+    model = load(folder)
+    table = model.get_input_embeddings()
+    tied = torch.nn.Linear(32, 45, bias=False)
+    tied.weight = table.weight
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model.resize_token_embeddings(46)
+    before = table.weight.detach().clone()
+    model(torch.tensor([[2, 45, 3]]), labels=torch.tensor([1])).loss.backward()
+    optimizer.step()
+    assert tied.weight is table.weight and not torch.equal(table.weight[45], before[45])
+
+
+def test_the_number_of_rows(folder):
+    model = load(folder)
+    assert len(model.resize_token_embeddings(pad_to_multiple_of=8).weight) == 48
+    assert len(model.resize_token_embeddings(45, pad_to_multiple_of=8).weight) == 48
+    assert len(model.resize_token_embeddings(20).weight) == 20 == model.config.vocab_size
+    with pytest.raises(ModelError, match="vocab_size"):
+        model.resize_token_embeddings(0)
+    assert len(model.get_input_embeddings().weight) == 20

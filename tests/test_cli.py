@@ -473,3 +473,26 @@ def test_plain_lines_where_there_is_no_terminal(model, data, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 0, done.stderr
     assert "step 1/2  epoch" in done.stderr and "\x1b" not in done.stderr
+
+
+# --------------------------------------------------------------------------- rows that are too long
+
+
+def test_a_length_above_the_model_s_limit(model, data, tmp_path, capsys):
+    """The tiny model has 32 positions; nothing is tokenized or written."""
+    for length in ("33", "0"):
+        words = ["train", "--model", model, "--dataset", str(data), "--max-length", length]
+        said = refused(capsys, tmp_path, *words)
+        assert "--max-length" in said and length in said and "32" in said
+
+
+def test_rows_that_are_too_long_are_counted(model, tmp_path, capsys):
+    texts = ["w1", *(" ".join(["w1"] * n) for n in (5, 6, 7, 40))]  # and two special tokens
+    write_csv(tmp_path / "train.csv", {"text": texts, "label": [0, 1, 0, 1, 1]})
+    words = ["--train-file", str(tmp_path / "train.csv"), "--max-length", "8"]
+    assert train(model, tmp_path / "out", *words) == 0
+    said = capsys.readouterr().err
+    assert "2 of 5 train rows are cut to 8 tokens; the longest has 42" in said
+    words[-1] = "32"
+    assert train(model, tmp_path / "longer", *words) == 0
+    assert "1 of 5 train rows are cut to 32 tokens" in capsys.readouterr().err

@@ -273,3 +273,25 @@ def test_a_regression_column_from_disk(tokenizer, collate):
     features = Features({"label": Value("float64")})
     data = Dataset.from_dict({"label": [1, 2]}, features).add_column("input_ids", [[2], [2, 3]])
     assert collate(data.__getitems__([0, 1]))["labels"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"return_tensors": "tf"}, {"return_tensors": "pytorch"}, {"padding": "longst"}],
+    ids=str,
+)
+def test_options_are_checked_when_the_collator_is_made(tokenizer, options):
+    with pytest.raises(ConfigError, match="unknown"):
+        DataCollatorWithPadding(tokenizer, **options)
+
+
+@pytest.mark.parametrize("tensors", ["pt", "np"])
+@pytest.mark.parametrize("padding", [False, "max_length"])
+def test_tensors_made_by_a_map_of_single_rows(tokenizer, tensors, padding):
+    """Each row holds a list of one list then; the error says where that comes from."""
+    rows = Dataset.from_dict({"text": ["w1", "w1 w2"]})
+    options = {"padding": padding, "return_tensors": tensors, "max_length": 8, "truncation": True}
+    rows = rows.map(lambda row: tokenizer(row["text"], **options)).select_columns(["input_ids"])
+    with pytest.raises(DataError, match="something else than lists of numbers") as caught:
+        DataCollatorWithPadding(tokenizer)(rows.__getitems__([0, 1]))
+    assert "return_tensors out" in str(caught.value)

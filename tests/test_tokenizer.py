@@ -1,14 +1,19 @@
 """The tokenizer's calling convention. What the ids must be is held by test_golden.py."""
 
+import copy
+import itertools
 import json
+import pickle
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from minift_demo.headlines import WEIGHTS, weights_folder
 from tiny import make_model
+from tokenizers import AddedToken, Tokenizer
 
 from minift import AutoTokenizer, Dataset, MiniftError
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError, ModelError
@@ -421,6 +426,244 @@ def test_another_vocabulary_has_another_fingerprint(folder, tokenizer):
     path.write_text(path.read_text().replace('"w7"', '"v7"'))
     changed = AutoTokenizer.from_pretrained(folder)
     assert changed.__fingerprint__() != tokenizer.__fingerprint__()
+
+
+# ----------------------------------------------------------- whole rows, cut here, by any thread
+
+
+def test_threads_share_a_tokenizer(tokenizer):
+    """Each call is cut by its own limit, whatever runs beside it."""
+    lengths = [6, 17, None, 30] * 250
+    texts = [words(40), words(7)] * 20
+
+    def call(limit):
+        rows = tokenizer(texts, truncation=limit is not None, max_length=limit)["input_ids"]
+        return limit is None or max(map(len, rows)) == limit, len(tokenizer.tokenize(words(40)))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(call, lengths)) == {(True, 40)}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("strategy", ["longest_first", "only_first", "only_second"])
+def test_rows_are_cut_as_the_library_cuts_them(tokenizer, folder, strategy, side):
+    """All lengths of two texts around the limit; what cannot be cut is an error in both."""
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.truncation_side = side
+    for limit in (3, 4, 7, 8):
+        library.enable_truncation(limit, strategy=strategy, direction=side)
+        for first, second in itertools.product(range(7), repeat=2):
+            pair = (words(first), words(second, 20))
+            try:
+                want = library.encode(*pair).ids
+            except Exception:
+                with pytest.raises(DataError, match="too short"):
+                    tokenizer(*pair, truncation=strategy, max_length=limit)
+            else:
+                assert tokenizer(*pair, truncation=strategy, max_length=limit)["input_ids"] == want
+
+
+def test_only_the_kept_window_of_a_pair_is_built(tokenizer):
+    """The library would build 400 * 400 windows of this pair."""
+    long = " ".join(["w1 w2"] * 2000)
+    assert len(tokenizer(long, long, truncation=True, max_length=13)["input_ids"]) == 13
+
+
+def test_what_overflows_becomes_rows_of_its_own(tokenizer):
+    encoded = tokenizer(
+        ["w9", words(5)], truncation=True, max_length=5, stride=1, return_overflowing_tokens=True
+    )
+    kept, rest = [W["w0"], W["w1"], W["w2"]], [W["w2"], W["w3"], W["w4"]]
+    rows = [[W["w9"]], kept, rest]
+    assert encoded["input_ids"] == [[CLS, *row, SEP] for row in rows]
+    assert encoded["overflow_to_sample_mapping"] == [0, 1, 1]
+    assert encoded.word_ids(2) == [None, 2, 3, 4, None]
+    one = tokenizer("w1", truncation=True, return_overflowing_tokens=True)
+    assert one["input_ids"] == [[CLS, W["w1"], SEP]]
+
+
+@pytest.mark.parametrize("stride", [3, 9, -1])
+def test_a_stride_that_makes_no_progress(tokenizer, stride):
+    options = {"truncation": True, "max_length": 5, "return_overflowing_tokens": True}
+    with pytest.raises(ConfigError, match="stride"):
+        tokenizer(words(9), stride=stride, **options)
+
+
+# ------------------------------------------------------------------------------- words and offsets
+
+
+def test_texts_that_are_split_into_words(tokenizer):
+    one = tokenizer(["w1", "w2 w3", ""], is_split_into_words=True)
+    assert one["input_ids"] == [CLS, W["w1"], W["w2"], W["w3"], SEP]
+    assert one.word_ids() == [None, 0, 1, 1, None]
+    many = tokenizer([["w1"], ["w2", "w3"]], [["w4"], ["w5"]], is_split_into_words=True)
+    assert many["input_ids"][1] == [CLS, W["w2"], W["w3"], SEP, W["w5"], SEP]
+    assert many.word_ids(1) == [None, 0, 1, None, 0, None]
+    assert many.sequence_ids(1) == [None, 0, 0, None, 1, None]
+    with pytest.raises(DataError, match=r"text\[1\] must be .*\n.*3 \(int\) at position 1"):
+        tokenizer([["w1"], ["w2", 3]], is_split_into_words=True)
+    with pytest.raises(DataError, match=r"got: *str"):
+        tokenizer("w1", is_split_into_words=True)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_words_and_offsets_stay_beside_their_tokens(tokenizer, side):
+    """Also where rows are cut and padded."""
+    options = {"truncation": True, "max_length": 5, "padding": True, "padding_side": side}
+    encoded = tokenizer(["w1", words(9)], return_offsets_mapping=True, **options)
+    short, padding = ["[CLS]", "w1", "[SEP]"], ["[PAD]", "[PAD]"]
+    spans = [(0, 0), (0, 2), (0, 0)]
+    left = side == "left"
+    assert encoded.tokens(0) == (padding + short if left else short + padding)
+    assert encoded["offset_mapping"][0] == ([(0, 0)] * 2 + spans if left else spans + [(0, 0)] * 2)
+    assert encoded["offset_mapping"][1] == [(0, 0), (0, 2), (3, 5), (6, 8), (0, 0)]
+    assert tokenizer("w1", return_offsets_mapping=True)["offset_mapping"] == spans
+    tensor = tokenizer(["w1"], return_offsets_mapping=True, return_tensors="pt")["offset_mapping"]
+    assert tensor.shape == (1, 3, 2)
+
+
+def test_masks_are_returned_if_asked_for(tokenizer):
+    encoded = tokenizer("[SEP] w1", return_special_tokens_mask=True, return_attention_mask=False)
+    assert encoded["special_tokens_mask"] == [1, 0, 0, 1]
+    assert list(encoded) == ["input_ids", "token_type_ids", "special_tokens_mask"]
+    options = {"return_token_type_ids": False, "return_attention_mask": False}
+    assert list(tokenizer(["w1"], padding=True, **options)) == ["input_ids"]
+
+
+def test_an_encoding_travels_without_the_tokenizer(tokenizer):
+    encoded = tokenizer(["w1", "w2"])
+    assert len(pickle.dumps(encoded)) < 2000
+    assert pickle.loads(pickle.dumps(encoded)) == encoded == copy.copy(encoded)
+    with pytest.raises(ConfigError, match="only what a tokenizer itself returned"):
+        tokenizer.pad(encoded).word_ids()
+
+
+# ------------------------------------------------------------------------------ values of options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"return_tensors": "tf"},
+        {"return_tensors": True},
+        {"return_tensors": ""},
+        {"padding": "longst"},
+        {"padding": None},
+        {"padding": 1},
+        {"truncation": "longest"},
+        {"truncation": 1},
+        {"max_length": 0, "truncation": True},
+        {"max_length": -3, "padding": "max_length"},
+        {"max_length": 4.5, "truncation": True},
+        {"max_length": True, "truncation": True},
+        {"pad_to_multiple_of": 0, "padding": True},
+        {"padding_side": "middle", "padding": True},
+    ],
+    ids=str,
+)
+def test_values_that_are_not_known(tokenizer, options):
+    with pytest.raises(ConfigError):
+        tokenizer(["w1 w2", "w3"], **options)
+
+
+@pytest.mark.parametrize("name", ["padding_side", "truncation_side"])
+def test_sides_that_are_none(folder, tokenizer, name):
+    with pytest.raises(ConfigError, match=f"unknown {name}"):
+        edit(folder, "tokenizer_config.json", **{name: "middle"})
+    setattr(tokenizer, name, "middle")
+    with pytest.raises(ConfigError, match=f"unknown {name}"):
+        tokenizer(["w1", "w1 w2"], padding=True, truncation=True)
+
+
+def test_half_a_character_is_named_by_its_position(tokenizer):
+    with pytest.raises(DataError, match="position 1 holds half a character"):
+        tokenizer(["w1 \U0001f600", "w1 \ud83d"])
+
+
+def test_encode(tokenizer):
+    assert tokenizer.encode("w1", "w2") == [CLS, W["w1"], SEP, W["w2"], SEP]
+    assert tokenizer.encode("w1", add_special_tokens=False) == [W["w1"]]
+    assert tokenizer.encode(words(9), max_length=4, truncation=True) == [CLS, 5, 6, SEP]
+    assert tokenizer.encode("w1", return_tensors="pt").shape == (1, 3)
+
+
+# --------------------------------------------------------------------- special tokens, new tokens
+
+
+def test_a_special_token_and_its_id_agree_and_are_saved(tokenizer, tmp_path):
+    tokenizer.pad_token = "w3"
+    assert tokenizer.pad_token_id == W["w3"]
+    assert tokenizer(["w1", "w1 w2"], padding=True)["input_ids"][0][-1] == W["w3"]
+    tokenizer.pad_token_id = W["w4"]
+    assert tokenizer.pad_token == "w4"
+    tokenizer.cls_token = None
+    (tmp_path / "copy").mkdir()
+    stale = {"pad_token": "[PAD]", "cls_token": "[CLS]"}  # left there by an older version
+    (tmp_path / "copy" / "special_tokens_map.json").write_text(json.dumps(stale))
+    tokenizer.save_pretrained(tmp_path / "copy")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "copy")
+    assert (saved.pad_token, saved.pad_token_id, saved.cls_token_id) == ("w4", W["w4"], None)
+    assert saved.__fingerprint__() == tokenizer.__fingerprint__()
+
+
+@pytest.mark.parametrize(("name", "value"), [("pad_token", "[NEW]"), ("pad_token_id", 999)])
+def test_a_special_token_must_be_in_the_vocabulary(tokenizer, name, value):
+    """Otherwise rows would be padded with the unknown token."""
+    with pytest.raises(ConfigError, match=f"{name} is not in the vocabulary") as caught:
+        setattr(tokenizer, name, value)
+    assert "add_special_tokens({'pad_token'" in str(caught.value)
+    assert tokenizer.pad_token_id == PAD
+
+
+def test_tokens_that_are_added(tokenizer, tmp_path):
+    before = tokenizer.__fingerprint__()
+    assert tokenizer.add_tokens(["new", "newer"]) == 2 and len(tokenizer) == 47
+    assert tokenizer.add_tokens("new") == 0
+    assert tokenizer("w1 new w2")["input_ids"] == [CLS, W["w1"], 45, W["w2"], SEP]
+    assert tokenizer.vocab_size == 45 and tokenizer.get_vocab()["newer"] == 46
+    assert tokenizer.__fingerprint__() != before
+    tokenizer.save_pretrained(tmp_path / "copy")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "copy")
+    assert saved("w1 new w2") == tokenizer("w1 new w2")
+    assert saved.__fingerprint__() == tokenizer.__fingerprint__()
+
+
+def test_a_word_that_is_a_token_already_does_not_cut_others(tokenizer):
+    """The library would find "w1" in the middle of "w11" and "xw1" from then on."""
+    assert tokenizer.add_tokens(["w1"]) == 0
+    assert tokenizer("w11 xw1")["input_ids"] == [CLS, W["w11"], UNK, SEP]
+    whole = AddedToken("w1", single_word=True)
+    assert tokenizer.add_tokens(whole) == 1
+    assert tokenizer("w11 w1")["input_ids"] == [CLS, W["w11"], W["w1"], SEP]
+
+
+def test_special_tokens_that_are_added(tokenizer):
+    roles = {"pad_token": "<pad>", "extra_special_tokens": ["<a>", "<b>"]}
+    assert tokenizer.add_special_tokens(roles) == 3
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<pad>", 45)
+    assert tokenizer("w1 <a>")["input_ids"] == [CLS, W["w1"], 46, SEP]
+    assert tokenizer.decode([W["w1"], 46, 47, 45], skip_special_tokens=True) == "w1"
+    with pytest.raises(ConfigError, match="role") as caught:
+        tokenizer.add_special_tokens({"padding_token": "<p>"})
+    assert "pad_token" in str(caught.value)
+
+
+def test_a_vocabulary_with_gaps_takes_no_new_token(folder):
+    """The library would give it an id that is another token's."""
+    path = folder / "tokenizer.json"
+    path.write_text(
+        path.read_text().replace('"w7": 12', '"w7": 100').replace('"w7":12', '"w7":100')
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(ConfigError, match="gaps"):
+        tokenizer.add_tokens(["new"])
+    assert "new" not in tokenizer.get_vocab()
+
+
+def test_several_sequences_are_decoded_at_once(tokenizer):
+    assert tokenizer.decode([[5, 6], [7]]) == ["w0 w1", "w2"]
+    assert tokenizer.decode(torch.tensor([[5, 6], [7, 8]])) == ["w0 w1", "w2 w3"]
+    assert (tokenizer.decode(5), tokenizer.decode([]), tokenizer.batch_decode([])) == ("w0", "", [])
 
 
 # ----------------------------------------------------------------------------------- saving, errors

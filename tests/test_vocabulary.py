@@ -347,6 +347,127 @@ def test_no_vocabulary_at_all(tmp_path):
     refuse(folder, MissingFileError, "no tokenizer", "config.json", "minift_vocabulary")
 
 
+# ------------------------------------------------------------ settings beside a tokenizer.json
+
+
+def beside(folder, kind=bert, files=(), rules=(), **said):
+    """A folder with a tokenizer.json, and other settings in the files beside it.
+
+    Args:
+        files: {name: content} of files.
+        rules: {part: {rule: value}} of tokenizer.json.
+        said: entries of tokenizer_config.json.
+    """
+    load(kind(folder)).save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    parts = json.loads(path.read_text())
+    for part, changes in dict(rules).items():
+        parts[part] = {**parts[part], **changes} if changes else None
+    path.write_text(json.dumps(parts))
+    for name in ("vocab.txt", "vocab.json", "merges.txt"):
+        (folder / name).unlink(missing_ok=True)
+    for name, content in {**dict(files), "tokenizer_config.json": said}.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+CASED = {"normalizer": {"lowercase": False, "strip_accents": False}}
+NEW = {"content": "b-the", "lstrip": False, "normalized": False, "rstrip": False,
+       "single_word": False, "special": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "ids"),
+    [
+        ({"do_lower_case": False}, "Café The", [11, 1]),
+        ({"strip_accents": False}, "Café the", [1, 5]),
+        ({"tokenize_chinese_chars": False}, "我们 我", [1, 13]),
+        ({"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"}, "The", [5]),
+        ({"added_tokens_decoder": {"17": NEW}}, "a b-the the", [15, 17, 5]),
+        ({"files": {"added_tokens.json": {"b-the": 17}}}, "a B-The the", [15, 17, 5]),
+        ({"extra_special_tokens": ["[E]", "[F]"]}, "a[F]the", [15, 18, 5]),
+        ({"additional_special_tokens": ["[E]"]}, "a[E]the", [15, 17, 5]),
+        (
+            {"files": {"special_tokens_map.json": {"additional_special_tokens": ["[E]"]}}},
+            "[E]",
+            [17],
+        ),
+        ({"bos_token": {"content": "[E]"}, "eos_token": "[F]"}, "[E][F]", [17, 18]),
+        ({"rules": CASED, "do_lower_case": False}, "Café The", [11, 1]),
+        ({"rules": {"normalizer": None}, "do_lower_case": True}, "The", [5]),
+        ({"rules": {"normalizer": None}}, "The the", [1, 5]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_settings_win_over_tokenizer_json(tmp_path, said, text, ids):
+    """As for a tokenizer that is built from vocab.txt; and once more after saving."""
+    tokenizer = load(beside(tmp_path / "model", **said))
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+    tokenizer.save_pretrained(tmp_path / "copy")
+    copy = load(tmp_path / "copy")
+    assert copy(text, add_special_tokens=False)["input_ids"] == ids
+
+
+@pytest.mark.parametrize("space", [True, False])
+def test_a_space_before_the_first_word(tmp_path, space):
+    rules = {"pre_tokenizer": {"add_prefix_space": not space}}
+    tokenizer = load(beside(tmp_path, roberta, rules=rules, add_prefix_space=space))
+    assert tokenizer("hello")["input_ids"] == [0, 18 if space else 17, 2]
+
+
+def test_the_default_of_a_class_that_contradicts_tokenizer_json_is_said(tmp_path):
+    """Files that say nothing of casing are a BERT's, which lowercases: so do the peers."""
+    folder = beside(tmp_path / "cased", rules={"normalizer": {"lowercase": False}})
+    with pytest.warns(UserWarning, match="do_lower_case = True, the default") as caught:
+        tokenizer = load(folder)
+    assert len(caught) == 1
+    assert tokenizer("THE", add_special_tokens=False)["input_ids"] == [5]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(beside(tmp_path / "usual"))
+
+
+def test_settings_of_a_class_that_is_not_known(tmp_path):
+    """MPNetTokenizer splits with a BertNormalizer too, but what it makes of settings is its own."""
+    said = {"tokenizer_class": "MPNetTokenizerFast", "do_lower_case": False}
+    refuse(beside(tmp_path / "cased", **said), ModelError, "do_lower_case", "'mpnet'", "False")
+    said = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}
+    refuse(beside(tmp_path / "space", roberta, **said), ModelError, "add_prefix_space", "'gpt2'")
+    agreeing = {"tokenizer_class": "MPNetTokenizer", "do_lower_case": True}
+    assert load(beside(tmp_path / "lower", **agreeing))("THE", add_special_tokens=False) == {
+        "input_ids": [5], "token_type_ids": [0], "attention_mask": [1]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ({"split_special_tokens": True}, "split_special_tokens"),
+        ({"do_lower_case": "false"}, "do_lower_case"),
+        ({"added_tokens_decoder": {"99": NEW}}, "does not get the id"),
+        ({"added_tokens_decoder": [NEW]}, "added_tokens_decoder"),
+        ({"extra_special_tokens": "[E]"}, "extra special tokens"),
+    ],
+)
+def test_settings_that_cannot_be_followed(tmp_path, said, word):
+    refuse(beside(tmp_path / "json", **said), ModelError, word)
+    refuse(bert(tmp_path / "vocabulary", **said), ModelError, word)
+
+
+def test_options_of_a_token_in_tokenizer_json(tmp_path):
+    """`added_tokens_decoder` wins over them, special_tokens_map.json does not."""
+    mask = {**NEW, "content": "[MASK]", "lstrip": True, "special": True}
+    loose = load(beside(tmp_path / "map", files={"special_tokens_map.json": {"mask_token": mask}}))
+    tight = load(beside(tmp_path / "decoder", added_tokens_decoder={"4": mask}))
+    options = {"add_special_tokens": False, "return_offsets_mapping": True}
+    assert loose("a [MASK]", **options)["offset_mapping"] == [(0, 1), (2, 8)]
+    assert tight("a [MASK]", **options)["offset_mapping"] == [(0, 1), (1, 8)]
+
+
+def test_the_older_name_of_the_limit(tmp_path):
+    assert load(beside(tmp_path, max_len=7)).model_max_length == 7
+
+
 # --------------------------------------------------------------------------------------- the plugin
 
 

@@ -44,13 +44,14 @@ class Ragged(Sequence[list[Any]]):
             lengths = np.fromiter(map(len, rows), np.int32, len(rows))
             not_empty = [row for row in rows if len(row)]  # numpy takes [] for floats
             values = np.concatenate(not_empty) if not_empty else np.empty(0, np.int64)
-            if values.dtype.kind not in "iufb":
+            if values.dtype.kind not in "iufb" or values.ndim != 1:
                 raise TypeError
             return cls(values, lengths)
         except (TypeError, ValueError):
-            odd = next((row for row in rows if np.ndim(row) != 1), next(iter(rows), None))
+            odd = next((r for r in rows if np.asarray(r, object).ndim != 1), next(iter(rows), None))
             what = f"the column {name!r} holds something else than lists of numbers"
-            raise DataError(what, got=f"{odd!r:.60}") from None
+            do = "if a map made lists of lists of it, leave return_tensors out there"
+            raise DataError(what, got=f"{odd!r:.60}", do=do) from None
 
     def to_arrow(self) -> pa.ListArray:
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)

@@ -2,7 +2,7 @@
 how they are saved."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,40 @@ class PretrainedModel(nn.Module):
         """Initialise a new parameter, which is zeros: a weight from N(0, initializer_range)."""
         if not name.endswith("bias"):
             tensor.normal_(0.0, self.config.initializer_range, generator=generator)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the table of token embeddings: the first table that a model makes."""
+        return next(module for module in self.modules() if isinstance(module, nn.Embedding))
+
+    @torch.no_grad()
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Embedding:
+        """Give the table of token embeddings another number of rows, after `add_tokens`.
+
+        New rows are the mean of the old ones, so that a new token begins as an average word
+        (Hewitt 2021, nlp.stanford.edu/~johnhew/vocab-expansion.html). The parameter stays the same
+        object, so that whatever shares it (tied weights, an optimizer) has the new rows too.
+
+        Args:
+            new_num_tokens: `len(tokenizer)`; rows beyond it are removed. None: as many as now.
+            pad_to_multiple_of: round the number up.
+
+        Returns:
+            The table, (new_num_tokens, E).
+
+        Raises:
+            ModelError: the padding token would have no row.
+        """
+        table = self.get_input_embeddings()
+        old, multiple = table.weight, pad_to_multiple_of or 1
+        size = -(-(len(old) if new_num_tokens is None else new_num_tokens) // multiple) * multiple
+        replace(self.config, vocab_size=size)  # checks it
+        self.config.vocab_size = size  # of the model and all its parts, which share it
+        new = old.mean(0, keepdim=True).expand(max(size - len(old), 0), -1)
+        old.data, old.grad = torch.cat([old[:size], new]), None
+        table.num_embeddings = size
+        return table
 
     def save_pretrained(
         self, save_directory: str | Path, tensors: dict[str, Tensor] | None = None

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from minift.data.dataset import Dataset
 from minift.errors import ConfigError, DataError
 from minift.evaluate import find_metric
 from minift.models.auto import AutoConfig, AutoModelForSequenceClassification
-from minift.tokenizer import AutoTokenizer
+from minift.tokenizer import AutoTokenizer, Tokenizer
 from minift.training import evaluation
 from minift.training.arguments import TrainingArguments
 from minift.training.evaluation import EvalLoopOutput, EvalPrediction, named_metrics
@@ -123,13 +125,40 @@ class Inputs:
         return self.data[split]
 
     def tokenized(self, tokenizer: Any, split: str) -> Dataset:
-        """Return the split's rows with the model's inputs beside their own columns."""
-        return self.rows(split).map(
-            tokenize,
-            batched=True,
-            input_columns=self.text_columns,
-            fn_kwargs={"tokenizer": tokenizer, "max_length": self.max_length},
-        )
+        """Return the split's rows with the model's inputs beside their own columns.
+
+        A line says how many of the rows are too long, and cut.
+        """
+        rows, columns = self.rows(split), self.text_columns
+        limit = self.max_length or tokenizer.model_max_length
+        options = {"tokenizer": tokenizer, "max_length": limit}
+        dataset = rows.map(tokenize, batched=True, input_columns=columns, fn_kwargs=options)
+        full = np.flatnonzero(dataset.lengths("input_ids") >= limit)  # most were longer
+        longest = [0]
+        for start in range(0, len(full), 1000):
+            texts = rows.select(full[start : start + 1000])
+            whole = tokenizer(*(texts[column] for column in columns))["input_ids"]
+            longest += [len(ids) for ids in whole if len(ids) > limit]
+        if cut := len(longest) - 1:
+            what = f"{cut:,} of {len(rows):,} {split} rows are cut to {limit} tokens"
+            print(f"note: {what}; the longest has {max(longest):,}", file=sys.stderr)
+        return dataset
+
+
+def load_tokenizer(model: str, max_length: int | None) -> Tokenizer:
+    """Load a tokenizer that cuts at --max-length; saved with the model, it cuts there again.
+
+    Raises:
+        ConfigError: the model has no positions for so many tokens.
+    """
+    limit = AutoConfig.from_pretrained(model).max_seq_length
+    if max_length is not None and not 0 < max_length <= limit:
+        what = "--max-length is not a length that the model can take"
+        do = "pass a smaller one, or take a model with more positions"
+        raise ConfigError(what, got=max_length, expected=f"1 to {limit} tokens", do=do)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.model_max_length = max_length or tokenizer.model_max_length
+    return tokenizer
 
 
 def tokenize(*texts: Any, tokenizer: Any, max_length: int | None) -> Any:
@@ -188,10 +217,7 @@ def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Traine
     if inputs.label_column is None:
         what = "cannot tell which column holds the labels"
         raise ConfigError(what, do="pass --label-column NAME")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    max_length = inputs.max_length
-    if max_length is not None:  # saved with the model, so that `predict` cuts there too
-        tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
+    tokenizer = load_tokenizer(model, inputs.max_length)
     head: dict[str, Any] = {"id2label": dict(enumerate(inputs.label_names))}
     if not inputs.label_names:
         head = {"num_labels": 1, "problem_type": "regression"}
@@ -241,7 +267,7 @@ def predict_split(
         None, device=device, per_device_eval_batch_size=batch_size, precision="fp32",
         disable_tqdm=True,
     )  # fmt: skip
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder, inputs.max_length)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     metrics = named_metrics(inputs.metrics, inputs.metric_inputs(split))
     trainer = Trainer(model, settings, processing_class=tokenizer, compute_metrics=metrics)

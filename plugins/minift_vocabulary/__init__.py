@@ -16,10 +16,19 @@ With both, special tokens are found in the text before it is split, and stay who
 ids are those of the model's own tokenizer.json.
 
 `building.py` looks at the folder, `wordpiece.py` and `byte_level.py` build the two kinds, and
-`tokens.py` adds special tokens and tokens added later.
+`tokens.py` adds special tokens and tokens added later. `folder.py` reads a folder, whichever files
+it has; beside a tokenizer.json, `settings.py` follows what the other files say. `defaults.py` knows
+what is usual where no file says anything.
 """
 
 from minift import hookimpl
+
+
+@hookimpl(trylast=True)
+def minift_find_tokenizer(folder):
+    from minift_vocabulary.folder import find_tokenizer
+
+    return find_tokenizer(folder)
 
 
 @hookimpl(trylast=True)  # a plugin that knows other vocabularies answers before this one refuses

@@ -7,8 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer, processors
 
 from minift.errors import MissingFileError
-from minift.tokenizer_config import BERT, ROBERTA, tokenizer_family
 from minift_vocabulary.byte_level import byte_level
+from minift_vocabulary.defaults import BERT, ROBERTA, tokenizer_family
 from minift_vocabulary.reading import flag
 from minift_vocabulary.tokens import add_tokens, special_token_names
 from minift_vocabulary.wordpiece import wordpiece

@@ -22,11 +22,14 @@ def byte_level(folder: Path, tokenizer_config: Mapping[str, Any]) -> Tokenizer:
     refuse_missing_bytes(folder / "vocab.json", vocabulary)
     merges = read_merges(folder / "merges.txt", vocabulary)
     backend: Any = Tokenizer(BPE(vocabulary, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(
-        flag(tokenizer_config, "add_prefix_space", False)
-    )
+    backend.pre_tokenizer = byte_level_splitter(tokenizer_config)
     backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def byte_level_splitter(tokenizer_config: Mapping[str, Any]) -> pre_tokenizers.PreTokenizer:
+    """Return what splits a text into words; a setting puts a space before the first of them."""
+    return pre_tokenizers.ByteLevel(flag(tokenizer_config, "add_prefix_space", False))
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:

@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 from minift.errors import ModelError
 from minift.files import read_json
-from minift.tokenizer_config import token_text
+from minift_vocabulary.defaults import BERT, token_text
 from minift_vocabulary.reading import flag
 
 REQUIRED = ("unk_token", "cls_token", "sep_token")  # every family here needs these roles
@@ -45,6 +45,7 @@ def add_tokens(
 
     The options in `added_tokens_decoder` win over those beside the token's role.
     """
+    refuse_split_special(tokenizer_config)
     numbered = numbered_tokens(folder, tokenizer_config, names)
     tokens = {token.content: token for _, token in sorted(numbered.items())}
     refuse_special_without_id(names, {**backend.get_vocab(), **tokens})
@@ -55,6 +56,40 @@ def add_tokens(
         tokens.setdefault(token.content, token)
     backend.add_tokens(list(tokens.values()))
     refuse_other_ids(backend, numbered)
+
+
+def add_later_tokens(backend: Any, folder: Path, tokenizer_config: Mapping[str, Any]) -> None:
+    """Add the tokens that a tokenizer.json lacks, and files beside it name.
+
+    These are numbered ones, special ones without a role, and those of roles that BERT does not
+    have. Only `added_tokens_decoder` changes the options of tokens that are there.
+    """
+    refuse_split_special(tokenizer_config)
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    texts = {key: token_text(value) for key, value in tokenizer_config.items()}
+    names = {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
+    numbered = numbered_tokens(folder, tokenizer_config, names)
+    tokens = {token.content: token for _, token in sorted(numbered.items())}
+    if "added_tokens_decoder" not in tokenizer_config:
+        tokens = {text: token for text, token in tokens.items() if text not in known}
+    unusual = [tokenizer_config[role] for role in names if role not in BERT]
+    for special in [*unusual, *extra_tokens(tokenizer_config)]:
+        token = as_added_token(special, special=True)
+        if token.content not in known:
+            tokens.setdefault(token.content, token)
+    backend.add_tokens(list(tokens.values()))
+    refuse_other_ids(backend, numbered)
+
+
+def refuse_split_special(tokenizer_config: Mapping[str, Any]) -> None:
+    """Raise an error for a setting that the library forgets when a tokenizer is copied."""
+    if flag(tokenizer_config, "split_special_tokens", False):
+        raise ModelError(
+            "split_special_tokens of the tokenizer is not known here",
+            got="true",
+            expected="false: a special token in a text stays whole",
+            do="remove it from tokenizer_config.json",
+        )
 
 
 def numbered_tokens(

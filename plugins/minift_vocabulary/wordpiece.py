@@ -20,16 +20,20 @@ def wordpiece(folder: Path, tokenizer_config: Mapping[str, Any], unknown: str) -
         unknown: the token of a word that cannot be put together from the vocabulary.
     """
     backend: Any = Tokenizer(WordPiece(read_vocabulary(folder / "vocab.txt"), unk_token=unknown))
-    backend.normalizer = normalizers.BertNormalizer(
-        lowercase=flag(tokenizer_config, "do_lower_case", True),
-        strip_accents=flag(
-            tokenizer_config, "strip_accents", None
-        ),  # None: only if text is lowercased
-        handle_chinese_chars=flag(tokenizer_config, "tokenize_chinese_chars", True),
-    )
+    backend.normalizer = bert_normalizer(tokenizer_config)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     return backend
+
+
+def bert_normalizer(tokenizer_config: Mapping[str, Any]) -> normalizers.Normalizer:
+    """Return what is done with a text before it is split, as the settings say, or as usual."""
+    return normalizers.BertNormalizer(
+        lowercase=flag(tokenizer_config, "do_lower_case", True),
+        # None: only if text is lowercased
+        strip_accents=flag(tokenizer_config, "strip_accents", None),
+        handle_chinese_chars=flag(tokenizer_config, "tokenize_chinese_chars", True),
+    )
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import transformers
 from live import as_lists, assert_same_encoding
+from minift_vocabulary.defaults import BERT
 from tokenizers import ByteLevelBPETokenizer
 
-from minift import AutoTokenizer
+from minift import AutoTokenizer, MiniftError
 
 # Ranges from which random characters come: what people write, and what breaks tokenizers.
 SCRIPTS = [
@@ -250,3 +251,173 @@ def test_saved_by_one_and_opened_by_the_other(both, tmp_path):
             want = theirs(text, "the <mask> [MASK]")
             assert_same_encoding(here(text, "the <mask> [MASK]"), want, f"minift from {name}")
             assert_same_encoding(there(text, "the <mask> [MASK]"), want, f"peer from {name}")
+
+
+def random_options(rng, pairs):
+    """Any combination of the options that say what is cut, padded and returned."""
+    options = {
+        "truncation": [True, "longest_first", "only_first", "only_second", False, None][
+            rng.integers(6)
+        ],
+        "padding": [False, True, "longest", "max_length"][rng.integers(4)],
+        "max_length": [None, int(rng.integers(6, 40))][rng.integers(2)],
+        "add_special_tokens": bool(rng.integers(4)),
+        "return_offsets_mapping": bool(rng.integers(2)),
+        "return_special_tokens_mask": bool(rng.integers(2)),
+        "return_overflowing_tokens": not rng.integers(3),
+        "is_split_into_words": not rng.integers(3),
+        "return_token_type_ids": [None, True, False][rng.integers(3)],
+        "return_attention_mask": [None, True, False][rng.integers(3)],
+        "padding_side": [None, "left", "right"][rng.integers(3)],
+    }
+    if options["truncation"] == "only_second" and not pairs:
+        options["truncation"] = "only_first"
+    if options["return_overflowing_tokens"]:
+        options["stride"] = int(rng.integers(0, 4))
+    return options
+
+
+def result_or_error(call):
+    """What a call returns, or the kind of its error; a panic of the library is an error too."""
+    try:
+        return call()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return error
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_any_options(both, side):
+    """Each option beside each other one: equal columns, words, texts and tokens, or two errors."""
+    ours, theirs = both
+    rng = np.random.default_rng(7)
+    before = ours.truncation_side, theirs.truncation_side
+    ours.truncation_side = theirs.truncation_side = side
+    spaced = getattr(theirs, "add_prefix_space", False)  # see test_offsets_of_a_first_word
+    for _ in range(150):
+        number, pairs = int(rng.integers(1, 4)), bool(rng.integers(2))
+        options = random_options(rng, pairs)
+        texts = [random_text(rng) or "." for _ in range(2 * number)]
+        if options["is_split_into_words"]:
+            texts = [text.split() or ["."] for text in texts]
+        arguments = [texts[:number], texts[number:]] if pairs else [texts[:number]]
+        if not rng.integers(4):
+            arguments, number = [many[0] for many in arguments], 1
+        got = result_or_error(lambda a=arguments, o=options: ours(*a, **o))
+        want = result_or_error(lambda a=arguments, o=options: theirs(*a, **o))
+        said = f"{arguments} {options}"
+        if isinstance(got, MiniftError):
+            # Rows longer than the length to pad to, and a padded row beyond max_length, stop here.
+            assert isinstance(want, BaseException) or "length to pad to" in str(got), said
+            continue
+        assert not isinstance(want, BaseException), (said, want)
+        if spaced:
+            got.pop("offset_mapping", None), want.pop("offset_mapping", None)
+        assert_same_encoding(got, want, said)
+        rows = len(want.encodings)
+        for name in ("tokens", "word_ids", "sequence_ids"):
+            for i in range(rows):
+                assert getattr(got, name)(i) == getattr(want, name)(i), (name, said)
+    ours.truncation_side, theirs.truncation_side = before
+
+
+# ------------------------------------------------- settings of the files beside a tokenizer.json
+
+TOKEN = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+
+
+def beside(folder, kind, change=lambda rules: None, files=(), **said):
+    """MiniLM's or a small RoBERTa's tokenizer.json, with other files beside it that say more."""
+    if kind == "roberta":
+        byte_level_files(folder)
+        transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+        (folder / "vocab.json").unlink(missing_ok=True)
+        (folder / "merges.txt").unlink(missing_ok=True)
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+    else:
+        wordpiece_files(folder, kind)
+        shutil.copy(live.require_minilm() / "tokenizer.json", folder)
+        settings = {"model_max_length": 64}
+    rules = json.loads((folder / "tokenizer.json").read_text())
+    change(rules)
+    (folder / "tokenizer.json").write_text(json.dumps(rules))
+    settings = {name: value for name, value in {**settings, **said}.items() if value != "absent"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    for name, content in dict(files).items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def cased(rules):
+    rules["normalizer"]["lowercase"] = False
+
+
+def spaced(rules):
+    rules["pre_tokenizer"]["add_prefix_space"] = True
+
+
+def without_normalizer(rules):
+    rules["normalizer"] = None
+
+
+ADDED = {"30522": {"content": "zzyx", **TOKEN, "special": False}}
+MASK = {"103": {"content": "[MASK]", **TOKEN, "lstrip": True, "special": True}}
+SETTINGS = {
+    "case": ("bert", {"do_lower_case": False}),
+    "accents": ("bert", {"strip_accents": False}),
+    "accents alone": ("bert", {"strip_accents": True, "do_lower_case": False}),
+    "chinese": ("bert", {"tokenize_chinese_chars": False}),
+    "class": ("bert", {"do_lower_case": False, "tokenizer_class": "BertTokenizerFast"}),
+    "distilbert": ("distilbert", {
+        "do_lower_case": False, "tokenizer_class": "DistilBertTokenizer"}),
+    "electra": ("electra", {"strip_accents": False, "tokenizer_class": "ElectraTokenizerFast"}),
+    "generic": ("bert", {
+        "do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast", **BERT,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}),
+    "the class's default": ("bert", {"change": cased}),
+    "agreeing": ("bert", {"change": cased, "do_lower_case": False}),
+    "no rules": ("bert", {"change": without_normalizer, "do_lower_case": True}),
+    "space": ("roberta", {"add_prefix_space": True}),
+    "no space": ("roberta", {"add_prefix_space": False, "change": spaced}),
+    "the class's space": ("roberta", {"add_prefix_space": "absent", "change": spaced}),
+    "decoder": ("bert", {"added_tokens_decoder": ADDED}),
+    "decoder's options": ("bert", {"added_tokens_decoder": MASK}),
+    "added": ("bert", {"files": {"added_tokens.json": {"zzyx": 30522, "[E]": 30523}}}),
+    "extra": ("bert", {"extra_special_tokens": ["[E]", "zzyx"]}),
+    "extra by name": ("bert", {"extra_special_tokens": {"e_token": "[E]"}}),
+    "additional": ("bert", {"additional_special_tokens": ["[unused3]", "[E]"]}),
+    "in the map": ("bert", {"files": {"special_tokens_map.json": {
+        "additional_special_tokens": ["[E]"], "pad_token": "[unused3]"}}}),
+    "bos": ("bert", {"bos_token": "[E]", "eos_token": "zzyx"}),
+    "own role": ("bert", {"e_token": "[E]"}),
+    "pad": ("bert", {"pad_token": "[unused3]"}),
+    "sides": ("bert", {"padding_side": "left", "truncation_side": "left"}),
+    "older limit": ("bert", {"model_max_length": "absent", "max_len": 48}),
+}  # fmt: skip
+SAID = ["The Capital of FRANCE is Café 我们", "a zzyx b [E]", " x [MASK][unused3] zzyxa", "the a"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.filterwarnings("ignore:tokenizer.json does not")
+def test_settings_beside_a_tokenizer_json(name, tmp_path):
+    kind, said = SETTINGS[name]
+    folder = beside(tmp_path / "model", kind, **said)
+    ours = AutoTokenizer.from_pretrained(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    ours.save_pretrained(tmp_path / "saved")
+    shutil.copy(folder / "config.json", tmp_path / "saved")
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    there = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    options = {"padding": True, "truncation": True, "max_length": 12}
+    assert ours.model_max_length == theirs.model_max_length
+    for role in ("pad", "bos", "eos", "unk", "cls", "sep", "mask"):
+        for tokenizer in (ours, again, there):
+            assert getattr(tokenizer, f"{role}_token_id") == getattr(theirs, f"{role}_token_id")
+    want = theirs(SAID, SAID[::-1], **options)
+    texts = theirs.batch_decode(want["input_ids"], skip_special_tokens=True)
+    for tokenizer, what in ((ours, "loaded"), (again, "saved"), (there, "the peer, saved")):
+        assert_same_encoding(tokenizer(SAID, SAID[::-1], **options), want, what)
+        assert len(tokenizer) == len(theirs)
+        assert tokenizer.batch_decode(want["input_ids"], skip_special_tokens=True) == texts
+    assert again.__fingerprint__() == ours.__fingerprint__()
