@@ -161,7 +161,7 @@ def test_paths():
 
 @pytest.mark.parametrize(
     "value",
-    ["power=2", {1: 2.0}, {"power": "2"}, {"power": None}, {"power": math.nan}, [("power", 2)]],
+    ["power=2", {"power": "2"}, {"power": None}, {"power": math.nan}, [("power", 2)]],
 )
 def test_settings_of_a_schedule_are_numbers_by_name(value):
     refused(lr_scheduler_kwargs=value)

@@ -87,9 +87,15 @@ def current_setting(name: str, value: Any) -> tuple[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """Return numpy's numbers as Python's, a member of an Enum as its value, a path as text."""
+    """Return a value in Python's own types, as JSON has them, also inside of dicts and lists.
+
+    Numbers and arrays of numpy's and torch's become Python's, keys and paths text, and a member of
+    an Enum is its value.
+    """
     if isinstance(value, Mapping):
-        return {name: to_plain(entry) for name, entry in value.items()}
+        return {str(to_plain(name)): to_plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(entry) for entry in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     value = value.value if isinstance(value, Enum) else value

@@ -5,9 +5,13 @@ so the order of computing does not show and nothing piles up on the device. Noth
 drawn, so evaluating does not change training.
 """
 
+import contextlib
+import copy
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +21,15 @@ from torch.utils.data import DataLoader
 from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
 from minift.device import Device
-from minift.errors import ConfigError
+from minift.errors import ArgumentError, ConfigError, MiniftError
 from minift.evaluate import find_metric
 from minift.training.batches import device_batches, split_into_batches
+from minift.training.compatibility import to_plain
 from minift.training.loaders import ask_loader, read_loader
 from minift.training.losses import read_outputs
 from minift.training.run import Run
+
+MISTAKES = (AttributeError, ImportError, NameError, TypeError, MiniftError)
 
 
 @dataclass
@@ -105,12 +112,87 @@ def evaluate(
     metrics: dict[str, float] = {"loss": loss_sum / num_items} if num_items else {}
     logits, labels = blocks.get("logits", np.zeros((0, 0), np.float32)), blocks.get("labels")
     if run.compute_metrics is not None and labels is not None:
-        metrics |= run.compute_metrics(EvalPrediction(logits, labels, dataset))
+        metrics |= loggable(run.compute_metrics(EvalPrediction(logits, labels, dataset)))
     speeds = {"samples_per_second": n / seconds, "steps_per_second": len(batches) / seconds}
     metrics["runtime"] = round(seconds, 4)
     metrics |= {name: round(speed, 3) for name, speed in speeds.items()}
     named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
     return EvalLoopOutput(logits, labels, named)
+
+
+def loggable(returned: Any) -> dict[str, Any]:
+    """Return what `compute_metrics` returned, with its numbers as Python's.
+
+    Raises:
+        ArgumentError: it is no dict of something that JSON has, by name.
+    """
+    what, do = "compute_metrics must return a dict, such as {'accuracy': 0.9}", None
+    if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
+        raise ArgumentError(what, got=f"{returned!r:.80}", expected="numbers by names, as text")
+    metrics = to_plain(returned)
+    for name, value in metrics.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            do = "return numbers, text, and dicts and lists of them"
+            raise ArgumentError(what, got=f"{name}: {error}", do=do) from None
+    return metrics
+
+
+def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
+    """Call `compute_metrics` once on two rows, before training, for the sake of what it returns.
+
+    An exception may only mean that it needs more rows, more classes than two rows have, or all rows
+    because it knows them. So it is said in a line, and training goes on. What rather is a mistake
+    (of a name, an attribute, a type, an import; what cannot be logged; minift's own errors) is
+    tried again on all rows, and raised if it stays. What is called is a copy, so that a state which
+    it keeps is not changed.
+    """
+    dataset, trial, errors = run.eval_dataset, copy.copy(run), list[Exception]()
+    assert dataset is not None
+    shared = (run.model, run.processing_class, run.train_dataset, dataset)
+    compute_metrics = detached(run.compute_metrics, {id(one): one for one in shared})
+
+    def attempt(prediction: EvalPrediction) -> dict[str, float]:
+        try:
+            loggable(compute_metrics(prediction))
+        except Exception as error:
+            errors.append(error)
+        return {}
+
+    trial.compute_metrics = attempt
+    for rows in (dataset.select(range(min(2, len(dataset)))), dataset):
+        errors.clear()
+        evaluate(trial, loader(rows))
+        if not errors:
+            return
+        if not isinstance(error := errors[0], MISTAKES):
+            what = f"compute_metrics raised {type(error).__name__} ({error}) on two rows, tried"
+            run.log_message(f"{what} before training. If it needs more, nothing is wrong")
+            return
+    raise errors[0]
+
+
+def detached(function: Any, shared: dict[int, Any]) -> Any:
+    """Copy a callable with its state, so that calling the copy leaves no trace.
+
+    The state of a function is what it closes over, and the global names that it uses. What cannot
+    be copied (a module, an open file, a lock) is shared, as are the objects in `shared`, by id.
+    """
+
+    def copied(value: Any) -> Any:
+        with contextlib.suppress(Exception):
+            return copy.deepcopy(value, shared)
+        return value
+
+    if not isinstance(function, FunctionType):
+        return copied(function)
+    code, names = function.__code__, function.__globals__
+    names = names | {name: copied(names[name]) for name in code.co_names if name in names}
+    cells = tuple(CellType(copied(cell.cell_contents)) for cell in function.__closure__ or ())
+    twin = FunctionType(code, names, function.__name__, function.__defaults__, cells)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
 
 
 def longest_first(dataset: Dataset) -> np.ndarray:

@@ -34,7 +34,7 @@ from minift.training.batches import (
     steps_per_epoch,
 )
 from minift.training.callbacks import best_metric_of
-from minift.training.recorder import to_python
+from minift.training.compatibility import to_plain
 from minift.training.run import Run
 from minift.training.triggers import should_evaluate, should_log, should_save
 
@@ -153,10 +153,11 @@ def evaluate_and_compare(run: Run, evaluate: Callable[[], dict[str, Any]]) -> bo
     """
     args, state, metrics = run.args, run.state, evaluate()
     name, greater_is_better = best_metric_of(args)
-    value, best = to_python(metrics.get(name)), state.best_metric
-    if value is None and (args.metric_for_best_model or args.load_best_model_at_end):
-        what = f"metric_for_best_model={args.metric_for_best_model!r} is not measured"
-        raise ConfigError(what, expected=", ".join(metrics))
+    value, best = to_plain(metrics.get(name)), state.best_metric
+    wanted = args.metric_for_best_model or args.load_best_model_at_end
+    if not isinstance(value, int | float) and (value is not None or wanted):
+        what = f"metric_for_best_model={args.metric_for_best_model!r} is no number that is measured"
+        raise ConfigError(what, got=value, expected=", ".join(metrics))
     if value is None:
         return False
     state.scores.append(value)

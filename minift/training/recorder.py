@@ -21,6 +21,7 @@ from typing import Any
 from minift.errors import ConfigError
 from minift.files import write_text
 from minift.models.weights import unwrap
+from minift.training.compatibility import to_plain
 from minift.training.evaluation import EvalLoopOutput
 from minift.training.run import Run
 
@@ -61,8 +62,11 @@ class Recorder:
     def log(self, record: dict[str, Any]) -> None:
         """Add a record to the history and to metrics.jsonl, and call the observers."""
         run = self.run
-        record = {name: to_python(value) for name, value in record.items()}
-        record = {**record, "epoch": round(run.state.epoch, 4), "step": run.state.global_step}
+        record = {
+            **to_plain(record),
+            "epoch": round(run.state.epoch, 4),
+            "step": run.state.global_step,
+        }
         run.state.log_history.append(record)
         if run.writes and run.folder.is_dir():
             with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -96,7 +100,7 @@ class Recorder:
     def record_scores(self, result: EvalLoopOutput, prefix: str) -> None:
         """Keep the metrics of an evaluation on eval_dataset."""
         values = {name.removeprefix(f"{prefix}_"): v for name, v in result.metrics.items()}
-        values = {name: to_python(v) for name, v in values.items() if name not in TIMES}
+        values = {name: value for name, value in values.items() if name not in TIMES}
         step = self.run.state.global_step
         self.scores = {"step": step, "rows": result.num_samples, "values": values}
         if self.run.started:
@@ -145,11 +149,6 @@ def without_token(word: str) -> str:
     token = os.environ.get("HF_TOKEN")
     word = word.replace(token, "TOKEN") if token else word
     return re.sub(r"\b(hf|api_org)_[A-Za-z0-9]{30,}", "TOKEN", word)
-
-
-def to_python(value: Any) -> Any:
-    """Convert a number of numpy's or torch's to Python's, for JSON."""
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def versions() -> dict[str, str]:

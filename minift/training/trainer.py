@@ -28,7 +28,7 @@ from minift.training import checkpoint, loop, serialization
 from minift.training.arguments import TrainingArguments
 from minift.training.batches import epoch_plan, steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
-from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics
+from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics, try_metrics
 from minift.training.extending import check_attribute, check_methods
 from minift.training.loaders import read_loader
 from minift.training.losses import LossFunction, LossTracker, model_loss, smoothed_loss
@@ -173,6 +173,8 @@ class Trainer:
         if run.state.global_step and folder is None:
             raise ConfigError("this Trainer has trained already", do="make a new Trainer")
         self._prepare_optimizer()
+        if run.compute_metrics and (args.eval_strategy != "no" or args.eval_on_start):
+            try_metrics(run, self.get_eval_dataloader)
         if folder is not None:
             checkpoint.restore(run, folder)
             run.log_message(f"going on from {folder}")
@@ -223,8 +225,10 @@ class Trainer:
         if not plan:
             got = f"{len(run.train_dataset)} rows, dataloader_drop_last={args.dataloader_drop_last}"
             raise ConfigError("there is no batch to train on", got=got, do="pass more rows")
-        if args.eval_strategy != "no" and run.eval_dataset is None:
-            raise ConfigError("eval_strategy needs eval_dataset", got=args.eval_strategy)
+        evaluates = args.eval_strategy != "no" or args.eval_on_start
+        if evaluates and not len(run.eval_dataset or ()):
+            what, got = "evaluating in training needs an eval_dataset with rows", args.eval_strategy
+            raise ConfigError(what, got=f"eval_strategy={got}", do="pass eval_dataset=")
         problem = getattr(getattr(unwrap(run.model), "config", None), "problem_type", None)
         if args.label_smoothing_factor and problem not in (None, "single_label_classification"):
             what = "label_smoothing_factor is for class labels"

@@ -111,7 +111,9 @@ class Inputs:
         if (to_metric_inputs := self.to_metric_inputs) is None:
             return evaluation.to_predictions
         rows = self.data.get(split)  # a Trainer keeps the model's columns; groups need all
-        return lambda prediction: to_metric_inputs(replace(prediction, rows=rows))
+        return lambda prediction: to_metric_inputs(
+            replace(prediction, rows=rows and rows.select(range(len(prediction.predictions))))
+        )
 
     def rows(self, split: str) -> Dataset:
         """Return the rows of a split.

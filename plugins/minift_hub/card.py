@@ -28,6 +28,7 @@ def card_of(folder: Path, repo: str) -> str:
 
     run = read_run(folder)
     scores = (run.get("scores") or {}).get("values") or {}
+    scores = {key: value for key, value in scores.items() if isinstance(value, int | float)}
     model, data = run.get("model") or {}, run.get("data") or {}
     base = model.get("source") if model.get("revision") else None
     head: dict[str, Any] = {"tags": ["minift"], "pipeline_tag": "text-classification"}

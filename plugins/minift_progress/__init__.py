@@ -67,7 +67,14 @@ def line(run: Any, record: dict[str, Any]) -> str:
     """Return a record as one line: `step 20/618  epoch 0.10  loss 0.6931  ...`"""
     head = f"step {record['step']}/{run.state.max_steps}  epoch {record['epoch']:.2f}"
     names = SHOWN if "loss" in record else [n for n in record if n not in ("step", "epoch")]
-    return "  ".join([head, *(f"{name} {record[name]:.4g}" for name in names if name in record)])
+    return "  ".join(
+        [head, *(f"{name} {in_short(record[name])}" for name in names if name in record)]
+    )
+
+
+def in_short(value: Any) -> str:
+    """Return a number with four digits; what a metric has beside numbers as it is."""
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 progress = Progress()  # the plugin
