@@ -12,14 +12,14 @@ import torch
 
 from minift import Trainer, TrainingArguments
 from minift.errors import ArgumentError, ConfigError, MiniftError
+from minift.settings import TYPES, types_of
 from minift.testing import tiny
-from minift.training.arguments import RANGES, types_of
 
 FIELDS = {each.name: each for each in dataclasses.fields(TrainingArguments)}
-NUMBERS = [name for name, one in FIELDS.items() if {int, float} & set(types_of(one))]
-WHOLE = [name for name, one in FIELDS.items() if int in types_of(one)]
-SWITCHES = [name for name, one in FIELDS.items() if bool in types_of(one)]
-PURE_SWITCHES = [name for name in SWITCHES if str not in types_of(FIELDS[name])]
+NUMBERS = [name for name, one in FIELDS.items() if {int, float} & set(types_of(one.type))]
+WHOLE = [name for name, one in FIELDS.items() if int in types_of(one.type)]
+SWITCHES = [name for name, one in FIELDS.items() if bool in types_of(one.type)]
+PURE_SWITCHES = [name for name in SWITCHES if str not in types_of(FIELDS[name].type)]
 
 
 class Strategy(enum.StrEnum):
@@ -74,7 +74,7 @@ def test_a_switch_of_numpy(name):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, one in FIELDS.items() if type(None) not in types_of(one)]
+    "name", [n for n, one in FIELDS.items() if type(None) not in types_of(one.type)]
 )
 def test_none_is_no_value_where_there_is_a_default(name):
     assert isinstance(refused(**{name: None}), TypeError)
@@ -177,7 +177,7 @@ def test_none_under_an_older_name_says_nothing(name):
 
 def test_errors_name_what_the_user_wrote():
     assert "evaluation_strategy must be no, steps" in str(refused(evaluation_strategy="Epoch"))
-    assert "group_by_length must be True or False" in str(refused(group_by_length="false"))
+    assert "group_by_length must be random" in str(refused(group_by_length="false"))
     for value in ("0.1", 1, True, 2.0):
         assert "from 0 to below 1" in str(refused(warmup_ratio=value))
     refused(warmup_ratio=-0.1)
@@ -212,5 +212,5 @@ def test_whatever_is_passed_means_something_or_is_refused_by_name(name):
         except MiniftError as error:
             assert name in str(error) or "output_dir" in str(error) or "evaluating" in str(error)
             continue
-        assert type(getattr(args, name)) in (*RANGES, type(None))
+        assert type(getattr(args, name)) in (*TYPES, type(None))
         assert args.warmup(100) >= 0 and args.log_every(100) >= 1

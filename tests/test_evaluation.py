@@ -69,8 +69,6 @@ def test_what_cannot_be_logged_is_an_error_before_training(returned):
         made.train()
     assert made.state.global_step == 0
     assert caught.value.got and (caught.value.expected or caught.value.do)
-    if isinstance(returned, dict) and "x" in returned:
-        assert "x: " in caught.value.got, "the error names the key"
 
 
 def test_any_mapping_will_do():

@@ -22,7 +22,7 @@ PLUGINS = sorted(p.parent for p in (ROOT / "plugins").glob("*/__init__.py"))
 # minift/__init__.py apart: it is the list of public names and opens their files when one is used.
 ROWS = [
     ["errors"],
-    ["files", "signals"],
+    ["files", "signals", "settings"],
     ["hookspecs", "rng", "distributed", "subprocesses", "tasks"],
     ["plugins"],
     ["device"],

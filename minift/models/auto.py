@@ -1,10 +1,13 @@
 """`AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification`: load a model from a folder."""
 
+import json
+import re
 import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,12 +43,11 @@ def find_family(model_type: str | None, path: Path) -> Family:
     for name, entry in from_plugins.items():
         if name in FAMILIES:
             raise ModelError(f"the plugin {entry.plugin} brings {name!r}, which minift has itself")
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
-    if model_type in from_plugins:
-        return from_plugins[model_type].value()
+    if isinstance(model_type, str) and model_type in {*FAMILIES, *from_plugins}:
+        return FAMILIES.get(model_type) or from_plugins[model_type].value()
     what, known = f"{path}: models of type {model_type!r} are not known", [*FAMILIES, *from_plugins]
     do = "install a plugin that brings this family (hook minift_register_model_families)"
+    do = do if model_type else 'add a line to the file, for example "model_type": "bert",'
     raise ModelError(what, expected=", ".join(sorted(known)), do=do)
 
 
@@ -133,11 +135,23 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
         expected = "config.json, model.safetensors and tokenizer.json"
         raise MissingFileError(f"{folder} is not a model", got=got, expected=expected)
     entries = read_json(path)
-    family = find_family(entries.get("model_type"), path)
+    family = find_family(model_type_of(entries), path)
     if entries.pop("auto_map", None):
         what = f"{path} names Python code of its own (auto_map), which is never run"
-        warnings.warn(f"{what}: minift's {entries['model_type']} is used", stacklevel=4)
+        warnings.warn(f"{what}: minift's own is used", stacklevel=4)
     return family.config.from_dict(entries), family
+
+
+def model_type_of(entries: Mapping[str, Any]) -> Any:
+    """Return the model_type of a config.json, or else that of its class: BertForMaskedLM is bert.
+
+    Some published files are older than the key.
+    """
+    if entries.get("model_type") is not None:
+        return entries["model_type"]
+    classes = json.dumps(entries.get("architectures"))  # a list of names, or anything
+    found = re.search(r'"([A-Za-z0-9]+?)(For[A-Z]\w*|Model|PreTrainedModel)"', classes)
+    return found[1].lower() if found else None
 
 
 def load_model(

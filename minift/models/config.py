@@ -12,15 +12,13 @@ from typing import Any, ClassVar, NoReturn, Self
 import torch
 import torch.nn.functional as F
 
-from minift.errors import ConfigError, ModelError
+from minift.errors import ConfigError, MiniftError, ModelError
+from minift.settings import AT_LEAST_1, NOT_NEGATIVE, Range, checked, types_of
 
-POSITIVE = (
-    *("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size"),
-    "max_position_embeddings",
-)
-NOT_NEGATIVE = ("num_hidden_layers", "type_vocab_size")
 MUST_BE = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
-PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+# Transformers understands these in every family's files, whatever else they are called there.
+COMMON_NAMES = {"hidden_size", "num_hidden_layers", "num_attention_heads"}
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
 def gelu_new(x: torch.Tensor) -> torch.Tensor:
@@ -28,12 +26,19 @@ def gelu_new(x: torch.Tensor) -> torch.Tensor:
     return F.gelu(x, approximate="tanh")
 
 
+# By the names of transformers, which has several for one function; those with weights are left out.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "gelu": F.gelu,  # the exact one, with erf
-    "gelu_new": gelu_new,
-    "relu": F.relu,
-    "silu": F.silu,
+    **dict.fromkeys(("gelu", "gelu_python"), F.gelu),  # the exact one, with erf
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_accurate"), gelu_new),
+    **dict.fromkeys(("gelu_pytorch_tanh", "gelu_python_tanh"), gelu_new),
+    "gelu_10": lambda x: F.gelu(x).clip(-10, 10),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    **dict.fromkeys(("silu", "swish"), F.silu),
+    **{name: getattr(F, name) for name in ("relu", "relu6", "leaky_relu", "hardswish", "mish")},
+    "relu2": lambda x: F.relu(x).square(),
     "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "linear": lambda x: x,
 }
 
 
@@ -43,11 +48,24 @@ class EncoderConfig:
 
     Attributes:
         attribute_map: {field: its name in the family's files}, where they differ.
+        ranges: {entry: its values}, where not all of its type will do.
         attention_output_dropout: False if the family has no dropout behind attention.
         extra_entries: entries of the file that are no fields here, kept for saving.
     """
 
     attribute_map: ClassVar[Mapping[str, str]] = {}
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads"), AT_LEAST_1),
+        **dict.fromkeys(("intermediate_size", "max_position_embeddings"), AT_LEAST_1),
+        **dict.fromkeys(("type_vocab_size", "num_labels"), AT_LEAST_1),
+        **dict.fromkeys(("initializer_range", "layer_norm_eps"), NOT_NEGATIVE),
+        "num_hidden_layers": Range("a whole number, 0 or more", lambda n: n >= 0),
+        **dict.fromkeys(
+            ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+            Range("a probability, 0 to 1", lambda p: 0 <= p <= 1),
+        ),
+        "hidden_act": Range(f"an activation: {', '.join(ACTIVATIONS)}", ACTIVATIONS.__contains__),
+    }
     attention_output_dropout: ClassVar[bool] = True
 
     model_type: str = "bert"
@@ -63,28 +81,33 @@ class EncoderConfig:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
-    pad_token_id: int = 0
+    pad_token_id: int | None = 0
     classifier_dropout: float | None = None
     problem_type: str | None = None
     id2label: dict[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     extra_entries: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (*POSITIVE, *NOT_NEGATIVE):
-            value, minimum = getattr(self, name), int(name in POSITIVE)
-            if not isinstance(value, int) or value < minimum:
-                self.refuse(name, value, f"a whole number of at least {minimum}")
-        for name in PROBABILITIES:
-            p = getattr(self, name) or 0.0
-            if not isinstance(p, int | float) or not 0.0 <= p <= 1.0:
-                self.refuse(name, p, "a probability, 0 to 1")
-        if not 0 <= self.pad_token_id < self.vocab_size:
-            self.refuse("pad_token_id", self.pad_token_id, f"0 to {self.vocab_size - 1}")
-        if self.hidden_act not in ACTIVATIONS:
-            raise ModelError("unknown activation", got=self.hidden_act, expected=list(ACTIVATIONS))
+        for each in fields(self):
+            value = self.checked_entry(each.name, getattr(self, each.name), types_of(each.type))
+            setattr(self, each.name, value)
+        if not -self.vocab_size <= (self.pad_token_id or 0) < self.vocab_size:
+            self.refuse("pad_token_id", self.pad_token_id, f"below {self.vocab_size}")
         if self.hidden_size % self.num_attention_heads:
-            what = "the hidden size is not a multiple of the number of attention heads"
+            what = "hidden_size is not a multiple of num_attention_heads"
             raise ModelError(what, got=f"{self.hidden_size} and {self.num_attention_heads}")
+
+    @classmethod
+    def checked_entry(cls, name: str, value: Any, types: list[type]) -> Any:
+        """Return an entry of config.json, if it has the right type and range.
+
+        Raises:
+            ModelError: it has not; names it as the family's files do.
+        """
+        try:
+            return checked(cls.attribute_map.get(name, name), value, types, cls.ranges.get(name))
+        except MiniftError as error:
+            raise ModelError(error.what, do="correct the model's config.json") from None
 
     def refuse(self, name: str, value: object, expected: object) -> NoReturn:
         """Raise an error about a field, under its name in the family's files."""
@@ -116,18 +139,20 @@ class EncoderConfig:
         Fields that it lacks get the family's default; entries that are no fields are kept.
         """
         mapped = {n: config_dict[own] for n, own in cls.attribute_map.items() if own in config_dict}
-        entries = {k: v for k, v in config_dict.items() if k not in cls.attribute_map.values()}
-        entries |= mapped
+        others = {*cls.attribute_map, *cls.attribute_map.values()} - COMMON_NAMES
+        entries = {k: v for k, v in config_dict.items() if k not in others} | mapped
         for name, expected in MUST_BE.items():
             if (value := entries.get(name) or expected) != expected:
                 raise ModelError(f"{name} of the model", got=value, expected=expected)
         entries.pop("label2id", None)
-        num_labels = entries.pop("num_labels", None) or 2
-        names = entries.pop("id2label", None) or {i: f"LABEL_{i}" for i in range(num_labels)}
+        num_labels, names = entries.pop("num_labels", None), entries.pop("id2label", None)
+        num_labels = cls.checked_entry("num_labels", num_labels, [int, type(None)])
+        names = names or {number: f"LABEL_{number}" for number in range(num_labels or 2)}
         entries["id2label"] = label_names(names)
-        known = {f.name for f in fields(cls)} - {"extra_entries"}
+        known = {f.name: types_of(f.type) for f in fields(cls) if f.name != "extra_entries"}
         extra = {name: value for name, value in entries.items() if name not in known}
-        values = {name: entries[name] for name in known if entries.get(name) is not None}
+        given = {name: entries[name] for name in known if name in entries}
+        values = {n: v for n, v in given.items() if v is not None or type(None) in known[n]}
         return cls(**values, extra_entries=extra)
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +168,11 @@ def label_names(names: Mapping[Any, str]) -> dict[int, str]:
     Raises:
         ConfigError: the numbers are not 0, 1, 2, ...: there would be a logit without a name.
     """
-    if {str(number) for number in names} != {str(i) for i in range(len(names))}:
+    try:
+        named = {int(str(number)): str(name) for number, name in names.items()}
+    except (AttributeError, ValueError):  # it is a list, or its keys are no numbers
+        named = {}
+    if not named or sorted(named) != list(range(len(names))):
         what = "class numbers (id2label) must count from 0 without gaps"
-        raise ConfigError(what, got=list(names), expected=list(range(len(names))))
-    return dict(sorted((int(number), str(name)) for number, name in names.items()))
+        raise ConfigError(what, got=f"{names!r:.80}", expected="{0: name, 1: name, ...}")
+    return dict(sorted(named.items()))

@@ -8,12 +8,12 @@ are understood; a name that minift does not have is an error that says why, neve
 import dataclasses
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any
 
 from minift.errors import ArgumentError, ConfigError
 from minift.schedule import SCHEDULES
+from minift.settings import AT_LEAST_1, NOT_NEGATIVE, Range, checked, choice, is_finite, types_of
 from minift.training.compatibility import ALIASES, current_setting, is_left_out, unknown_argument
 
 PRECISION_FLAGS = ("bf16", "fp16", "tf32")
@@ -28,76 +28,24 @@ DECISIVE = (
 )
 
 
-class Range(NamedTuple):
-    """The values of its type that a setting may have: in words, and as a test."""
-
-    expected: str
-    fits: Callable[[Any], bool] = lambda value: True
-
-
-def choice(*words: str) -> Range:
-    return Range(f"{', '.join(words[:-1])} or {words[-1]}", words.__contains__)
-
-
 def is_steps(n: float | str) -> bool:
     return not isinstance(n, str) and (0 < n < 1 or (n >= 1 and n % 1 == 0))
 
 
-AT_LEAST_1 = Range("a whole number, at least 1", lambda n: n >= 1)
 WORKERS = Range("a whole number, 0 to 1000", lambda n: 0 <= n <= 1000)
 MAX_STEPS = Range("at least 1, or -1: num_train_epochs decides", lambda n: n in (-1, 0) or n >= 1)
-POSITIVE = Range("a finite number, 0 or more", lambda n: n >= 0)
 BELOW_1 = Range("a number from 0 to below 1", lambda n: 0 <= n < 1)
 STEPS = Range("a whole number of steps, or above 0 and below 1 a share of all", is_steps)
 OR_AUTO = Range(f"auto, or {STEPS.expected}", lambda n: n == "auto" or is_steps(n))
 SAVING, STRATEGY = choice("no", "steps", "epoch", "best"), choice("no", "steps", "epoch")
 SAMPLING = choice("random", "sequential", "group_by_length")
 PRECISION = choice("auto", "fp32", *PRECISION_FLAGS)
-KWARGS = Range("finite numbers by name")
+BY_NAME = Range("finite numbers by name", lambda numbers: all(map(is_finite, numbers.values())))
 FOLDER, CHECKPOINT = Range("a folder", bool), Range("True, False or a folder")
-SWITCH, TEXT = Range("True or False"), Range("text")
-WHOLE, FINITE = Range("a whole number"), Range("a finite number")
-# Of a type in an annotation. Bools come first, since Python takes True for an int.
-RANGES = {bool: SWITCH, int: WHOLE, float: FINITE, str: TEXT, dict: KWARGS}
 
 
 def arg(default: Any, text: str, values: Range | None = None) -> Any:
     return field(default=default, metadata={"help": text, "range": values})
-
-
-def types_of(setting: Any) -> list[type]:
-    """Return the types in a field's annotation, for example [int, NoneType] of `int | None`."""
-    return [get_origin(t) or t for t in get_args(setting.type) or [setting.type]]
-
-
-def checked(setting: Any, name: str, value: Any) -> Any:
-    """Return a value for a field; a whole number is an int, also where it was 8.0.
-
-    Args:
-        setting: the field.
-        name: what the user calls it.
-        value: the user's.
-
-    Raises:
-        ArgumentError: it is of another type. Text is no number and no switch: "false" is true.
-        ConfigError: it is out of range.
-    """
-    types = types_of(setting)
-    values = setting.metadata.get("range") or RANGES[types[0]]
-    expected = values.expected + (", or None" if types[-1] is type(None) else "")
-    what = f"{name} must be {expected}, got {value!r:.60}"
-    if int in types and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if values in (FOLDER, CHECKPOINT) and isinstance(value, str):
-        value = os.path.expanduser(value)
-    its_type = next((t for t in RANGES if isinstance(value, t)), type(value))
-    if its_type not in types and not (its_type is int and float in types):
-        raise ArgumentError(what)
-    numbers = value.values() if its_type is dict else [value] if its_type in (int, float) else []
-    finite = all(isinstance(n, int | float) and abs(n) < 1e20 for n in numbers)
-    if value is not None and not (finite and values.fits(value)):
-        raise ConfigError(what)
-    return value
 
 
 @dataclass(init=False)
@@ -116,15 +64,15 @@ class TrainingArguments:
     gradient_accumulation_steps: int = arg(1, "micro-batches in an optimizer step", AT_LEAST_1)
 
     # The optimizer: AdamW
-    learning_rate: float = arg(5e-5, "peak learning rate", POSITIVE)
+    learning_rate: float = arg(5e-5, "peak learning rate", NOT_NEGATIVE)
     lr_scheduler_type: str = arg("linear", "name of a schedule", choice(*SCHEDULES))
-    lr_scheduler_kwargs: dict[str, float] | None = arg(None, "its own settings: power=2,lr_end=0")
-    warmup_steps: float = arg(0, "steps of rising learning rate; below 1, a share of all", POSITIVE)
-    weight_decay: float = arg(0.0, "decoupled; not applied to biases and norms", POSITIVE)
+    lr_scheduler_kwargs: dict[str, float] | None = arg(None, "its own: power=2,lr_end=0", BY_NAME)
+    warmup_steps: float = arg(0, "steps of rising rates; below 1, a share of all", NOT_NEGATIVE)
+    weight_decay: float = arg(0.0, "decoupled; not applied to biases and norms", NOT_NEGATIVE)
     adam_beta1: float = arg(0.9, "decay rate of the first moment", BELOW_1)
     adam_beta2: float = arg(0.999, "decay rate of the second moment", BELOW_1)
-    adam_epsilon: float = arg(1e-8, "added to the root of the second moment", POSITIVE)
-    max_grad_norm: float = arg(1.0, "global L2 norm to clip gradients to; 0 = off", POSITIVE)
+    adam_epsilon: float = arg(1e-8, "added to the root of the second moment", NOT_NEGATIVE)
+    max_grad_norm: float = arg(1.0, "L2 norm that gradients are clipped to; 0 = off", NOT_NEGATIVE)
 
     label_smoothing_factor: float = arg(0.0, "share of the target spread over all classes", BELOW_1)
 
@@ -151,7 +99,9 @@ class TrainingArguments:
     logging_first_step: bool = arg(False, "also log the first step")
     eval_strategy: str = arg("no", "when to evaluate", STRATEGY)
     eval_steps: float | None = arg(None, "between evaluations; logging_steps by default", STEPS)
-    eval_delay: float = arg(0, "steps, or by epoch epochs, before the first evaluation", POSITIVE)
+    eval_delay: float = arg(
+        0, "steps, or by epoch epochs, before the first evaluation", NOT_NEGATIVE
+    )
     eval_on_start: bool = arg(False, "also evaluate before the first step")
     disable_tqdm: bool | None = arg(None, "no progress bar; by default one on a terminal only")
 
@@ -182,7 +132,10 @@ class TrainingArguments:
         fields = {f.name: f for f in dataclasses.fields(self)}
         if current not in fields:
             raise unknown_argument(name, fields)
-        super().__setattr__(current, checked(fields[current], name, plain))
+        types, values = types_of(fields[current].type), fields[current].metadata["range"]
+        plain = checked(name, plain, types, values)
+        is_path = values in (FOLDER, CHECKPOINT) and isinstance(plain, str)
+        super().__setattr__(current, os.path.expanduser(plain) if is_path else plain)
 
     def check(self) -> None:
         """Refuse settings that contradict each other, all at once."""

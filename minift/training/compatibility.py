@@ -68,8 +68,6 @@ SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
 
 def is_left_out(name: str, value: Any) -> bool:
     """Return whether an argument changes nothing, as scripts that spell defaults out pass it."""
-    if name == "group_by_length":
-        return value in (None, False)
     off = (*OFF_VALUES, *SUPPORTED_VALUES.get(name, ()))
     return value is None if name in ALIASES else name in ABSENT and to_plain(value) in off
 
@@ -77,9 +75,7 @@ def is_left_out(name: str, value: Any) -> bool:
 def current_setting(name: str, value: Any) -> tuple[str, Any]:
     """Return today's name of an argument, and its value under that name as one of Python's own."""
     value = to_plain(value)
-    if name == "group_by_length":
-        if not isinstance(value, bool):
-            raise ArgumentError(f"{name} must be True or False, got {value!r}")
+    if name == "group_by_length" and isinstance(value, bool):
         value = "group_by_length" if value else "random"
     if name == "warmup_ratio" and not (isinstance(value, int | float) and value < 1):
         raise ArgumentError(f"{name} must be a number from 0 to below 1, got {value!r}")

@@ -126,17 +126,16 @@ def loggable(returned: Any) -> dict[str, Any]:
     Raises:
         ArgumentError: it is no dict of something that JSON has, by name.
     """
-    what, do = "compute_metrics must return a dict, such as {'accuracy': 0.9}", None
-    if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
-        raise ArgumentError(what, got=f"{returned!r:.80}", expected="numbers by names, as text")
-    metrics = to_plain(returned)
-    for name, value in metrics.items():
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError) as error:
-            do = "return numbers, text, and dicts and lists of them"
-            raise ArgumentError(what, got=f"{name}: {error}", do=do) from None
-    return metrics
+    try:
+        if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
+            raise TypeError("no dict with names that are text")
+        metrics = to_plain(returned)
+        json.dumps(metrics)
+        return metrics
+    except (TypeError, ValueError) as error:
+        what = "compute_metrics must return a dict, such as {'accuracy': 0.9}"
+        expected = "numbers or text by name, or dicts and lists of them"
+        raise ArgumentError(what, got=f"{returned!r:.80}: {error}", expected=expected) from None
 
 
 def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:

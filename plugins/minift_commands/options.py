@@ -9,7 +9,8 @@ from typing import Any
 
 from minift.errors import ConfigError, MiniftError, MissingFileError, nearest
 from minift.files import local_path
-from minift.training.arguments import TrainingArguments, checked, types_of
+from minift.settings import checked, types_of
+from minift.training.arguments import TrainingArguments
 
 SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -60,9 +61,11 @@ def add_options(parser: argparse.ArgumentParser, title: str, options: type) -> N
 def value_parser(option: Any) -> Callable[[str], Any]:
     """Return a function that reads the text of a flag as a value of a field, and checks it."""
 
+    types, values = types_of(option.type), option.metadata.get("range")
+
     def parse(text: str) -> Any:
         try:
-            return checked(option, option.name, read_as(types_of(option), text))
+            return checked(option.name, read_as(types, text), types, values)
         except MiniftError as error:
             raise argparse.ArgumentTypeError(error.what) from None
 

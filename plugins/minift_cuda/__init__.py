@@ -72,7 +72,7 @@ class CudaDevice(AcceleratorDevice):
             B, T = batch["input_ids"].shape
             rounded = -(-T // MULTIPLE) * MULTIPLE
             if rounded <= self.max_seq_length:
-                batch = pad_to_shape(batch, B, rounded, self.pad_id)
+                batch = pad_to_shape(batch, B, rounded, max(self.pad_id, 0))
         return {name: pinned(value) for name, value in batch.items()}
 
     def setup_precision(self, precision: str) -> None:

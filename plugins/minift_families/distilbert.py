@@ -37,7 +37,7 @@ class DistilBertConfig(EncoderConfig):
     # Not in its files: it has no types, and its norms are always BERT's.
     type_vocab_size: ClassVar[int] = 0  # type: ignore[misc]
     layer_norm_eps: ClassVar[float] = 1e-12  # type: ignore[misc]
-    classifier_dropout: float | None = 0.2
+    classifier_dropout: float = 0.2
 
 
 class DistilBertModel(EncoderModel):

@@ -3,19 +3,24 @@
 Small models have embeddings narrower than the hidden size, and a layer between the two.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from minift.models.config import EncoderConfig
 from minift.models.encoder import EncoderModel
 from minift.models.heads import SequenceClassifier
+from minift.settings import AT_LEAST_1, Range
 from minift_families.head import ClassificationHead
 
 
 @dataclass
 class ElectraConfig(EncoderConfig):
     """config.json of an ELECTRA; the defaults are those of the small model."""
+
+    ranges: ClassVar[Mapping[str, Range]] = {**EncoderConfig.ranges, "embedding_size": AT_LEAST_1}
 
     model_type: str = "electra"
     embedding_size: int = 128

@@ -22,6 +22,11 @@ class RobertaConfig(EncoderConfig):
     vocab_size: int = 50265
     pad_token_id: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_seq_length < 1:
+            self.refuse("pad_token_id", self.pad_token_id, "less than max_position_embeddings - 1")
+
     @property
     def max_seq_length(self) -> int:
         return self.max_position_embeddings - self.pad_token_id - 1
@@ -32,6 +37,7 @@ class RobertaEncoder(EncoderModel):
 
     base_model_prefix = "roberta"
     padded_positions = True
+    config: RobertaConfig
 
     def positions(self, input_ids: Tensor) -> Tensor:
         """A row's tokens are numbered from pad + 1; padding has the number pad."""

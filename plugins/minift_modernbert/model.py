@@ -25,6 +25,7 @@ from minift.models.config import ACTIVATIONS, EncoderConfig
 from minift.models.heads import SequenceClassifier
 from minift.models.pretrained import EncoderOutput, PretrainedModel, check_inputs
 from minift.models.unpadding import Unpadding
+from minift.settings import AT_LEAST_1, NOT_NEGATIVE, Range, choice
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 THETA = {LOCAL: 10_000.0, GLOBAL: 160_000.0}
@@ -41,6 +42,13 @@ class ModernBertConfig(EncoderConfig):
         classifier_pooling: "cls" reads each row's first position, "mean" the mean of all.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **EncoderConfig.ranges,
+        **dict.fromkeys(("local_attention", "global_attn_every_n_layers"), AT_LEAST_1),
+        **dict.fromkeys(("embedding_dropout", "initializer_cutoff_factor"), NOT_NEGATIVE),
+        "classifier_activation": EncoderConfig.ranges["hidden_act"],
+        "classifier_pooling": choice("cls", "mean"),
+    }
     attribute_map: ClassVar[Mapping[str, str]] = {
         "hidden_act": "hidden_activation",
         "layer_norm_eps": "norm_eps",
@@ -55,11 +63,11 @@ class ModernBertConfig(EncoderConfig):
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
     embedding_dropout: float = 0.0
-    classifier_dropout: float | None = 0.0
+    classifier_dropout: float = 0.0
     max_position_embeddings: int = 8192
     type_vocab_size: ClassVar[int] = 0  # type: ignore[misc]
     layer_norm_eps: float = 1e-5
-    pad_token_id: int = 50283
+    pad_token_id: int | None = 50283
     initializer_cutoff_factor: float = 2.0
     norm_bias: bool = False
     attention_bias: bool = False
@@ -74,8 +82,9 @@ class ModernBertConfig(EncoderConfig):
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any]) -> Self:
         """Build a configuration; older files have three numbers for layer types and angles."""
-        config = super().from_dict({k: v for k, v in config_dict.items() if v is not None})
-        every = config_dict.get("global_attn_every_n_layers", 3)
+        config = super().from_dict(config_dict)
+        every = config_dict.get("global_attn_every_n_layers") or 3
+        every = cls.checked_entry("global_attn_every_n_layers", every, [int])
         default = [LOCAL if i % every else GLOBAL for i in range(config.num_hidden_layers)]
         config.layer_types = config.layer_types or default
         older_names = {LOCAL: "local_rope_theta", GLOBAL: "global_rope_theta"}
@@ -88,6 +97,7 @@ class ModernBertConfig(EncoderConfig):
                     expected="default",
                 )
             theta = rope.get("rope_theta") or config_dict.get(older_name) or THETA[layer_type]
+            theta = cls.checked_entry("rope_theta", theta, [float])
             rope |= {"rope_type": "default", "rope_theta": theta}
             config.rope_parameters[layer_type] = rope
         config.check()
@@ -103,10 +113,6 @@ class ModernBertConfig(EncoderConfig):
                 got=len(self.layer_types),
                 expected=self.num_hidden_layers,
             )
-        if self.classifier_activation not in ACTIVATIONS:
-            self.refuse("classifier_activation", self.classifier_activation, list(ACTIVATIONS))
-        if self.classifier_pooling not in ("cls", "mean"):
-            self.refuse("classifier_pooling", self.classifier_pooling, "cls or mean")
         D = self.hidden_size // self.num_attention_heads
         if D % 2:
             raise ModelError("rotary positions need heads of an even size", got=D)

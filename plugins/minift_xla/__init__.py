@@ -107,7 +107,7 @@ class XlaDevice(Device):
 
     def prepare(self, model: "torch.nn.Module") -> "torch.nn.Module":
         config = getattr(model, "config", None)
-        self.pad_id = getattr(config, "pad_token_id", None) or 0
+        self.pad_id = max(getattr(config, "pad_token_id", None) or 0, 0)
         self.max_seq_length = getattr(config, "max_seq_length", sys.maxsize)
         with keep_parameters(self.torch_device):
             return super().prepare(model)
