@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 
 from minift.errors import ConfigError, MiniftError, ModelError
-from minift.settings import AT_LEAST_1, NOT_NEGATIVE, Range, checked, types_of
+from minift.settings import AT_LEAST_1, NOT_NEGATIVE, Range, checked, choice, types_of
 
 MUST_BE = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
 # Transformers understands these in every family's files, whatever else they are called there.
 COMMON_NAMES = {"hidden_size", "num_hidden_layers", "num_attention_heads"}
-PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
 def gelu_new(x: torch.Tensor) -> torch.Tensor:
@@ -59,6 +58,9 @@ class EncoderConfig:
         **dict.fromkeys(("intermediate_size", "max_position_embeddings"), AT_LEAST_1),
         **dict.fromkeys(("type_vocab_size", "num_labels"), AT_LEAST_1),
         **dict.fromkeys(("initializer_range", "layer_norm_eps"), NOT_NEGATIVE),
+        "problem_type": choice(
+            "regression", "single_label_classification", "multi_label_classification"
+        ),
         "num_hidden_layers": Range("a whole number, 0 or more", lambda n: n >= 0),
         **dict.fromkeys(
             ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
@@ -87,10 +89,12 @@ class EncoderConfig:
     id2label: dict[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     extra_entries: dict[str, Any] = field(default_factory=dict)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field to a value that its type and its range allow, now and later."""
+        types = {each.name: types_of(each.type) for each in fields(self)}.get(name)
+        super().__setattr__(name, self.checked_entry(name, value, types) if types else value)
+
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = self.checked_entry(each.name, getattr(self, each.name), types_of(each.type))
-            setattr(self, each.name, value)
         if not -self.vocab_size <= (self.pad_token_id or 0) < self.vocab_size:
             self.refuse("pad_token_id", self.pad_token_id, f"below {self.vocab_size}")
         if self.hidden_size % self.num_attention_heads:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minift.errors import ConfigError, DataError
-from minift.models.config import PROBLEM_TYPES, EncoderConfig
+from minift.models.config import EncoderConfig
 from minift.models.pretrained import PretrainedModel, SequenceClassifierOutput
 from minift.models.unpadding import Unpadding
 
@@ -23,7 +23,10 @@ class SequenceClassifier(PretrainedModel):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
         self.add_module(self.base_model_prefix, self.encoder(config))
-        check_problem_type(config)
+        if config.num_labels == 1 and config.problem_type == "single_label_classification":
+            what = "the labels of a model with one output are not those of a classification"
+            do = "pass num_labels=2, or problem_type='regression' for one number"
+            raise ConfigError(what, got=f"num_labels=1, {config.problem_type}", do=do)
         p = config.classifier_dropout
         self.p = config.hidden_dropout_prob if p is None else p
 
@@ -66,24 +69,12 @@ def classifier_output(
         return SequenceClassifierOutput(logits)
     if not isinstance(labels, Tensor):
         raise DataError("labels must be a tensor of numbers", got=type(labels).__name__)
-    check_problem_type(config)
     if config.problem_type is None:
         config.problem_type = infer_problem_type(logits.shape[-1], labels.is_floating_point())
     if not torch.compiler.is_compiling():
         check_labels(logits, labels, config.problem_type)
     loss_sum, num_items = classifier_loss(logits, labels, config.problem_type, example_mask)
     return SequenceClassifierOutput(logits, loss_sum / num_items, loss_sum, num_items)
-
-
-def check_problem_type(config: EncoderConfig) -> None:
-    """Raise a ConfigError if there is no such problem type, or not with this number of outputs."""
-    kind, known = config.problem_type, ", ".join(PROBLEM_TYPES)
-    if kind not in (None, *PROBLEM_TYPES):
-        raise ConfigError("there is no such problem_type", got=repr(kind), expected=known)
-    if kind == "single_label_classification" and config.num_labels == 1:
-        what = f"the labels of a model with one output are not those of {kind}"
-        do = "pass num_labels=2, or problem_type='regression' for one number"
-        raise ConfigError(what, got="num_labels=1", do=do)
 
 
 def infer_problem_type(num_labels: int, float_labels: bool) -> str:
