@@ -147,7 +147,9 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
     tried again on all rows, and raised if it stays. What is called is a copy, so that a state which
     it keeps is not changed.
     """
-    dataset, trial, errors = run.eval_dataset, copy.copy(run), list[Exception]()
+    args, dataset, trial, errors = run.args, run.eval_dataset, copy.copy(run), list[Exception]()
+    if not run.compute_metrics or not (args.eval_strategy != "no" or args.eval_on_start):
+        return
     assert dataset is not None
     shared = (run.model, run.processing_class, run.train_dataset, dataset)
     compute_metrics = detached(run.compute_metrics, {id(one): one for one in shared})

@@ -173,8 +173,7 @@ class Trainer:
         if run.state.global_step and folder is None:
             raise ConfigError("this Trainer has trained already", do="make a new Trainer")
         self._prepare_optimizer()
-        if run.compute_metrics and (args.eval_strategy != "no" or args.eval_on_start):
-            try_metrics(run, self.get_eval_dataloader)
+        try_metrics(run, self.get_eval_dataloader)
         if folder is not None:
             checkpoint.restore(run, folder)
             run.log_message(f"going on from {folder}")
@@ -225,10 +224,6 @@ class Trainer:
         if not plan:
             got = f"{len(run.train_dataset)} rows, dataloader_drop_last={args.dataloader_drop_last}"
             raise ConfigError("there is no batch to train on", got=got, do="pass more rows")
-        evaluates = args.eval_strategy != "no" or args.eval_on_start
-        if evaluates and not len(run.eval_dataset or ()):
-            what, got = "evaluating in training needs an eval_dataset with rows", args.eval_strategy
-            raise ConfigError(what, got=f"eval_strategy={got}", do="pass eval_dataset=")
         problem = getattr(getattr(unwrap(run.model), "config", None), "problem_type", None)
         if args.label_smoothing_factor and problem not in (None, "single_label_classification"):
             what = "label_smoothing_factor is for class labels"

@@ -48,9 +48,12 @@ def check_decisions(run: Run) -> None:
     """Refuse what decides by evaluations, a callback or an argument, where there will be none.
 
     Raises:
-        ConfigError: nothing would ever ask it.
+        ConfigError: nothing would ever ask it, or there are no rows to evaluate.
     """
     args, total = run.args, run.state.max_steps
+    if (args.eval_strategy != "no" or args.eval_on_start) and not len(run.eval_dataset or ()):
+        what, got = "evaluating in training needs an eval_dataset with rows", args.eval_strategy
+        raise ConfigError(what, got=f"eval_strategy={got}", do="pass eval_dataset=")
     end = total / steps_per_epoch(run) if args.eval_strategy == "epoch" else total
     if args.eval_strategy != "no" and end >= args.eval_delay:
         return
