@@ -1,4 +1,6 @@
 # The public names of minift: `__init__.py` imports each when it is first used.
+from minift_pipeline.pipeline import pipeline as pipeline
+
 from minift import evaluate as evaluate
 from minift.accelerate.accelerator import Accelerator as Accelerator
 from minift.collate import DataCollatorWithPadding as DataCollatorWithPadding
@@ -21,7 +23,6 @@ from minift.models.auto import (
     AutoModelForSequenceClassification as AutoModelForSequenceClassification,
 )
 from minift.optim import AdamW as AdamW
-from minift.pipeline import pipeline as pipeline
 from minift.rng import set_seed as set_seed
 from minift.schedule import get_linear_schedule_with_warmup as get_linear_schedule_with_warmup
 from minift.schedule import get_scheduler as get_scheduler

@@ -64,7 +64,6 @@ ROWS = [
     ["accelerate.gradient_state"],
     ["accelerate.prepared"],
     ["accelerate.accelerator"],
-    ["pipeline"],
     ["cli"],
 ]
 # Underscore names of libraries that our files read, and why there is no other way.

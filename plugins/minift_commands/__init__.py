@@ -1,4 +1,4 @@
-"""`minift train`, `eval`, `predict`, `tasks`, `plugins`, `env`: the core's parts, for a shell.
+"""`minift train`, `eval`, `tasks`, `plugins`, `env`: the core's parts, for a shell.
 
 What they share is in three files, which other plugins' commands may use, as `minift demo` does:
 
@@ -18,9 +18,7 @@ def minift_register_commands():
     from minift_commands.env import Env
     from minift_commands.eval import Eval
     from minift_commands.plugins import Plugins
-    from minift_commands.predict import Predict
     from minift_commands.tasks import Tasks
     from minift_commands.train import Train
 
-    running = {"train": Train, "eval": Eval, "predict": Predict}
-    return running | {"plugins": Plugins, "tasks": Tasks, "env": Env}
+    return {"train": Train, "eval": Eval, "plugins": Plugins, "tasks": Tasks, "env": Env}

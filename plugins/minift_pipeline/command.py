@@ -4,8 +4,9 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from minift.errors import ArgumentError
 from minift_commands.options import DataOptions, split_words
+
+from minift.errors import ArgumentError
 
 
 class Predict:
@@ -26,8 +27,9 @@ class Predict:
 
     @staticmethod
     def run(args: Namespace) -> int:
-        from minift.pipeline import pipeline
         from minift_commands.resolve import RunInputs
+
+        from minift_pipeline.pipeline import pipeline
 
         run = RunInputs.read(args.model)
         if [bool(args.text), bool(args.file), bool(args.split)].count(True) != 1 or args.text[2:]:
@@ -58,9 +60,10 @@ def from_texts(texts: list[str], columns: list[str] | None) -> dict[str, str]:
 
 def from_rows(args: Namespace, run: Any, columns: list[str] | None) -> list[dict[str, str]]:
     """Make a pipeline's inputs of the rows of --file or --split."""
-    from minift.data.loading import load_dataset
     from minift_commands.build import Inputs
     from minift_commands.resolve import guess_columns
+
+    from minift.data.loading import load_dataset
 
     if args.split:
         dataset = Inputs.prepare(DataOptions(**run.source), run).rows(args.split)
