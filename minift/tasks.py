@@ -5,9 +5,7 @@ Plugins give them by name through the hook `minift_register_tasks`; see plugins/
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
-
-from minift.errors import ConfigError
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is known of a data set; it is checked where it is made.
+    """What is known of a data set; the commands that read it check it.
 
     Attributes:
         columns: one column of text, or two for pairs.
@@ -38,9 +36,6 @@ class Task:
             where rows are scored by groups; the prediction's `rows` have all columns.
         references: scores of others.
         note: one more sentence for `minift tasks NAME`.
-
-    Raises:
-        ConfigError: a field does not hold what it should.
     """
 
     columns: Sequence[str]
@@ -55,29 +50,3 @@ class Task:
     to_metric_inputs: Callable[[Any], tuple[Any, Any]] | None = None
     references: Sequence[Reference] = ()
     note: str = ""
-
-    def __post_init__(self) -> None:
-        names, fraction = self.label_names, self.validation_fraction
-        distinct = names is None or (is_names(names) and len(set(names)) == len(names) > 1)
-        if not is_names(self.columns) or len(self.columns) > 2:
-            self.refuse("columns", "one or two names")
-        if not is_names(self.metrics):
-            self.refuse("metrics", "a list of names")
-        if not distinct:
-            self.refuse("label_names", "two or more different names, or None for a number")
-        if not set(self.splits) <= {"train", "validation", "test"}:
-            self.refuse("splits", "names for train, validation, test")
-        if fraction is not None and (names is None or not 0 < fraction < 1):
-            expected = "a number between 0 and 1, and classes to draw it from in like shares"
-            self.refuse("validation_fraction", expected)
-
-    def refuse(self, name: str, expected: str) -> NoReturn:
-        """Raise an error about a field."""
-        what = f"{name} of a Task is not what it should be"
-        raise ConfigError(what, got=repr(getattr(self, name)), expected=expected)
-
-
-def is_names(value: Any) -> bool:
-    """Tell a list of names, with one at least, from a name alone, whose letters would be names."""
-    strings = not isinstance(value, str) and all(isinstance(name, str) for name in value)
-    return strings and len(value) > 0

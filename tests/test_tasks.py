@@ -42,7 +42,7 @@ from minift import (
 )
 from minift.data.features import Features
 from minift.data.file_formats import DatasetFiles
-from minift.errors import ConfigError, DataError, PluginError
+from minift.errors import DataError, PluginError
 from minift.evaluate import find_metric
 from minift.tasks import Task
 from minift.training.evaluation import named_metrics
@@ -644,22 +644,35 @@ def test_what_a_task_may_say_is_written_down():
         ("validation_fraction", 1.5),
     ],
 )
-def test_a_wrong_task_is_an_error_where_it_is_made(field, value):
+def test_a_wrong_task_is_an_error_that_names_its_plugin(field, value):
     right = {"columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"]}
-    with pytest.raises(ConfigError, match=f"{field} of a Task") as error:
-        Task(**{**right, field: value})
+    register_task(Task(**right))
+    assert find_task("mine") == Task(**right)
+    register_task(Task(**{**right, field: value}))
+    source = f"{field} of the task 'mine' of the plugin its_author"
+    with pytest.raises(PluginError, match=source) as error:
+        find_task("mine")
     assert repr(value) in str(error.value) and "expected" in str(error.value)
-    with pytest.raises(ConfigError, match="validation_fraction"):
-        Task(**{**right, "label_names": None, "validation_fraction": 0.1})
+    register_task(Task(**{**right, "label_names": None, "validation_fraction": 0.1}))
+    with pytest.raises(PluginError, match="validation_fraction"):
+        find_task("mine")
+
+
+def register_task(task):
+    """Make "mine" the only task that plugins bring."""
+
+    class Plugin:
+        @hookimpl
+        def minift_register_tasks(self):
+            return {"mine": task}
+
+    manager = plugins.build_manager(None)
+    manager.register(Plugin(), name="its_author")
+    plugins.set_default_manager(manager)
 
 
 def test_a_plugin_whose_task_is_a_dict_is_named():
-    class Older:
-        @hookimpl
-        def minift_register_tasks(self):
-            return {"mine": {"columns": ["text"]}}
-
-    plugins.set_default_manager(plugins.build_manager(None, (), [Older()]))
+    register_task({"columns": ["text"]})
     with pytest.raises(PluginError, match=r"gives a task 'mine' that is no minift\.tasks\.Task"):
         find_task("mine")
 

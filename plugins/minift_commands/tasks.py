@@ -4,6 +4,7 @@ import inspect
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from minift import plugins
 from minift.errors import ConfigError, PluginError, nearest
@@ -33,15 +34,46 @@ def all_tasks() -> dict[str, Task]:
     """Return the tasks of all plugins by name.
 
     Raises:
-        PluginError: a plugin gives something else.
+        PluginError: a plugin gives something else, or a task with a field that cannot be used.
     """
     tasks = {}
     for name, entry in plugins.registry(plugins.default_manager(), "minift_register_tasks").items():
         if not isinstance(entry.value, Task):
             what = f"the plugin {entry.plugin} gives a task {name!r} that is no minift.tasks.Task"
             raise PluginError(what, got=f"a {type(entry.value).__name__}")
+        check_task(entry.value, f"the task {name!r} of the plugin {entry.plugin}")
         tasks[name] = entry.value
     return tasks
+
+
+def check_task(task: Task, source: str) -> None:
+    """Check the fields of a task, which `source` names in errors."""
+    names, fraction = task.label_names, task.validation_fraction
+    several = names is not None and is_names(names) and len(set(names)) == len(names) > 1
+    known_splits = {"train", "validation", "test"}
+    rules = {
+        "columns": (is_names(task.columns) and len(task.columns) <= 2, "one or two names"),
+        "metrics": (is_names(task.metrics), "a list of names"),
+        "label_names": (
+            names is None or several,
+            "two or more different names, or None for a number",
+        ),
+        "splits": (set(task.splits) <= known_splits, "names for train, validation, test"),
+        "validation_fraction": (
+            fraction is None or (names is not None and 0 < fraction < 1),
+            "a number between 0 and 1, and classes to draw it from in like shares",
+        ),
+    }
+    for field, (fits, expected) in rules.items():
+        if not fits:
+            what = f"{field} of {source} is not what it should be"
+            raise PluginError(what, got=repr(getattr(task, field)), expected=expected)
+
+
+def is_names(value: Any) -> bool:
+    """Tell a list of names, with one at least, from a name alone, whose letters would be names."""
+    strings = not isinstance(value, str) and all(isinstance(name, str) for name in value)
+    return strings and len(value) > 0
 
 
 def find_task(name: str) -> Task:
