@@ -8,9 +8,11 @@ import sys
 import minift_cpu
 import pytest
 import torch
+import torch.nn.functional as F
 from minift_cpu import CpuDevice, bf16_instructions
 from minift_cpu.dropout import dropout
 
+from minift.models import attention
 from minift.models.unpadding import add_unpadding
 from minift.testing import tiny
 
@@ -152,6 +154,14 @@ def test_dropout_keeps_the_right_share():
         error = math.sqrt(share * (1 - share) / n)
         assert abs(float((kept != 0).double().mean()) - (1 - share)) < 5 * error
         assert abs(float(kept.double().mean()) - 1) < 5 * error / (1 - share)
+
+
+def test_a_model_drops_by_the_devices_function_only_while_the_device_computes():
+    device = CpuDevice()
+    with pytest.raises(ZeroDivisionError), device.autocast("fp32"):
+        assert attention.drop_elements is dropout
+        _ = 1 / 0
+    assert attention.drop_elements is F.dropout
 
 
 @pytest.mark.parametrize("piece", range(4))

@@ -16,9 +16,8 @@ Axes, as they are named in the comments:
     parts  vectors that are concatenated for each token: 3 (query, key, value) or 2 (key, value)
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -54,14 +53,13 @@ def attention(
     dtype = torch.promote_types(states.dtype, torch.float32) if states.is_cpu else states.dtype
     biases = attention_biases(unpadding) if biases is None else biases
     blocks = split_heads(states, unpadding, 3 if first_query is None else 2, N, dtype)
-    queries: Sequence[Tensor | None] = [None] * len(blocks)
+    queries: Sequence[Tensor] = [block[0] for block in blocks]  # (b, N, t|1, D)
     if first_query is not None:
-        queries = first_query.to(dtype).split([len(block[0]) for block in blocks])
+        first = first_query.to(dtype).view(len(first_query), N, 1, -1)  # (B, N, 1, D)
+        queries = first.split([len(block[0]) for block in blocks])
     contexts = []
     with torch.autocast("cpu", enabled=False):
-        for block, bias, first in zip(blocks, biases, queries, strict=True):
-            k, v = block[-2], block[-1]  # (b, N, t, D)
-            q = block[0] if first is None else first.view(len(first), N, 1, -1)  # (b, N, t|1, D)
+        for q, (*_, k, v), bias in zip(queries, blocks, biases, strict=True):  # (b, N, t, D)
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (b, N, t|1, t)
             if bias is not None:
                 scores += bias
@@ -77,15 +75,12 @@ def attention_biases(unpadding: Unpadding) -> list[Tensor | None]:
 
     Each has the shape (b, 1, 1, t), or is None for a block without padding.
     """
-
-    def bias(mask: Tensor) -> Tensor:
-        hidden = ~mask[:, None, None, :]
-        lowest = torch.finfo(torch.float32).min
-        return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, lowest)
-
     if "biases" not in unpadding.cache:
-        masks = [block.mask for block in unpadding.blocks]
-        unpadding.cache["biases"] = [None if mask is None else bias(mask) for mask in masks]
+        lowest = torch.finfo(torch.float32).min
+        unpadding.cache["biases"] = [
+            None if block.mask is None else torch.where(block.mask, 0.0, lowest)[:, None, None]
+            for block in unpadding.blocks
+        ]
     return unpadding.cache["biases"]
 
 
@@ -139,21 +134,20 @@ def head_index(unpadding: Unpadding, parts: int, N: int) -> HeadIndex:
     if (parts, N) in unpadding.cache:
         return unpadding.cache[parts, N]
     device = unpadding.indices.device
-    part, head = torch.arange(parts, device=device), torch.arange(N, device=device)
+    num_tokens = len(unpadding.indices)
+    by_token = torch.arange((num_tokens + unpadding.num_extra_tokens) * parts * N, device=device)
+    by_token = by_token.view(-1, parts, N)  # the numbers of each token's vectors
+    extra = by_token[num_tokens:].flatten()
     of_cells, of_tokens, padding = list[Tensor](), list[Tensor](), list[Tensor]()
     size = 0  # number of vectors in the blocks before
     for block in unpadding.blocks:
         b, t = block.token_index.shape
-        tokens = block.token_index[None, :, None, :] * parts + part[:, None, None, None]
-        # (parts, b, 1, t) + (N, 1)
-        of_cells.append((tokens * N + head[:, None]).flatten())  # (parts * b * N * t,)
-        for cells, places in ((block.token_cells, of_tokens), (block.padding_cells, padding)):
-            row, column = cells[:, None, None] // t, cells[:, None, None] % t  # (cells, 1, 1)
-            at = ((part[:, None] * b + row) * N + head) * t + column + size  # (cells, parts, N)
-            places.append(at.flatten())
-        size += parts * b * N * t
-    extra = torch.arange(unpadding.num_extra_tokens * parts * N, device=device)
-    extra += len(unpadding.indices) * parts * N  # they follow the real tokens
+        of_cells.append(by_token[block.token_index].permute(2, 0, 3, 1).flatten())
+        by_cell = torch.arange(size, size + parts * b * N * t, device=device)
+        by_cell = by_cell.view(parts, b, N, t).permute(1, 3, 0, 2).flatten(0, 1)  # (b*t, parts, N)
+        of_tokens.append(by_cell[block.token_cells].flatten())
+        padding.append(by_cell[block.padding_cells].flatten())
+        size += by_cell.numel()
     of_tokens.append(torch.zeros_like(extra))
     index = HeadIndex(torch.cat(of_cells), torch.cat(of_tokens), torch.cat(padding), extra)
     unpadding.cache[parts, N] = index
@@ -216,16 +210,5 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return drop_elements(x, p) if training and p > 0.0 else x
 
 
-# What `dropout` calls. `dropout_by` replaces it for a while.
+# What `dropout` calls. A device that has a faster one sets it while it computes.
 drop_elements: Callable[[Tensor, float], Tensor] = F.dropout
-
-
-@contextlib.contextmanager
-def dropout_by(function: Callable[[Tensor, float], Tensor]) -> Iterator[None]:
-    """Make `dropout` call `function(x, p)` inside `with`, for a device that has a faster one."""
-    global drop_elements
-    before, drop_elements = drop_elements, function
-    try:
-        yield
-    finally:
-        drop_elements = before

@@ -212,16 +212,14 @@ def choose_blocks(lengths: np.ndarray) -> list[tuple[int, int]]:
     division of the first j rows follows from the best divisions of fewer (dynamic programming).
     """
     cells = lengths.astype(np.float64) ** 2
-    best, begin = np.zeros(len(lengths) + 1), [0] * (len(lengths) + 1)
+    best = np.zeros(len(lengths) + 1)
+    divisions: list[list[tuple[int, int]]] = [[]]  # of the first 0, 1, 2, ... rows
     for j in range(1, len(lengths) + 1):
         costs = best[:j] + np.arange(j, 0, -1) * cells[:j] + BLOCK_COST
-        begin[j] = int(costs.argmin())
-        best[j] = costs[begin[j]]
-    blocks, j = [], len(lengths)
-    while j:
-        blocks.append((begin[j], j))
-        j = begin[j]
-    return blocks[::-1]
+        i = int(costs.argmin())
+        best[j] = costs[i]
+        divisions.append([*divisions[i], (i, j)])
+    return divisions[-1]
 
 
 def as_tensor(array: np.ndarray | None) -> Any:

@@ -57,11 +57,15 @@ class CpuDevice(Device):
 
     @contextlib.contextmanager
     def autocast(self, precision: str) -> Iterator[None]:
-        from minift.models.attention import dropout_by
+        from minift.models import attention
         from minift_cpu.dropout import dropout
 
-        with super().autocast(precision), dropout_by(dropout):
-            yield
+        before, attention.drop_elements = attention.drop_elements, dropout
+        try:
+            with super().autocast(precision):
+                yield
+        finally:
+            attention.drop_elements = before
 
     def all_reduce_gradients(self, grads: "Sequence[Tensor]") -> "Sequence[Tensor]":
         return gradients.all_reduce_gradients(grads, self.all_reduce_flat)
