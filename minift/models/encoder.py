@@ -98,13 +98,11 @@ def add_submodule(module: nn.Module, path: str, child: nn.Module) -> None:
 class Embeddings(nn.Module):
     """Token, position and type embeddings, summed and normalised: (B, T) ids to (P, E)."""
 
-    def __init__(self, config: EncoderConfig, padded_positions: bool) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        E, pad = config.embedding_width, config.pad_token_id  # E is H, except in small ELECTRAs
-        self.word_embeddings = nn.Embedding(config.vocab_size, E, padding_idx=pad)
-        self.position_embeddings = nn.Embedding(
-            config.max_position_embeddings, E, padding_idx=pad if padded_positions else None
-        )
+        E = config.embedding_width  # E is H, except in small ELECTRAs
+        self.word_embeddings = nn.Embedding(config.vocab_size, E, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, E)
         if config.type_vocab_size:
             self.token_type_embeddings = nn.Embedding(config.type_vocab_size, E)
         self.LayerNorm = nn.LayerNorm(E, eps=config.layer_norm_eps)
@@ -114,10 +112,9 @@ class Embeddings(nn.Module):
         self, ids: Tensor, positions: Tensor, types: Tensor | None, unpadding: Unpadding
     ) -> Tensor:
         x = self.word_embeddings(unpadding.unpad(ids))  # (P, E)
-        if self.has_types and types is not None:
-            x = x + self.token_type_embeddings(unpadding.unpad(types))
-        elif self.has_types:
-            x = x + self.token_type_embeddings.weight[0]
+        if self.has_types:
+            table = self.token_type_embeddings
+            x = x + (table.weight[0] if types is None else table(unpadding.unpad(types)))
         x = x + self.position_embeddings(unpadding.unpad(positions))
         return dropout(self.LayerNorm(x), self.p, self.training)
 
@@ -143,18 +140,16 @@ class EncoderModel(PretrainedModel):
     Attributes:
         layer_names: names of a layer's modules in the family's files.
         encoder_name: name of the stack of layers in the family's files.
-        padded_positions: True if the table of positions has a row for padding, as RoBERTa's has.
         has_pooler: True if a layer transforms the first position's state for a classifier.
     """
 
     layer_names: ClassVar[LayerNames] = LayerNames()
     encoder_name: ClassVar[str] = "encoder"
-    padded_positions: ClassVar[bool] = False
     has_pooler: ClassVar[bool] = False
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        self.embeddings = Embeddings(config, self.padded_positions)
+        self.embeddings = Embeddings(config)
         if config.embedding_width != config.hidden_size:
             self.embeddings_project = nn.Linear(config.embedding_width, config.hidden_size)
         self.add_module(self.encoder_name, Encoder(config, self.layer_names))

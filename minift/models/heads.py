@@ -35,7 +35,11 @@ class SequenceClassifier(PretrainedModel):
         token_type_ids: Tensor | None = None, labels: Tensor | None = None,
         unpadding: Unpadding | None = None, example_mask: Tensor | None = None,
     ) -> SequenceClassifierOutput:  # fmt: skip
-        """Compute logits and, with labels, the loss.
+        """Compute logits, in fp32, and with labels the loss.
+
+        The problem type that the labels imply is kept in the configuration, so that a saved model
+        says what its numbers mean. It follows from shape and type, not from values, so the order of
+        the rows does not matter.
 
         Args:
             input_ids, attention_mask, token_type_ids: (B, T), as a collator makes them.
@@ -43,7 +47,17 @@ class SequenceClassifier(PretrainedModel):
             unpadding: of the attention mask, if it has been made on the host already.
         """
         summary = self.summarize(input_ids, attention_mask, token_type_ids, unpadding)
-        return classifier_output(self.config, self.classify(summary), labels, example_mask)
+        logits, config = self.classify(summary).float(), self.config  # (B, num_labels)
+        if labels is None:
+            return SequenceClassifierOutput(logits)
+        if not isinstance(labels, Tensor):
+            raise DataError("labels must be a tensor of numbers", got=type(labels).__name__)
+        if config.problem_type is None:
+            config.problem_type = infer_problem_type(logits.shape[1], labels.is_floating_point())
+        if not torch.compiler.is_compiling():
+            check_labels(logits, labels, config.problem_type)
+        loss_sum, num_items = classifier_loss(logits, labels, config.problem_type, example_mask)
+        return SequenceClassifierOutput(logits, loss_sum / num_items, loss_sum, num_items)
 
     def summarize(self, *batch: Any) -> Tensor:
         """Encode a batch to one state for each row, (B, H): that of the first position."""
@@ -53,28 +67,6 @@ class SequenceClassifier(PretrainedModel):
     def classify(self, summary: Tensor) -> Tensor:
         """Compute logits (B, num_labels) from what `summarize` returns."""
         raise NotImplementedError
-
-
-def classifier_output(
-    config: EncoderConfig, logits: Tensor, labels: Tensor | None, example_mask: Tensor | None = None
-) -> SequenceClassifierOutput:
-    """Return logits in fp32 and, if there are labels, the loss.
-
-    The problem type that the labels imply is kept in the configuration, so that a saved model says
-    what its numbers mean. It follows from shape and type, not from values, so the order of the rows
-    does not matter.
-    """
-    logits = logits.float()
-    if labels is None:
-        return SequenceClassifierOutput(logits)
-    if not isinstance(labels, Tensor):
-        raise DataError("labels must be a tensor of numbers", got=type(labels).__name__)
-    if config.problem_type is None:
-        config.problem_type = infer_problem_type(logits.shape[-1], labels.is_floating_point())
-    if not torch.compiler.is_compiling():
-        check_labels(logits, labels, config.problem_type)
-    loss_sum, num_items = classifier_loss(logits, labels, config.problem_type, example_mask)
-    return SequenceClassifierOutput(logits, loss_sum / num_items, loss_sum, num_items)
 
 
 def infer_problem_type(num_labels: int, float_labels: bool) -> str:

@@ -58,9 +58,8 @@ class SequenceClassifierOutput:
             self.loss_sum = self.num_items = None
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            return getattr(self, key)
-        return tuple(v for v in (self.loss, self.logits) if v is not None)[key]
+        values = [value for value in (self.loss, self.logits) if value is not None]
+        return getattr(self, key) if isinstance(key, str) else tuple(values)[key]
 
 
 class PretrainedModel(nn.Module):

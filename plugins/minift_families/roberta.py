@@ -36,8 +36,12 @@ class RobertaEncoder(EncoderModel):
     """Token ids to hidden states, without the pooler that classifiers do not read."""
 
     base_model_prefix = "roberta"
-    padded_positions = True
     config: RobertaConfig
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        # The table of positions has a row for padding, which is not trained.
+        self.embeddings.position_embeddings.padding_idx = config.pad_token_id
 
     def positions(self, input_ids: Tensor) -> Tensor:
         """A row's tokens are numbered from pad + 1; padding has the number pad."""

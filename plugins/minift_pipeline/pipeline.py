@@ -118,12 +118,10 @@ def split_pairs(inputs: Sequence[Any]) -> tuple[list[str], list[str] | None]:
             expected = "a string, or {'text': .., 'text_pair': ..}"
             raise ArgumentError(what, got=f"{inputs[i]!r:.80}", expected=expected)
     texts: list[str] = [row["text"] for row in rows]
-    pairs: list[Any] = [row.get("text_pair") for row in rows]
-    if all(pair is None for pair in pairs):
-        return texts, None
-    if None in pairs:
+    pairs: list[str] = [row["text_pair"] for row in rows if row.get("text_pair") is not None]
+    if len(pairs) not in (0, len(texts)):
         raise ArgumentError("some inputs are pairs and some are not", do="pass one kind at a time")
-    return texts, pairs
+    return texts, pairs or None
 
 
 def pipeline(
