@@ -190,18 +190,23 @@ class Entry:
     plugin: str
 
 
-def registry(manager: Manager, hook: str) -> dict[str, Entry]:
+def registry(manager: Manager, hook: str, own: Mapping[str, Any] | None = None) -> dict[str, Entry]:
     """Call a registrar of all plugins, and return what they register as one dict.
+
+    Args:
+        manager: has the plugins.
+        hook: the registrar.
+        own: what minift has itself, whose names no plugin can take.
 
     Raises:
         PluginError: two plugins give the same name; which of them wins must not be chance.
     """
-    entries: dict[str, Entry] = {}
+    entries = {name: Entry(value, "minift itself") for name, value in (own or {}).items()}
     for impl in getattr(manager.hook, hook).get_hookimpls():
         trace_call(hook, impl.plugin_name)
         for name, value in (impl.function() or {}).items():
             if name in entries:
-                what = f"{name!r} is given by two plugins to {hook}"
+                what = f"{name!r} is given twice to {hook}"
                 got = f"{entries[name].plugin} and {impl.plugin_name}"
                 do = f"leave one out, for example with -p no:{impl.plugin_name}"
                 raise PluginError(what, got=got, expected="one plugin for each name", do=do)

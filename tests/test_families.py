@@ -14,7 +14,14 @@ from safetensors.torch import load_file, save_file
 from tiny import edit_config, load
 
 from minift import AutoConfig, AutoModel, hookimpl, plugins
-from minift.errors import ConfigError, DataError, MiniftError, MissingFileError, ModelError
+from minift.errors import (
+    ConfigError,
+    DataError,
+    MiniftError,
+    MissingFileError,
+    ModelError,
+    PluginError,
+)
 from minift.models import auto, weights
 from minift.models.unpadding import Unpadding
 
@@ -446,6 +453,19 @@ def test_an_unknown_kind_of_model_lists_those_that_are_known(tmp_path):
         AutoConfig.from_pretrained(tmp_path)
     assert ", ".join(FAMILIES) in str(caught.value)
     assert "minift_register_model_families" in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["bert"])
+def test_no_plugin_can_take_the_name_of_minifts_own_family(folder):
+    class Theirs:
+        @hookimpl
+        def minift_register_model_families(self):
+            return {"bert": lambda: pytest.fail("another BERT was loaded")}
+
+    plugins.set_default_manager(plugins.build_manager(None, (), [Theirs()]))
+    with pytest.raises(PluginError, match="'bert' is given twice") as caught:
+        load(folder)
+    assert "minift itself and" in str(caught.value)
 
 
 def test_a_config_without_a_kind_of_model(tmp_path):

@@ -29,8 +29,8 @@ class Family:
     classifier: type[PretrainedModel]
 
 
-# {model_type in config.json: family}; plugins add others (`minift_register_model_families`).
-FAMILIES = {"bert": Family(EncoderConfig, bert.BertModel, bert.BertForSequenceClassification)}
+# {model_type: function that returns its family}, as `minift_register_model_families` adds others.
+OWN = {"bert": lambda: Family(EncoderConfig, bert.BertModel, bert.BertForSequenceClassification)}
 
 
 def find_family(model_type: str | None, path: Path) -> Family:
@@ -39,16 +39,13 @@ def find_family(model_type: str | None, path: Path) -> Family:
     Raises:
         ModelError: there is none; lists all that there are.
     """
-    from_plugins = registry(default_manager(), "minift_register_model_families")
-    for name, entry in from_plugins.items():
-        if name in FAMILIES:
-            raise ModelError(f"the plugin {entry.plugin} brings {name!r}, which minift has itself")
-    if isinstance(model_type, str) and model_type in {*FAMILIES, *from_plugins}:
-        return FAMILIES.get(model_type) or from_plugins[model_type].value()
-    what, known = f"{path}: models of type {model_type!r} are not known", [*FAMILIES, *from_plugins]
+    families = registry(default_manager(), "minift_register_model_families", OWN)
+    if isinstance(model_type, str) and model_type in families:
+        return families[model_type].value()
+    what = f"{path}: models of type {model_type!r} are not known"
     do = "install a plugin that brings this family (hook minift_register_model_families)"
     do = do if model_type else 'add a line to the file, for example "model_type": "bert",'
-    raise ModelError(what, expected=", ".join(sorted(known)), do=do)
+    raise ModelError(what, expected=", ".join(sorted(families)), do=do)
 
 
 class AutoConfig:

@@ -131,8 +131,7 @@ def check_labels(logits: Tensor, labels: Tensor, problem_type: str) -> None:
         raise DataError(what, got=got, expected=expected, do=do)
     if not labels.is_cpu:
         return
-    several = problem_type == "multi_label_classification"
-    if several and not ((labels >= 0) & (labels <= 1)).all():
+    if problem_type == "multi_label_classification" and not ((labels >= 0) & (labels <= 1)).all():
         ends = f"{labels.min().item():g} to {labels.max().item():g}"
         raise DataError("labels of several classes a row are 0 or 1", got=ends)
     wrong = labels[(labels != -100) & ((labels < 0) | (labels >= num_labels))]
