@@ -18,6 +18,7 @@ from minift.errors import ArgumentError, ConfigError, nearest
 from minift.models.auto import AutoModelForSequenceClassification
 from minift.models.weights import unwrap
 from minift.plugins import default_manager
+from minift.settings import checked, choice
 from minift.tokenizer import PADDING, AutoTokenizer, Tokenizer, one_of
 from minift.training.batches import split_into_batches
 
@@ -25,7 +26,7 @@ Options = dict[str, Any]
 # The options of a pipeline and of its calls, see `pipeline`.
 OPTIONS: Options = {"top_k": "best", "batch_size": 32, "truncation": True, "max_length": None}
 OPTIONS |= {"padding": True, "function_to_apply": "default"}
-FUNCTIONS = (None, "default", "softmax", "sigmoid", "none")
+FUNCTIONS = choice("default", "softmax", "sigmoid", "none")
 
 
 class TextClassificationPipeline:
@@ -94,9 +95,7 @@ def with_changes(options: Options, changes: Options) -> Options:
         raise ArgumentError(f"no option {name!r}", expected=nearest(name, OPTIONS), do=do)
     chosen = {**options, **changes}
     one_of(PADDING, chosen["padding"], "padding")
-    if chosen["function_to_apply"] not in FUNCTIONS:
-        what, got = "unknown function_to_apply", chosen["function_to_apply"]
-        raise ConfigError(what, got=got, expected=FUNCTIONS)
+    checked("function_to_apply", chosen["function_to_apply"], [str, type(None)], FUNCTIONS)
     return chosen
 
 
