@@ -85,7 +85,7 @@ bench-hub: tools
 	$(BIN)/python tests/benchmarks/bench_hub.py $(ARGS)
 
 bench-data: $(PEERS)/installed
-	$(PEERS)/bin/python tests/benchmarks/bench_data.py
+	$(PEERS)/bin/python tests/benchmarks/bench_data.py $(ARGS)
 
 # kill -9 at random moments of a map, and then the same map to its end.
 kill-map: tools

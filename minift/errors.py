@@ -99,4 +99,6 @@ def convert_rows(what: str, values: Any, convert: Callable[[Any], Any], start: i
         row = bisect.bisect_left(range(len(values) - 1), True, key=fails)
         value = getattr(values[row], "as_py", lambda: values[row])() if len(values) else None
         got = f"row {start + row}: {value!r:.60} ({type(value).__name__})"
-        raise DataError(f"{what}: {error}", got=got) from None
+        half = "row.encode('utf-8', 'ignore').decode() leaves out half characters"
+        do = half if isinstance(error, UnicodeEncodeError) else "change or leave out this row"
+        raise DataError(f"{what}: {error}", got=got, do=do) from None

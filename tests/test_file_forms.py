@@ -7,6 +7,8 @@ import json
 import lzma
 import os
 import re
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -745,3 +747,68 @@ def test_text_reader_yields_at_least_one_table(put):
     from pathlib import Path
 
     assert [t.num_rows for t in text_reader.read_text(Path(put("x.txt", "")), Options())] == [0, 0]
+
+
+# --- memory, and what is interrupted -------------------------------------------------------------
+
+PEAK = """
+import sys
+from minift import load_dataset
+load_dataset(sys.argv[1], data_files=sys.argv[3], split="train")  # what it imports
+status = lambda key: int(next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1])
+start = status("VmRSS")
+print(len(load_dataset(sys.argv[1], data_files=sys.argv[2], split="train")))
+print((status("VmHWM") - start) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["csv", "json", "text", "parquet", "csv.gz"])
+def test_memory_does_not_grow_with_the_file(put, tmp_path, kind):
+    """The file is 240 MB unpacked; the engine's own record batches are 32 MB."""
+    text = "some words of a review that goes on and on " * 12
+    kind, packed = kind.removesuffix(".gz"), kind.endswith(".gz")
+    lines = {
+        "csv": ["text,label\n", *(f"{i} {text},{i % 2}\n" for i in range(450_000))],
+        "json": [f'{{"text": "{i} {text}", "label": {i % 2}}}\n' for i in range(430_000)],
+        "text": [f"{i} {text}\n" for i in range(450_000)],
+    }.get(kind, [])
+    path, small = str(tmp_path / f"large.{kind}"), str(tmp_path / f"small.{kind}")
+    if kind == "parquet":
+        rows = pa.table({"text": [f"{i} {text}" for i in range(45_000)]})
+        with pq.ParquetWriter(path, rows.schema) as writer:
+            for _ in range(10):
+                writer.write_table(rows)
+        pq.write_table(rows.slice(0, 10), small)
+    else:
+        raw = "".join(lines).encode()
+        put(f"large.{kind}", gzip.compress(raw, 1) if packed else raw)
+        put(f"small.{kind}", "".join(lines[:10]))
+    command = [sys.executable, "-c", PEAK, kind, path, small]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows, peak = map(int, done.stdout.split())
+    assert rows >= 430_000 and peak < 220, f"{peak} MB above what loading imports"
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_file_whose_reading_was_interrupted_is_read_whole(put, small_blocks, monkeypatch, kind):
+    """A kill leaves at most a hidden folder, which nobody opens: the manifest is written last."""
+    rows = [{"text": f"words {i}", "label": i} for i in range(2000)]
+    content = pandas.DataFrame(rows).to_csv(index=False)
+    path = put(f"x.{kind}", content if kind == "csv" else "\n".join(map(json.dumps, rows)))
+    attempts = parsing.attempts
+
+    def interrupted(tables, features, path):
+        for schema, whole in attempts(tables, features, path):
+            yield schema, cut(whole)
+
+    def cut(whole):
+        yield next(iter(whole))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parsing, "attempts", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load(kind, path)
+    monkeypatch.setattr(parsing, "attempts", attempts)
+    assert load(kind, path).to_list() == rows
+    assert load(kind, path).to_list() == rows, "and so from the cache"

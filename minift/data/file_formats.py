@@ -96,8 +96,8 @@ def format_named(name: str) -> Any:
 def format_of(path: Path) -> str:
     """Return the name of a file's format."""
     formats = file_formats()
-    for name, file_format in formats.items():
-        if file_format.matches(path):
-            return name
+    if names := [name for name, one in formats.items() if one.matches(path)]:
+        return names[0]
     suffixes = ", ".join(suffix for one in formats.values() for suffix in one.suffixes)
-    raise DataError(f"cannot tell the format of {path}", expected=suffixes)
+    do = f'name the format: load_dataset("csv", data_files={str(path)!r})'
+    raise DataError(f"cannot tell the format of {path}", expected=suffixes, do=do)

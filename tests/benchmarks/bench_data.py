@@ -8,6 +8,7 @@ own. Bare: `encode_batch_fast` in chunks of 1,000 pairs, the ids taken.
 """
 
 import argparse
+import csv
 import itertools
 import json
 import os
@@ -22,8 +23,11 @@ from pathlib import Path
 import numpy as np
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-parser.add_argument("parts", nargs="*", metavar="PART", help="large, memory, map; all by default")
+parser.add_argument(
+    "parts", nargs="*", metavar="PART", help="large, memory, load, map; default: all"
+)
 parser.add_argument("--pairs", type=int, default=60_000, help="rows of the tokenizing map")
+parser.add_argument("--megabytes", type=int, default=200, help="size of the files to load")
 parser.add_argument("--repeats", type=int, default=5, help="measurements of each function")
 
 
@@ -209,14 +213,72 @@ def bench_memory(scratch):
     show("peak memory of a map over 2 million rows", f"+{result['peak']:.0f} MB", "<= 300 MB")
 
 
+def write_texts(path, size):
+    """Write texts, numbers and labels as csv or JSON lines of about `size` bytes."""
+    texts = [f"{a} {b}" for a, b in real_pairs(3_000)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table, rows = csv.writer(file), itertools.count()
+        if path.suffix == ".csv":
+            table.writerow(["text", "label", "score"])
+        while file.tell() < size:
+            for i in itertools.islice(rows, 1000):
+                text = f"{texts[i % 3_000]} {texts[7 * i % 3_000]}"
+                row = {"text": text, "label": i % 2, "score": i / 2}
+                if path.suffix == ".csv":
+                    table.writerow(row.values())
+                else:
+                    file.write(f"{json.dumps(row)}\n")
+
+
+LOAD = """
+import json, os, sys
+os.environ["MINIFT_CACHE"] = sys.argv[1]
+from minift import load_dataset
+status = lambda key: next(l for l in open("/proc/self/status") if l.startswith(key)).split()[1]
+start = int(status("VmRSS"))
+assert len(load_dataset(sys.argv[2], data_files=sys.argv[3], split="train"))
+print(json.dumps({"peak": (int(status("VmHWM")) - start) / 1024}))
+"""
+
+
+def bench_load(scratch):
+    import datasets
+
+    from minift import load_dataset
+
+    datasets.disable_progress_bars()
+
+    def peer(kind, path):
+        folder = tempfile.mkdtemp()
+        datasets.load_dataset(kind, data_files=path, split="train", cache_dir=folder)
+        shutil.rmtree(folder)
+
+    for kind, suffix in (("csv", ".csv"), ("json", ".jsonl")):
+        path = scratch / f"texts{suffix}"
+        write_texts(path, MEGABYTES << 20)
+        times = alternate(
+            minift=fresh(lambda k=kind, p=path: load_dataset(k, data_files=str(p), split="train")),
+            peer=lambda k=kind, p=path: peer(k, str(p)),
+        )
+        what = f"loading {MEGABYTES} MB of {kind}"
+        show(f"{what}, minift / peer", f"{times['minift'] / times['peer']:.2f}x", "<= 1.0x")
+        command = [sys.executable, "-c", LOAD, str(scratch / "c"), kind, str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peak = json.loads(done.stdout)["peak"]
+        show(f"{what}, peak memory", f"+{peak:.0f} MB", "<= 300 MB")
+        path.unlink()
+
+
 if __name__ == "__main__":
     args = parser.parse_args()
-    PAIRS, REPEATS = args.pairs, args.repeats
-    parts = args.parts or ["large", "memory", "map"]
+    PAIRS, REPEATS, MEGABYTES = args.pairs, args.repeats, args.megabytes
+    parts = args.parts or ["large", "memory", "load", "map"]
     with tempfile.TemporaryDirectory() as folder:
         if "large" in parts:
             bench_large()
         if "memory" in parts:
             bench_memory(Path(folder))
+        if "load" in parts:
+            bench_load(Path(folder))
         if "map" in parts:
             bench_map(Path(folder))
