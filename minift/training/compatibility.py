@@ -3,9 +3,13 @@
 The only file of the core that may name a backend: `no_cuda` is an older name of `use_cpu`.
 """
 
+import ast
 import os
+import re
 from collections.abc import Collection, Mapping
 from enum import Enum
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from minift.errors import ArgumentError, nearest
@@ -21,50 +25,32 @@ ALIASES: dict[str, str] = {
     "group_by_length": "train_sampling_strategy",  # as it was before there were three of them
 }
 
-# Arguments of transformers that minift does not have, and why. A value that switches one off asks
-# for what minift does anyway, and is accepted.
+# What switches an argument of transformers off that minift does not have: it asks for what minift
+# does anyway, and is accepted, like those that name it. Which arguments these are, and why, is a
+# table of the page FROM_HUGGING_FACE.md.
+PAGE = Path(__file__).parents[1] / "FROM_HUGGING_FACE.md"
 OFF_VALUES: tuple[Any, ...] = (None, False, "none", "", [], ["none"])
-ABSENT = {
-    "push_to_hub": "nothing is uploaded during training",
-    "report_to": "metrics.jsonl is always written; trackers are plugins (hook minift_on_log)",
-    "logging_dir": "everything is written to output_dir",
-    "optim": "the optimizer is AdamW; pass optimizers=(yours, schedule) to Trainer for another",
-    "label_names": "the label column is label, labels or label_ids: rename yours",
-    "ignore_data_skip": "resuming goes on with the very next row, at no cost",
-    "overwrite_output_dir": "a new run replaces what has the same name and leaves the rest",
-    "enable_jit_checkpoint": "SIGTERM always saves",
-    "average_tokens_across_devices": "the mean is always over all items",
-    "restore_callback_states_from_checkpoint": "callbacks decide by what the checkpoint holds",
-    "save_safetensors": "nothing else is written",
-    "log_level": "what is printed is little; -p no:progress leaves the rest out",
-    "eval_accumulation_steps": "each batch's logits go to the host at once",
-    "prediction_loss_only": "logits are small",
-    "dataloader_pin_memory": "the device's plugin decides that",
-    "length_column_name": "lengths are those of input_ids",
-    "auto_find_batch_size": "it would change what is computed",
-    "logging_nan_inf_filter": "a loss that is not finite ends the run and is shown as it is",
-    "remove_unused_columns": "columns that the model does not take ride along untouched",
-    **dict.fromkeys(("gradient_checkpointing", "activation_checkpointing"), "models fit in memory"),
-    **dict.fromkeys(("fsdp", "deepspeed"), "models of this size fit one device"),
-    **dict.fromkeys(("do_train", "do_eval", "do_predict"), "call trainer.train() and so on"),
-    **dict.fromkeys(("fp16_full_eval", "bf16_full_eval"), "weights stay fp32; see precision="),
-    "torch_compile": "lengths differ from batch to batch; on CPU it was slower",
-}
-# Values of absent arguments that name what minift does.
-SUPPORTED_VALUES: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(
-        ("remove_unused_columns", "enable_jit_checkpoint", "save_safetensors"), (True,)
-    ),
-    **dict.fromkeys(("average_tokens_across_devices", "dataloader_pin_memory"), (True,)),
-    "log_level": ("passive",),
-    "optim": ("adamw_torch", "adamw_torch_fused"),
-}
+
+
+@cache
+def page_table(header: str) -> dict[str, list[str]]:
+    """Return {name: the other cells of its row} of a table of that page, found by its header."""
+    table = PAGE.read_text(encoding="utf-8").partition(f"\n{header}\n")[2].partition("\n\n")[0]
+    rows = [line[2:-2].split(" | ") for line in table.splitlines()[1:]]
+    return {name: cells for names, *cells in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def absent_arguments() -> dict[str, list[str]]:
+    """Return {argument that minift does not have: [why, values that name what minift does]}."""
+    return page_table("| argument | minift | accepted |")
 
 
 def is_left_out(name: str, value: Any) -> bool:
     """Return whether an argument changes nothing, as scripts that spell defaults out pass it."""
-    off = (*OFF_VALUES, *SUPPORTED_VALUES.get(name, ()))
-    return value is None if name in ALIASES else name in ABSENT and to_plain(value) in off
+    if name in ALIASES or name not in absent_arguments():
+        return name in ALIASES and value is None
+    accepted = re.findall(r"`([^`]+)`", absent_arguments()[name][1])
+    return to_plain(value) in (*OFF_VALUES, *map(ast.literal_eval, accepted))
 
 
 def current_setting(name: str, value: Any) -> tuple[str, Any]:
@@ -96,5 +82,6 @@ def to_plain(value: Any) -> Any:
 def unknown_argument(name: str, names: Collection[str]) -> ArgumentError:
     """Return the error about a name that minift does not have: why, or which is the nearest."""
     what, expected = f"TrainingArguments has no argument {name!r}", nearest(name, names)
-    do = "leave it out" if name in ABSENT else "see TrainingArguments for all names"
-    return ArgumentError(what, got=ABSENT.get(name), expected=expected, do=do)
+    why = absent_arguments().get(name)
+    do = "leave it out" if why else "see TrainingArguments for all names"
+    return ArgumentError(what, got=why and why[0], expected=expected, do=do)

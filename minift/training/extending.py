@@ -6,22 +6,15 @@ these are, and what to use instead, is a table of the page FROM_HUGGING_FACE.md.
 """
 
 import difflib
-import re
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from minift.errors import ArgumentError, nearest
+from minift.training.compatibility import page_table
 
-PAGE = Path(__file__).parents[1] / "FROM_HUGGING_FACE.md"
 
-
-@cache
 def absent_names() -> dict[str, str]:
     """Return {name of transformers' Trainer: what to use instead}, from the page for readers."""
-    table = PAGE.read_text(encoding="utf-8").partition("\n| refused | use |\n")[2]
-    rows = re.findall(r"^\| (`.*`) \| (.*) \|$", table.partition("\n\n")[0], re.MULTILINE)
-    return {name: do for names, do in rows for name in re.findall(r"`(\w+)`", names)}
+    return {name: cells[0] for name, cells in page_table("| refused | use |").items()}
 
 
 def check_methods(cls: type, base: type, attributes: tuple[str, ...]) -> None:
