@@ -260,6 +260,38 @@ def test_an_optimizer_steps_only_by_its_own_losses():
         second.step()
 
 
+def test_what_comes_out_of_a_loop_can_be_copied_and_saved(tmp_path):
+    """Which batch a tensor is of stands beside it: else a pickle of it would hold the data set."""
+    _, model, _, batches = prepared()
+    batch = next(iter(batches))
+    outputs = model(batch["x"], batch["labels"])
+    for tensor in (*batch.values(), *outputs.values()):
+        assert not vars(tensor)
+    torch.save(outputs["logits"].detach(), tmp_path / "logits")
+    assert len(torch.load(tmp_path / "logits")) == 4
+
+
+def test_axes_in_another_order_are_no_slice():
+    """Time first, as recurrent networks take it: 3 steps of 4 rows are the whole batch."""
+    norms = []
+    for turned in (False, True):
+        accelerator, model, optimizer, batches = prepared(2)
+        forward = model.forward
+        if turned:
+            model.forward = lambda x, labels, forward=forward: forward(x.T, labels)
+        norms.append([])
+        for batch in batches:
+            with accelerator.accumulate(model):
+                x = batch["x"].T if turned else batch["x"]
+                accelerator.backward(model(x, batch["labels"])["loss"])
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(model.parameters(), 1e9)
+                    norms[-1].append(float(norm))
+                optimizer.step()
+                optimizer.zero_grad()
+    assert norms[1] == pytest.approx(norms[0], rel=1e-6) and len(norms[0]) == 3
+
+
 @pytest.mark.parametrize("take", [iter, list])
 def test_a_model_that_is_not_prepared_is_trained_on_the_batches_in_turn(take):
     """Nothing says which batch a loss is of; the rows of the usual batch are a fair guess."""

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from minift import rng
 from minift.device import Device
 
-MARK = "_minift_batch"  # an attribute of tensors
+# {tensor: its Batch}. Not an attribute of the tensor, which would be copied and pickled with it.
+MARKS = WeakIdKeyDictionary()
 
 
 @dataclass(eq=False)
@@ -102,23 +104,25 @@ class GradientState:
 
 
 def mark(values: Any, batch: Batch | None) -> None:
-    """Have tensors say which batch they are of."""
-    map_tensors(lambda x: setattr(x, MARK, batch), values)
+    """Note which batch tensors are of."""
+    map_tensors(lambda x: MARKS.update({x: batch}), values)
 
 
 def find_batch(values: Any, default: Batch | None) -> Batch | None:
-    """Return the batch that tensors are marked with, or views of it are, or a slice of it.
+    """Return the batch that tensors are of, or the slice of it.
 
-    It is a slice if the first tensor has fewer rows, is not a single number, and has no mark of its
-    own. The default is the batch of tensors without a mark, which were copied or computed.
+    The first tensor that has a mark says it, or that is a view of one; if the view has fewer rows,
+    it is a slice. Without marks, tensors are taken for copies from the default or a slice of it.
     """
     tensors: list[Tensor] = []
     map_tensors(tensors.append, values)
-    found = (getattr(x, MARK, None) or getattr(x._base, MARK, None) for x in tensors)
-    batch, x = next(filter(None, found), default), next(filter(Tensor.dim, tensors), None)
-    if batch is None or x is None or hasattr(x, MARK):
+    owners = [x if x in MARKS or x._base is None else x._base for x in tensors]
+    marked = [pair for pair in zip(tensors, owners, strict=True) if MARKS.get(pair[1])]
+    x, owner = marked[0] if marked else (next(filter(Tensor.dim, tensors), None), None)
+    batch = default if owner is None else MARKS[owner]
+    if batch is None or x is None or (owner is not None and x.numel() == owner.numel()):
         return batch
-    n = min(len(x), batch.size)
+    n = min(len(x) if x.dim() else 1, batch.size)
     return batch if n == batch.rows == batch.size else replace(batch, rows=n)
 
 
