@@ -209,6 +209,58 @@ def test_a_loss_that_is_assigned_is_used():
     assert losses(trainer) == pytest.approx(losses(trained(Weighted)), rel=1e-6)
 
 
+def test_the_example_of_the_transformers_pages_runs_as_it_stands():
+    """Words for word, with `get` of the outputs and the device of the model."""
+
+    class CustomTrainer(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            labels = inputs.pop("labels")
+            # forward pass
+            outputs = model(**inputs)
+            logits = outputs.get("logits")
+            # compute custom loss for 2 labels with different weights
+            reduction = "none"
+            loss_fct = torch.nn.CrossEntropyLoss(
+                weight=torch.tensor([1.0, 5.0], device=model.device), reduction=reduction
+            )
+            loss = loss_fct(logits.view(-1, self.model.config.num_labels), labels.view(-1)).mean()
+            return (loss, outputs) if return_outputs else loss
+
+    custom = trained(CustomTrainer)
+    assert losses(custom) == pytest.approx(losses(trained(Weighted)), rel=1e-6)
+    assert custom.is_world_process_zero()
+
+
+def test_where_labels_stand_in_a_batch_does_not_matter():
+    def first(rows):
+        batch = tiny.collate(rows)
+        return {"labels": batch.pop("labels"), **batch}
+
+    assert same(trained(Weighted, data_collator=first), trained(Weighted))
+
+
+def test_without_labels_all_rows_count():
+    """The loss is of the inputs alone; the collator's label has another name."""
+
+    def renamed(rows):
+        batch = tiny.collate(rows)
+        return {"target": batch.pop("labels"), **batch}
+
+    class Renamed(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            target = inputs.pop("target")
+            outputs = model(**inputs)
+            loss = F.cross_entropy(outputs.logits, target)
+            return (loss, outputs) if return_outputs else loss
+
+    cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    expected = losses(trained(n=21))
+    assert losses(trained(Renamed, n=21, data_collator=renamed)) == pytest.approx(expected)
+    assert losses(trained(Renamed, n=21, data_collator=renamed, **cut)) == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     "returned",
     [
@@ -310,6 +362,11 @@ def doubled(outputs, labels):
     return outputs
 
 
+def by_name(outputs, labels):
+    outputs["loss"] = outputs["loss"] * 2
+    return outputs
+
+
 def doubled_in_place(outputs, labels):
     outputs.loss.mul_(2)
     return outputs
@@ -322,7 +379,8 @@ def test_a_model_that_gives_another_loss_trains_by_that_one():
     other.train()
     assert losses(other) == pytest.approx(losses(expected), rel=1e-5)
     first = losses(trained())[0]
-    assert losses(trained(model=replaced(doubled)))[0] == pytest.approx(2 * first, rel=1e-6)
+    for twice in (doubled, by_name):
+        assert losses(trained(model=replaced(twice)))[0] == pytest.approx(2 * first, rel=1e-6)
 
 
 @pytest.mark.parametrize(

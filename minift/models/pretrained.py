@@ -61,6 +61,12 @@ class SequenceClassifierOutput:
         values = [value for value in (self.loss, self.logits) if value is not None]
         return getattr(self, key) if isinstance(key, str) else tuple(values)[key]
 
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self, key, value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return getattr(self, key, default)
+
 
 class PretrainedModel(nn.Module):
     """Base class of all models.
@@ -80,6 +86,11 @@ class PretrainedModel(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Initialise a new parameter, which is zeros: a weight from N(0, initializer_range)."""

@@ -35,6 +35,12 @@ def check_methods(cls: type, base: type, attributes: tuple[str, ...]) -> None:
                 raise ArgumentError(f"{owner.__name__}.{name} would never be called", do=do)
 
 
+def override_of(trainer: Any, base: type, name: str) -> Any:
+    """Return a method that a subclass defines, or that was assigned; None if it is Trainer's."""
+    method = getattr(trainer, name)
+    return None if getattr(method, "__func__", None) is getattr(base, name) else method
+
+
 def check_attribute(trainer: Any, base: type, name: str) -> None:
     """Refuse to set an attribute that nothing would read. A subclass may have others of its own.
 

@@ -132,7 +132,7 @@ def model_loss(outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
     loss, loss_sum, num_items = found.loss, found.loss_sum, found.num_items
     if loss_sum is None or num_items is None:
         return sum_of_mean(loss, batch)
-    if loss is not None and loss.is_cpu:  # where reading it is free
+    if isinstance(loss, Tensor) and loss.is_cpu:  # where reading it is free
         mean = (loss_sum / num_items).to(loss.dtype)
         if not torch.isclose(loss, mean, rtol=0.01, equal_nan=True):
             what, do = "outputs.loss is not the mean of outputs.loss_sum", "return one of the two"
@@ -185,8 +185,10 @@ def argument_names(function: Callable[..., Any]) -> set[str] | None:
 
 def count_items(batch: dict[str, Any]) -> Tensor:
     """Return how many labels of a batch are not -100, a scalar; without labels, its rows."""
-    example = next(value for value in batch.values() if isinstance(value, Tensor))
-    items = batch.get("labels", example[:, :1]) != -100
+    if (labels := batch.get("labels")) is None:
+        example = next(value for value in batch.values() if isinstance(value, Tensor))
+        labels = example.new_zeros(len(example))
+    items = labels != -100
     if "example_mask" in batch:  # rows that a device added do not count
         items = items & (batch["example_mask"].view(-1, *[1] * (items.dim() - 1)) > 0)
     return items.sum()

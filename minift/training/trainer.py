@@ -29,7 +29,7 @@ from minift.training.arguments import TrainingArguments
 from minift.training.batches import epoch_plan, steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
 from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics, try_metrics
-from minift.training.extending import check_attribute, check_methods
+from minift.training.extending import check_attribute, check_methods, override_of
 from minift.training.loaders import read_loader
 from minift.training.losses import LossFunction, LossTracker, model_loss, smoothed_loss
 from minift.training.recorder import Recorder
@@ -116,12 +116,10 @@ class Trainer:
         run, loss, smoothing = self.run, self._loss, self.args.label_smoothing_factor
         if loss is not None and smoothing:
             raise ConfigError("label_smoothing_factor is for the model's own loss, not loss=")
-        overridden = getattr(self.compute_loss, "__func__", None) is not Trainer.compute_loss
-        run.own_loss = self.compute_loss if overridden else None
+        run.own_loss = override_of(self, Trainer, "compute_loss")
+        run.save_model = override_of(self, Trainer, "save_model")
         run.loss = loss or (smoothed_loss(smoothing) if smoothing else model_loss)
-        saves = getattr(self.save_model, "__func__", None) is not Trainer.save_model
-        run.save_model = self.save_model if saves else None
-        own_loss, plain = overridden or loss is not None, unwrap(self.model)
+        own_loss, plain = bool(run.own_loss or loss), unwrap(self.model)
         run.forward_args = forward_arguments(plain, loss or smoothing or None)
         select = partial(select_model_columns, model=plain, own_loss=own_loss)
         run.select_columns = select
@@ -154,6 +152,9 @@ class Trainer:
     @property
     def state(self) -> TrainerState:
         return self.run.state
+
+    def is_world_process_zero(self) -> bool:
+        return self.run.device.rank == 0
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None) -> TrainOutput:
         """Train to the end, or to a reason to stop.

@@ -50,20 +50,16 @@ def check_decisions(run: Run) -> None:
     Raises:
         ConfigError: nothing would ever ask it, or there are no rows to evaluate.
     """
-    args, total = run.args, run.state.max_steps
+    args, unit = run.args, steps_per_epoch(run) if run.args.eval_strategy == "epoch" else 1
     if (args.eval_strategy != "no" or args.eval_on_start) and not len(run.eval_dataset or ()):
         what, got = "evaluating in training needs an eval_dataset with rows", args.eval_strategy
         raise ConfigError(what, got=f"eval_strategy={got}", do="pass eval_dataset=")
-    end = total / steps_per_epoch(run) if args.eval_strategy == "epoch" else total
-    if args.eval_strategy != "no" and end >= args.eval_delay:
-        return
-    implementations = run.manager.hook.minift_should_stop.get_hookimpls()
-    callbacks = [i.plugin for i in implementations if not default_manager().is_registered(i.plugin)]
-    asked = [type(callback).__name__ for callback in callbacks]
-    asked += [
-        n for n in ("metric_for_best_model", "greater_is_better") if getattr(args, n) is not None
-    ]
-    if asked:
+    plugins = [impl.plugin for impl in run.manager.hook.minift_should_stop.get_hookimpls()]
+    asked = [type(one).__name__ for one in plugins if not default_manager().is_registered(one)]
+    best = ("metric_for_best_model", "greater_is_better")
+    asked += [name for name in best if getattr(args, name) is not None]
+    never = args.eval_strategy == "no" or run.state.max_steps / unit < args.eval_delay
+    if asked and never:
         got = f"eval_strategy={args.eval_strategy!r}, eval_delay={args.eval_delay}"
         what = f"{asked[0]} looks at evaluations, and this run has none"
         raise ConfigError(what, got=got, do="choose eval_strategy and eval_delay, or leave it out")
