@@ -1,4 +1,5 @@
 # The public names of minift: `__init__.py` imports each when it is first used.
+from minift_notebook.launch import notebook_launcher as notebook_launcher
 from minift_pipeline.pipeline import pipeline as pipeline
 
 from minift import evaluate as evaluate
@@ -16,7 +17,6 @@ from minift.data.loading import load_from_disk as load_from_disk
 from minift.device import Device as Device
 from minift.errors import MiniftError as MiniftError
 from minift.hookspecs import hookimpl as hookimpl
-from minift.launch import notebook_launcher as notebook_launcher
 from minift.models.auto import AutoConfig as AutoConfig
 from minift.models.auto import AutoModel as AutoModel
 from minift.models.auto import (

@@ -7,8 +7,8 @@ the function does. cloudpickle carries functions from `__main__` by value. The p
 that a worker died, as the end of its pipe; a worker sees in the same way that its parent died, and
 ends, so that none is left behind.
 
-`data/pool.py` and `launch.py` start workers. The pipes between a process and the one that it
-started are private to them, and the only place in minift where a pickle is read.
+`data/pool.py` and `notebook_launcher` start workers. The pipes between a process and the one that
+it started are private to them, and the only place in minift where a pickle is read.
 """
 
 import contextlib

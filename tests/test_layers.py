@@ -26,7 +26,6 @@ ROWS = [
     ["hookspecs", "rng", "distributed", "subprocesses", "tasks"],
     ["plugins"],
     ["device"],
-    ["launch"],
     ["data.features", "data.indices"],
     ["data.storage"],
     ["data.cache"],

@@ -1,0 +1,1 @@
+"""What a notebook needs beside the stack itself: several processes from one call, in launch.py."""
