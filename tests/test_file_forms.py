@@ -277,6 +277,15 @@ def test_column_names_that_name_no_columns(put, names):
     )
 
 
+@pytest.mark.parametrize("sep", [" ", ":", "a", "\x1e", "\u00a7"])
+def test_any_character_can_be_the_delimiter(put, sep):
+    path = put("x.csv", f"t{sep}n\nx{sep}1\ny{sep}2\n")
+    if sep.isascii():
+        assert load("csv", path, sep=sep)[:] == {"t": ["x", "y"], "n": [1, 2]}
+    else:  # which Arrow's parser does not take
+        assert "no such delimiter" in error(lambda: load("csv", path, sep=sep), ConfigError)
+
+
 # --- types come from the whole file --------------------------------------------------------------
 
 
@@ -537,6 +546,26 @@ def test_nan_among_texts_is_a_missing_text(put):
     assert "row 2: 5" in text and "'t'" in text
 
 
+def test_values_that_are_nested_too_deeply_are_named(put):
+    assert "x.json:1: lists or objects are nested too deeply" in error(
+        lambda: load("json", put("x.json", '{"a": ' + "[" * 100_000))
+    )
+
+
+def test_a_message_is_said_once(put):
+    for content in ('{"a": 1}\n{"a": "x"}\n', '{"a": "x"}\n{"a": 1}\n'):
+        text = error(lambda c=content: load("json", put("x.json", c)))
+        assert text.count("mix types") == text.count("got:") == text.count("do this:") == 1
+
+
+def test_a_type_that_is_not_read_names_the_column_and_the_remedy_works(tmp_path):
+    maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({"m": maps, "t": ["x"]}), tmp_path / "x.parquet")
+    text = error(lambda: load("parquet", str(tmp_path / "x.parquet")))
+    assert "x.parquet: the column 'm'" in text and "map<" in text and "columns=" in text
+    assert load("parquet", str(tmp_path / "x.parquet"), columns=["t"])["t"] == ["x"]
+
+
 # --- which files ---------------------------------------------------------------------------------
 
 
@@ -551,6 +580,7 @@ def test_a_folder_with_brackets_is_no_pattern(tmp_path):
     assert load_dataset(str(folder))["train"][:] == READ
     text = error(lambda: load("csv", str(folder / "trian.csv")), MissingFileError)
     assert "train.csv" in text
+    assert "data_dir=" in error(lambda: load("csv", str(folder)), MissingFileError)
 
 
 def test_data_dir(tmp_path):
@@ -728,6 +758,34 @@ def test_from_pandas():
     assert Dataset.from_pandas(frame[["text"]], features)["text"] == [1, None, 0]
     text = error(lambda: Dataset.from_pandas(pandas.DataFrame({"t": ["a", "b", 5]})))
     assert "'t'" in text and "row 2: 5" in text
+
+
+def test_from_pandas_takes_a_frame_with_one_name_a_column():
+    twice = pandas.DataFrame([[1, 2]], columns=["a", "a"])
+    for wrong in ({"a": [1]}, polars.DataFrame({"a": [1]}), twice):
+        text = error(lambda w=wrong: Dataset.from_pandas(w), ArgumentError)
+        assert "different names" in text and type(wrong).__name__ in text
+    index = pandas.MultiIndex.from_tuples([(1, "x"), (2, "y")], names=["i", None])
+    rows = Dataset.from_pandas(pandas.DataFrame({"a": [1, 2]}, index=index))
+    assert rows[:] == {"a": [1, 2], "i": [1, 2], "__index_level_1__": ["x", "y"]}
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pandas.Series(["x", None, "y"]),
+        pandas.Series(["x", None, "y"], dtype="category", index=[7, 8, 9]),
+        pa.array(["x", None, "y"], pa.string_view()),
+        pa.array(["x", None, "y"]).dictionary_encode(),
+        polars.Series(["x", None, "y"]),
+        np.array(["x", None, "y"], object),
+    ],
+    ids=lambda column: f"{type(column).__module__}",
+)
+def test_columns_of_other_libraries(column):
+    ds = Dataset.from_dict({"t": column, "n": [1, 2, 3]}).add_column("u", column)
+    assert ds.select([2, 0])["t"] == ds.select([2, 0])["u"] == ["y", "x"]
+    assert ds.features["t"] == Value("string")
 
 
 def test_names_of_columns_are_text():

@@ -6,15 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from minift.data.features import (
-    ClassLabel,
-    Features,
-    Value,
-    as_array,
-    cast_array,
-    check_names,
-    from_arrow,
-)
+from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
 from minift.data.table import AnyTable
 from minift.errors import ColumnError, DataError
 
@@ -76,7 +68,7 @@ def add_column(table: AnyTable, name: str, column: Any, feature: Any = None) -> 
     values = as_array(name, column, feature)
     if len(values) != len(table):
         raise DataError(f"column {name!r} does not fit", got=len(values), expected=len(table))
-    feature = feature or from_arrow(values.type)
+    feature = feature or Features.from_arrow_schema(pa.schema([(name, values.type)]))[name]
     table = flatten_indices(table)
     shown = table.row_format.columns
     return table.replace(

@@ -79,11 +79,13 @@ class Dataset(Table):
 
         An index becomes a column, unless it only counts the rows; `preserve_index` decides else.
         """
-        columns = {str(name): df[name] for name in df}
+        if not hasattr(df, "iloc") or not df.columns.is_unique:
+            what = "from_pandas takes a DataFrame of pandas whose columns have different names"
+            raise ArgumentError(what, got=type(df).__name__)
         if preserve_index or (preserve_index is None and type(df.index).__name__ != "RangeIndex"):
-            columns[str(df.index.name or "__index_level_0__")] = df.index.to_series()
-        texts = {n: c.astype(object) for n, c in columns.items() if c.dtype.kind not in "iufbMm"}
-        return cls.from_dict(columns | texts, features)
+            names = [str(n or f"__index_level_{i}__") for i, n in enumerate(df.index.names)]
+            df = df.assign(**{n: df.index.get_level_values(i) for i, n in enumerate(names)})
+        return cls.from_dict({str(name): df[name] for name in df}, features)
 
     @classmethod
     def from_generator(

@@ -228,7 +228,7 @@ def from_arrow(type_: pa.DataType) -> Any:
         return List(from_arrow(type_.value_type), getattr(type_, "list_size", -1))
     if pa.types.is_struct(type_):
         return {field.name: from_arrow(field.type) for field in type_}
-    return Value(str(type_))
+    return Value(str(type_).removesuffix("_view"))
 
 
 def to_json(feature: Any) -> Any:
@@ -293,7 +293,7 @@ def as_array(name: str, values: Any, feature: Any = None) -> Any:
         DataError: the values mix types, or do not fit the feature.
     """
     if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values if feature is None else cast_array(name, values, feature)
+        return cast_array(name, values, from_arrow(values.type) if feature is None else feature)
 
     def convert(some: Any) -> pa.Array:
         if needs_encoding(feature):
@@ -412,7 +412,8 @@ def join_tables(tables: Sequence[pa.Table], problem: str) -> pa.Table:
 def plain_values(values: Any) -> Any:
     """Return one array, or a list of what pyarrow converts: scalars, lists, 1-D arrays."""
     values = tensor_to_numpy(values)
-    if hasattr(values, "iloc"):  # a Series of pandas
+    if hasattr(values, "iloc"):  # a Series of pandas; texts and categories are objects to Arrow
+        values = values if values.dtype.kind in "iufbMm" else values.astype(object)
         return values.reset_index(drop=True).copy()
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return values.copy()  # Arrow would share the memory, and show what is written to it later

@@ -59,7 +59,7 @@ def with_labels(
         if split == "train":
             dataset.check_columns([label or "label"])
         return dataset
-    if names != [] and getattr(dataset.features[label], "dtype", "") == "string":
+    if names != [] and "string" in getattr(dataset.features[label], "dtype", ""):
         dataset = encode_strings(dataset, label, names, split)
     dataset = dataset if label == "labels" else dataset.rename_column(label, "labels")
     return dataset.cast_column("labels", Value("float32")) if names == [] else dataset

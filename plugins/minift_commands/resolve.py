@@ -115,7 +115,7 @@ def choices_of_task(task: Task, label_column: str | None) -> Choices:
 
 def guess_columns(rows: Dataset) -> list[str]:
     """Return the text columns, where their names leave no doubt."""
-    strings = [n for n, f in rows.features.items() if getattr(f, "dtype", "") == "string"]
+    strings = [n for n, f in rows.features.items() if "string" in getattr(f, "dtype", "")]
     for names in (["sentence1", "sentence2"], ["text"], ["sentence"]):
         if set(names) <= set(rows.features):  # if one of them is no text, check_texts says so
             return names

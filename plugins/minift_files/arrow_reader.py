@@ -31,14 +31,14 @@ def read_parquet(path: Path, options: Options) -> Iterator[pa.Table]:
             schema = file.schema_arrow
             names = schema.names if options.columns is None else list(options.columns)
             if missing := sorted(set(names) - set(schema.names)):
-                what = f"{path} has no columns {', '.join(missing)}"
+                what = f"there are no columns {', '.join(missing)}"
                 raise DataError(what, expected=f"of {', '.join(schema.names)}")
             yield plain_types(schema.empty_table().select(names))
             for batch in file.iter_batches(READ_ROWS, columns=names):
                 yield plain_types(pa.Table.from_batches([batch]).select(names))
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
-            raise
+            raise DataError(f"{path}: {error.what}", expected=error.expected, do=error.do) from None
         raise DataError(f"{path} is not a readable parquet file: {error}") from None
 
 
@@ -68,6 +68,9 @@ def plain_types(table: pa.Table) -> pa.Table:
     pandas and polars write them. A table may have any number of chunks of text of 2 GiB.
     """
     for i, field in enumerate(table.schema):
+        if "map<" in str(field.type):
+            what = f"the column {field.name!r} is of a type that is not read: {field.type}"
+            raise DataError(what, do="name the other columns: columns=[...], for Parquet files")
         plain, column = plain_type(field.type), table.column(i)
         if field.type != plain:
             try:

@@ -36,7 +36,10 @@ def read_cells(column: pa.ChunkedArray, known: Collection[str]) -> tuple[pa.Chun
     """
     if "text" in known:
         return column, set()
-    return quick_cells(empty_to_null(column), known) or (column, kinds_of(column))
+    quick = quick_cells(column, known)
+    if quick is None and pc.any(pc.equal(column, "")).as_py():
+        quick = quick_cells(empty_to_null(column), known)
+    return quick or (column, kinds_of(column))
 
 
 def kinds_of(column: pa.ChunkedArray) -> set[str]:
@@ -59,8 +62,8 @@ def quick_cells(
     try:
         if "number" not in known:
             numbers = cells.cast(pa.int64())
-            doubt = pc.any(pc.match_substring(cells, "x", ignore_case=True)).as_py()  # hexadecimal
-            return None if doubt else (numbers, exactness(numbers))
+            hexadecimal = any(pc.any(pc.match_substring(cells, x)).as_py() for x in "xX")
+            return None if hexadecimal else (numbers, exactness(numbers))
     except pa.ArrowInvalid:
         pass
     try:

@@ -29,7 +29,7 @@ from minift_files.unpacking import BLOCK, text_blocks
 GLUE_MRPC = {"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"}
 
 # A row that is added to each file: a quote that is never closed would swallow it.
-END = "\x1eend of the file\x1e"
+END = "\x03\x04\x03"
 
 # What pandas takes for a missing value, quoted or not.
 PANDAS_NA = ["", "#N/A N/A", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"]

@@ -1,5 +1,6 @@
 """Which files there are, and which split each belongs to, from their names."""
 
+import difflib
 import glob
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minift.data.file_formats import DatasetFiles, format_of
-from minift.errors import ConfigError, MissingFileError, nearest
+from minift.errors import ConfigError, MissingFileError
 from minift.files import local_path
 from minift_files.formats import FORMATS
 
@@ -78,9 +79,10 @@ def expand(folder: Path, pattern: str) -> list[Path]:
     found = sorted(literal / name for name in glob.glob(rest, root_dir=literal, recursive=True))
     found = [p for p in found if p.is_file() and not p.name.startswith(".")]
     if not found:
-        near = nearest(path.name, [p.name for p in literal.iterdir() if p.is_file()])
-        what = f"there is no file {pattern!r}"
-        raise MissingFileError(what, expected=f"in {literal}: {near:.300}", do="check the path")
+        near = difflib.get_close_matches(path.name, [p.name for p in literal.iterdir()], n=1)
+        expected = f"{literal / near[0]}, perhaps" if near else None
+        do = "for the files of a folder pass data_dir=" if path.is_dir() else "check the path"
+        raise MissingFileError(f"there is no file {pattern!r}", expected=expected, do=do)
     return found
 
 

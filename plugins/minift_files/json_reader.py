@@ -98,11 +98,11 @@ class Columns:
                     raise
                 array = as_array(name, some, Json())
             if unify(known, array.type) is None:
-                raise DataError(f"{array.type}, where the rows before are {known}")
+                what = f"the values of column {name!r} mix types or do not fit"
+                raise DataError(f"{what}: {array.type}, where the rows before are {known}")
             return array
 
-        what = f"{self.path}: the values of column {name!r} mix types or do not fit"
-        array = convert_rows(what, values, convert, piece.start)
+        array = convert_rows(str(self.path), values, convert, piece.start)
         self.types[name] = unify(known, array.type)
         return array
 

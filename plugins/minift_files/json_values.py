@@ -82,6 +82,9 @@ class Values:
                 if cut_off and not final:
                     break
                 raise self.syntax_error(text, error) from None
+            except RecursionError:
+                what = f"{self.path}:{self.line + 1}: lists or objects are nested too deeply"
+                raise DataError(what, do="leave this value out") from None
             values.append(value)
             start = end
         self.pass_over(text[:start])

@@ -32,8 +32,9 @@ class Options:
             if get_origin(field.type) is Literal and value not in known:
                 raise ConfigError(f"no such {field.name}", got=repr(value), expected=known)
         delimiter: Any = self.delimiter
-        if not isinstance(delimiter, str) or len(delimiter) > 1 or delimiter in ('"', "\n", "\r"):
-            expected = "one character, not a quote or a line's end"
+        one = isinstance(delimiter, str) and len(delimiter.encode()) <= 1
+        if not one or delimiter in ('"', "\n", "\r"):
+            expected = "one character of ASCII, not a quote or a line's end"
             do = 'put another between the columns, for example a tab, and pass sep="\\t"'
             raise ConfigError("no such delimiter", got=repr(delimiter), expected=expected, do=do)
         names = list(self.column_names or ())

@@ -132,7 +132,7 @@ def text_blocks(path: Path, encoding: str | None = None, size: int = BLOCK) -> I
         DataError: the text is not in this encoding; names the line.
     """
     with unpacked(path) as file:
-        start = file.peek(4)
+        start = file.peek(8)[:8]
         marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
         name = codecs.lookup(encoding or marked).name
         if name == "utf-8" and start.startswith(codecs.BOM_UTF8):
