@@ -231,14 +231,6 @@ def test_a_label_name_never_given(model, tmp_path, capsys):
     assert "'maybe'" in refused(capsys, tmp_path, *words)
 
 
-def test_string_labels_without_names(model, tmp_path, capsys):
-    rows = make_rows(4)
-    rows["label"] = ["no", "yes", "no", "yes"]
-    file = str(write_csv(tmp_path / "train.csv", rows))
-    said = refused(capsys, tmp_path, "train", "--model", model, "--train-file", file)
-    assert "--label-names no,yes" in said
-
-
 def test_ragged_rows(model, data, tmp_path, capsys):
     with (data / "train.csv").open("a") as file:
         file.write("one,two,0,three\n")

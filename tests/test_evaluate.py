@@ -92,6 +92,21 @@ def test_averages(average, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [("f1_micro", 0.5), ("f1_macro", 7 / 18), ("f1_weighted", 7 / 12), ("recall_macro", 1 / 3)],
+)
+def test_averages_under_names_of_their_own(name, want):
+    """As a Trainer and `--metric` take them; two of the three classes have rows."""
+    assert compute(name, [0, 1, 1, 2], [0, 0, 1, 1]) == pytest.approx(want, abs=1e-12)
+
+
+def test_the_advice_for_three_classes_names_metrics_that_take_them():
+    with pytest.raises(DataError, match="of two classes") as caught:
+        compute("f1", [0, 1, 2], [0, 1, 2])
+    assert "f1_macro" in caught.value.do and compute("f1_macro", [0, 1, 2], [0, 1, 2]) == 1.0
+
+
 def test_labels_choose_the_classes_and_their_order():
     f1 = evaluate.load("f1")
     got = f1.compute([0, 1, 1, 2], [0, 0, 1, 1], labels=[2, 0], average=None)["f1"]

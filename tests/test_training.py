@@ -630,7 +630,7 @@ def test_a_loss_of_ones_own_may_have_labels_of_its_own(folder, tmp_path):
 
 
 def test_labels_that_are_nan(folder, tmp_path):
-    with pytest.raises(DataError, match="is NaN") as caught:
+    with pytest.raises(DataError, match="NaN") as caught:
         labelled_trainer(folder, tmp_path, [0.5, float("nan")], num_labels=1)
     assert "row 1" in str(caught.value)
 

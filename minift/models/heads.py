@@ -139,5 +139,5 @@ def check_labels(logits: Tensor, labels: Tensor, problem_type: str) -> None:
         what = "a label is a class that the model does not have"
         expected = f"0 to {num_labels - 1}, or -100 for a row without a label"
         more = f"load the model with num_labels={int(labels.max()) + 1}"
-        do = more if wrong[0] > 0 else "filter rows with negative labels out"
+        do = more if wrong[0] > 0 else "number classes from 0, and label rows without one -100"
         raise DataError(what, got=int(wrong[0]), expected=expected, do=do)

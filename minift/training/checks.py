@@ -3,13 +3,15 @@
 Unchecked, a wrong label is a failed assertion on a GPU, a crash in the backward pass, or unnoticed.
 """
 
+import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from minift.data.dataset import Dataset
-from minift.data.features import ClassLabel
+from minift.data.features import ClassLabel, Value
 from minift.data.formatting import leaves
 from minift.errors import ArgumentError, ColumnError, ConfigError, DataError
 from minift.models.pretrained import PretrainedModel
@@ -28,19 +30,16 @@ def forward_arguments(model: Any, loss: Any = None) -> set[str] | None:
 
 
 def select_model_columns(
-    dataset: Dataset | None,
-    name: str,
-    must_have_labels: bool = False,
-    *,
-    model: Any,
-    own_loss: bool,
-) -> Dataset | None:
+    known: dict[str, list[str]], dataset: Dataset | None, name: str,
+    must_have_labels: bool = False, *, model: Any, own_loss: bool,
+) -> Dataset | None:  # fmt: skip
     """Check a dataset, and select the columns that the model's forward takes.
 
     Args:
+        known: names of the classes to train on; see `check_class_names`.
         dataset: tokenized rows, or None.
         name: of the argument that it was passed as, for messages.
-        must_have_labels: for training.
+        must_have_labels: for training and evaluation.
         model: its forward's argument names, and its configuration's number of labels.
         own_loss: the caller brings the loss, which may make other uses of the labels.
 
@@ -54,29 +53,75 @@ def select_model_columns(
     if not isinstance(dataset, Dataset):
         what, do = f"{name} must be a minift Dataset", "use Dataset.from_dict or Dataset.from_list"
         raise ArgumentError(what, got=type(dataset).__name__, do=do)
-    names = forward_arguments(model)
-    label = next((n for n in LABEL_NAMES if n in dataset.features), None)
-    got = f"columns {', '.join(dataset.column_names)}"
+    form, names = dataset.row_format, forward_arguments(model)
+    every = form.output_all_columns or form.type == "transform"
+    shown = (None if every else form.columns) or dataset.column_names
+    label = next((n for n in LABEL_NAMES if n in shown), None)
+    got = f"columns {', '.join(shown)}"
     if must_have_labels and label is None:
-        expected, do = (
-            f"one of {', '.join(LABEL_NAMES)}",
-            "rename_column(your_label_column, 'labels')",
-        )
-        raise ColumnError(f"{name} has no label column", got=got, expected=expected, do=do)
-    columns = [n for n in dataset.features if names is None or n in names]
-    columns = [n for n in columns if n not in LABEL_NAMES]
+        what, do = f"{name} has no label column", "rename_column(your_label_column, 'labels')"
+        if set(LABEL_NAMES) & set(dataset.features):
+            what, do = f"{name} hides its labels by its format", "show it: with_format(columns=...)"
+        raise ColumnError(what, got=got, expected=f"one of {', '.join(LABEL_NAMES)}", do=do)
+    columns = [n for n in shown if (names is None or n in names) and n not in LABEL_NAMES]
     if not columns:
-        what, expected = (
-            f"{name} has no column that the model takes",
-            ", ".join(sorted(names or ())),
-        )
+        what, expected = f"{name} has no column for the model", ", ".join(sorted(names or ()))
         do = "tokenize it first: dataset.map(tokenize, batched=True)"
         raise ColumnError(what, got=got, expected=f"some of {expected}", do=do)
-    if label is not None and check_labels(dataset, label, model, name, must_have_labels, own_loss):
-        columns.append(label)
-        if isinstance(model, PretrainedModel) and not own_loss:
-            choose_problem_type(dataset, label, model.config, name)
-    return dataset.select_columns(columns)
+    if label is None:
+        return dataset.select_columns(columns)
+    labelled = dataset.select_columns([*columns, label])
+    if not own_loss:
+        labelled = with_whole_numbers(labelled, label, getattr(model, "config", None))
+    if not check_labels(labelled, label, model, name, must_have_labels, own_loss):
+        return dataset.select_columns(columns)
+    check_class_names(name, labelled.features[label], model, known)
+    if isinstance(model, PretrainedModel) and not own_loss:
+        choose_problem_type(labelled, label, model.config, name)
+    return labelled
+
+
+def with_whole_numbers(dataset: Dataset, label: str, config: Any) -> Dataset:
+    """Return booleans as 0 and 1, and floats that are whole as int64 where labels are classes."""
+    dtype, kind = getattr(dataset.features[label], "dtype", ""), getattr(config, "problem_type", "")
+    classes = kind in (None, "single_label_classification") and config.num_labels > 1
+    if dtype == "bool" or (classes and dtype.startswith("float")):
+        with contextlib.suppress(DataError):  # a fraction or NaN, which is refused with its row
+            return dataset.cast_column(label, Value("int64"))
+    return dataset
+
+
+def check_class_names(name: str, feature: Any, model: Any, known: dict[str, list[str]]) -> None:
+    """Refuse labels whose classes are numbered unlike those of a model or of another dataset.
+
+    Names that only repeat the numbers, "0" or "LABEL_0", say nothing.
+
+    Args:
+        name: of the dataset.
+        feature: of its labels.
+        model: its configuration may have names too, also of more classes.
+        known: {"train_dataset": names of its classes}, once it was checked.
+
+    Raises:
+        ConfigError: it shows both, and how to make them the same.
+    """
+    names = real_names(getattr(feature, "names", ()))
+    id2label = getattr(getattr(model, "config", None), "id2label", None) or {}
+    for other, theirs in {"the model": real_names(id2label.values()), **known}.items():
+        n = min(len(names), len(theirs)) if other == "the model" else None
+        if [*map(str.casefold, names[:n])] != [*map(str.casefold, theirs[:n])]:
+            got = f"{', '.join(theirs) or 'numbers'}; {', '.join(names) or 'numbers'}"
+            do = "make both of text by one ClassLabel that names all classes, or name them alike; "
+            do += f"a model that is to learn these, load with id2label={dict(enumerate(names))}"
+            raise ConfigError(f"{other} and {name} number different classes", got=got, do=do)
+    if name == "train_dataset":
+        known[name] = names
+
+
+def real_names(names: Iterable[str]) -> list[str]:
+    """Return names of classes; none if they only repeat the numbers: "0", or LABEL_0."""
+    names = list(names)
+    return [] if all(n in (str(i), f"LABEL_{i}") for i, n in enumerate(names)) else names
 
 
 def check_labels(
@@ -92,39 +137,37 @@ def check_labels(
         DataError, ConfigError: a label is missing or fits no output of the model.
     """
     num_labels = getattr(getattr(model, "config", None), "num_labels", None)
-    column = dataset.to_arrow(columns=[label]).column(label)
+    column = dataset.arrow_column(label)
     if not len(column) or num_labels is None:
         return True
     numbers = f"class numbers 0 to {num_labels - 1}"
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    feature = dataset.features[label]
+    if "string" in getattr(feature, "dtype", ""):
         what, got = f"the labels in {name} are strings", f"{column[0].as_py()!r:.40}"
-        do = f"dataset.class_encode_column({label!r}), or --label-names in `minift train`"
+        do = f"cast_column({label!r}, ClassLabel(names=[...])) in all splits, with all their names"
         raise DataError(what, got=got, expected=numbers, do=do)
-    if column.null_count:
-        raise DataError(f"{column.null_count} rows of {name} have no label", do="filter them out")
-    if pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
-        row = pc.index(pc.is_nan(column), True).as_py()
-        raise DataError(f"a label in {name} is NaN", got=f"row {row}", do="filter such rows out")
+    missing = pc.is_null(column, nan_is_null=True)
+    if count := pc.sum(missing).as_py():
+        got = f"{count} of {len(column)}, first in row {pc.index(missing, True)}"
+        raise DataError(f"rows of {name} have no label, or NaN", got=got, do="label or remove them")
     if not pa.types.is_integer(column.type):
         return True
     values = pc.unique(column).to_pylist()
     if num_labels == 1 and not own_loss:
-        what = f"the labels in {name} are integers, but the model has one output"
-        expected = "num_labels of at least 2, or float labels for regression"
-        do = "pass num_labels=, or cast the labels to float"
-        raise ConfigError(what, got="num_labels=1, integer labels", expected=expected, do=do)
+        what = f"the labels in {name} are integers, but the model has one output (num_labels=1)"
+        raise ConfigError(what, do="pass num_labels=2 or more, or cast the labels to float")
     if values == [-1] and not training:
         return False
     wrong = sorted(v for v in values if v != -100 and not 0 <= v < num_labels)
     if wrong and not own_loss:
-        feature = dataset.features[label]
         names = f" ({', '.join(feature.names)})" if isinstance(feature, ClassLabel) else ""
-        row, what = pc.index(column, wrong[0]), f"{name} has labels that the model has no class for"
-        got = f"{', '.join(map(str, wrong[:5]))}, first in row {row}"
-        do = "a negative label means unlabelled: filter such rows out"
+        what, row = f"{name} has labels that the model has no class for", pc.index(column, wrong[0])
+        do = "if a negative label means unlabelled, filter such rows out; if it is a class, number "
+        do += "all from 0 with map, in all splits alike"
         if wrong[0] >= 0:
             do = f"load the model with num_labels={max(values) + 1} (in `minift train`, name all "
             do += "classes with --label-names), or correct the labels"
+        got = f"{', '.join(map(str, wrong[:5]))}, first in row {row}"
         raise DataError(what, got=got, expected=f"{numbers}{names}", do=do)
     return True
 
@@ -138,7 +181,7 @@ def choose_problem_type(dataset: Dataset, label: str, config: Any, name: str) ->
         DataError: the labels are no numbers, or do not fit the number of outputs.
         ConfigError: the configuration says another type.
     """
-    column = dataset.to_arrow(columns=[label]).column(label)
+    column = dataset.arrow_column(label)
     lists, numbers = leaves(column)[1] > 0, pa.types.is_floating(column.type)
     if not (lists or numbers or pa.types.is_integer(column.type)):
         expected = "class numbers, numbers to predict, or lists of 0 and 1"
@@ -151,10 +194,11 @@ def choose_problem_type(dataset: Dataset, label: str, config: Any, name: str) ->
         fits = ["regression"]
     if (lists or numbers) and width != [config.num_labels]:
         what = f"the labels in {name} do not fit the outputs of the model"
-        got = f"{column.type} with {', '.join(map(str, width[:5]))} numbers a row"
-        expected = "as many numbers a row as num_labels; or class numbers, which are integers"
+        got = (
+            f"{column.type}, {', '.join(map(str, width[:5]))} a row, num_labels={config.num_labels}"
+        )
+        expected = "as many numbers a row as num_labels; or class numbers, which are whole"
         do = "pass num_labels= when the model is loaded, or cast the labels"
-        got = f"{got}, num_labels={config.num_labels}"
         raise DataError(what, got=got, expected=expected, do=do)
     config.problem_type = config.problem_type or fits[0]
     if config.problem_type not in fits:

@@ -119,17 +119,15 @@ class Trainer:
         run.own_loss = override_of(self, Trainer, "compute_loss")
         run.save_model = override_of(self, Trainer, "save_model")
         run.loss = loss or (smoothed_loss(smoothing) if smoothing else model_loss)
-        own_loss, plain = bool(run.own_loss or loss), unwrap(self.model)
+        own, plain = bool(run.own_loss or loss), unwrap(self.model)
         run.forward_args = forward_arguments(plain, loss or smoothing or None)
-        select = partial(select_model_columns, model=plain, own_loss=own_loss)
-        run.select_columns = select
+        run.select_columns = select = partial(select_model_columns, {}, model=plain, own_loss=own)
         if run.train_loader is None:  # else what it loads is trained on
             run.train_dataset = select(self.train_dataset, "train_dataset", True)
-        run.eval_dataset = select(self.eval_dataset, "eval_dataset")
+        run.eval_dataset = select(self.eval_dataset, "eval_dataset", True)
         run.collate, run.processing_class = self.data_collator, self.processing_class
-        metrics: Any = self.compute_metrics
-        named = metrics is not None and not callable(metrics)
-        run.compute_metrics = named_metrics(metrics) if named else metrics
+        asked: Any = self.compute_metrics
+        run.compute_metrics = asked if asked is None or callable(asked) else named_metrics(asked)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute as if it had been passed to the constructor.
@@ -330,7 +328,9 @@ class Trainer:
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         """Return a DataLoader over rows to evaluate; logits and labels have its order."""
-        return self.get_test_dataloader(self.eval_dataset if eval_dataset is None else eval_dataset)
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        self.run.select_columns(dataset, "eval_dataset", True)  # its labels must be there
+        return self.get_test_dataloader(dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Return a DataLoader over rows to predict; logits and labels have its order."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minift.data.dataset import Dataset
-from minift.errors import ConfigError, DataError
+from minift.errors import ConfigError, DataError, MiniftError
 from minift.evaluate import find_metric
 from minift.models.auto import AutoConfig, AutoModelForSequenceClassification
 from minift.tokenizer import AutoTokenizer, Tokenizer
@@ -22,7 +22,7 @@ from minift.training.evaluation import EvalLoopOutput, EvalPrediction, named_met
 from minift.training.trainer import Trainer
 from minift_commands import labels
 from minift_commands.options import DataOptions
-from minift_commands.resolve import RunInputs, load_splits, resolve
+from minift_commands.resolve import RunInputs, load_splits, resolve, unclear_columns
 from minift_commands.tasks import find_task
 
 
@@ -68,24 +68,35 @@ class Inputs:
                 raise DataError(f"the {split} data has no rows", got=source)
         if task and task.prepare:
             data = {split: task.prepare(dataset) for split, dataset in data.items()}
-        choices = resolve(options, run or RunInputs(), task, next(iter(data.values())))
+        first = next(iter(data.values()))
+        choices = resolve(options, run or RunInputs(), task, first)
         columns, label, names = choices.columns or [], choices.label, choices.names
+        unclear: list[MiniftError] = [] if columns else [unclear_columns(first)]
+        if label is None and run is None:
+            what = "cannot tell which column holds the labels"
+            unclear.append(ConfigError(what, do="pass --label-column NAME"))
+        if label is not None and names is None and any(label in d.features for d in data.values()):
+            try:
+                names = labels.infer_names(data, label)
+            except DataError as error:
+                unclear.append(error)
+        if unclear:
+            raise all_of(unclear)
         for split, dataset in data.items():
             labels.check_texts(dataset, columns, label, split)
-        data = {s: labels.with_labels(rows, label, names, s) for s, rows in data.items()}
-        if task:
-            data = {s: labels.without_hidden_labels(rows, s) for s, rows in data.items()}
-        names = labels.infer_names(data, label) if names is None else names
-        labels.check_names(data, names)
+        names = names or []
+        if label is not None:
+            labels.check_names(data, label, names, choices.names is not None)
+            data = labels.with_labels(data, label, names, task is not None)
         undivided = "train" in data and "validation" not in data
         held_out = task.validation_fraction if task and undivided else None
         if held_out:
             data = labels.hold_out(data, held_out, names)
-        metrics = choices.metrics or (["accuracy", "f1"] if len(names) == 2 else ["accuracy"])
+        metrics = choices.metrics or usual_metrics(len(names))
         own = task is not None and metrics[: len(task.metrics)] == list(task.metrics)
         groups = task.to_metric_inputs if task and own else None
         for name in metrics if groups is None else ():
-            check_metric(name, names)
+            check_metric(name, len(names))
         return cls(
             data=data, source=source, text_columns=columns, label_column=label, label_names=names,
             metrics=metrics, max_length=choices.max_length, chosen_by=choices.chosen_by,
@@ -167,17 +178,34 @@ def tokenize(*texts: Any, tokenizer: Any, max_length: int | None) -> Any:
     return tokenizer(*texts, truncation=True, max_length=max_length)
 
 
-def check_metric(name: str, label_names: list[str]) -> None:
+def all_of(errors: list[MiniftError]) -> MiniftError:
+    """Return several errors as one, so that all that is missing can be given at once."""
+    if len(errors) == 1:
+        return errors[0]
+    got = "; ".join(str(error.got) for error in errors if error.got)
+    do = "; ".join(str(error.do) for error in errors)
+    return ConfigError("; ".join(error.what for error in errors), got=got, do=do)
+
+
+def usual_metrics(num_classes: int) -> list[str]:
+    """Return the metrics of a number that is predicted (0 classes), of two classes, or of more."""
+    if num_classes == 0:
+        return ["pearsonr", "spearmanr"]
+    return ["accuracy", "f1"] if num_classes == 2 else ["accuracy", "f1_macro", "f1_weighted"]
+
+
+def check_metric(name: str, num_classes: int) -> None:
     """Compute a metric once, so that one that does not fit the labels fails before training.
 
     Raises:
         ConfigError: it does not fit the classes, or gives more than a number.
     """
-    perfect: list[Any] = list(range(len(label_names))) or [0.0, 1.0]
+    usual = ",".join(usual_metrics(num_classes))
+    perfect: list[Any] = list(range(num_classes)) or [0.0, 1.0]
     try:
         values = find_metric(name)(perfect, perfect)
     except DataError as error:  # its own advice is for Python
-        do = "pass --metric with one that fits, such as accuracy or matthews_correlation"
+        do = f"pass --metric {usual}, or one of them"
         raise ConfigError(error.what, got=error.got, do=do) from None
     if other := [key for key, value in values.items() if not isinstance(value, float)]:
         do = f"compute it from predictions: evaluate.load({name!r})"
@@ -216,20 +244,18 @@ def inputs_for(folder: str, options: DataOptions) -> Inputs:
 
 def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Trainer:
     """Build a Trainer for a model folder and inputs; all is checked, nothing is written yet."""
-    if inputs.label_column is None:
-        what = "cannot tell which column holds the labels"
-        raise ConfigError(what, do="pass --label-column NAME")
     tokenizer = load_tokenizer(model, inputs.max_length)
     head: dict[str, Any] = {"id2label": dict(enumerate(inputs.label_names))}
     if not inputs.label_names:
         head = {"num_labels": 1, "problem_type": "regression"}
     network = AutoModelForSequenceClassification.from_pretrained(model, seed=args.seed, **head)
-    validated = "validation" in inputs.data
+    validation = inputs.data.get("validation")
+    scored = validation is not None and "labels" in validation.features
     trainer = Trainer(
         network,
         args,
         train_dataset=inputs.tokenized(tokenizer, "train"),
-        eval_dataset=inputs.tokenized(tokenizer, "validation") if validated else None,
+        eval_dataset=inputs.tokenized(tokenizer, "validation") if scored else None,
         processing_class=tokenizer,
         compute_metrics=named_metrics(inputs.metrics, inputs.metric_inputs("validation")),
     )

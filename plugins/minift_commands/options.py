@@ -30,8 +30,8 @@ class DataOptions:
     task: str | None = option("a known one: its data, columns, names and metric")
     text_columns: str | None = option("one column of text, or two: a,b")
     label_column: str | None = option("the column with the labels")
-    label_names: str | None = option("names of classes 0, 1, ...; string labels use them")
-    metric: str | None = option("metrics to compute (default: accuracy,f1 for 2 classes)")
+    label_names: str | None = option("names of classes 0, 1, ... (text labels: in their order)")
+    metric: str | None = option("metrics to compute (default: accuracy and F1)")
     max_length: int | None = option("truncate to this many tokens")
 
     @classmethod

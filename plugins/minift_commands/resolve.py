@@ -76,10 +76,8 @@ def resolve(options: DataOptions, run: RunInputs, task: Task | None, rows: Datas
         rows: a split, whose columns are guessed from.
 
     Returns:
-        Choices, whose `names` and `metrics` are None where only the labels can tell.
-
-    Raises:
-        ConfigError: nothing says which columns hold the text.
+        Choices, whose `names` and `metrics` are None where only the labels can tell, and whose
+        `columns` and `label` are None where nothing says which they are.
     """
     sources = {"option": choices_of_options(options), "task": Choices(), "run": run.choices}
     if task is not None:
@@ -92,10 +90,10 @@ def resolve(options: DataOptions, run: RunInputs, task: Task | None, rows: Datas
         for source, choices in sources.items():
             if name not in chosen and (value := getattr(choices, name)) is not None:
                 chosen[name], chosen_by[name] = value, source
-    if "columns" not in chosen:
-        chosen["columns"] = guess_columns(rows)
     if "label" not in chosen:
         chosen["label"] = next((name for name in LABEL_NAMES if name in rows.features), None)
+    if "columns" not in chosen:
+        chosen["columns"] = likely_columns(rows, chosen["label"])
     return Choices(**chosen, chosen_by=chosen_by)
 
 
@@ -113,17 +111,27 @@ def choices_of_task(task: Task, label_column: str | None) -> Choices:
     return Choices(columns, task.label, list(task.label_names or []), list(task.metrics))
 
 
-def guess_columns(rows: Dataset) -> list[str]:
-    """Return the text columns, where their names leave no doubt."""
+def likely_columns(rows: Dataset, label: str | None = None) -> list[str] | None:
+    """Return the text columns, where names leave no doubt or one is beside the label; or None."""
     strings = [n for n, f in rows.features.items() if "string" in getattr(f, "dtype", "")]
     for names in (["sentence1", "sentence2"], ["text"], ["sentence"]):
         if set(names) <= set(rows.features):  # if one of them is no text, check_texts says so
             return names
-    if len(strings) == 1:
-        return strings
+    others = [name for name in strings if name != label]
+    return others if len(others) == 1 else None
+
+
+def guess_columns(rows: Dataset) -> list[str]:
+    """Return the text columns, or raise a ConfigError where their names leave a doubt."""
+    if columns := likely_columns(rows):
+        return columns
+    raise unclear_columns(rows)
+
+
+def unclear_columns(rows: Dataset) -> ConfigError:
     do = "pass --text-columns NAME, or --text-columns FIRST,SECOND for pairs"
     got = f"columns {', '.join(rows.column_names)}"
-    raise ConfigError("cannot tell which columns hold the text", got=got, do=do)
+    return ConfigError("cannot tell which columns hold the text", got=got, do=do)
 
 
 # ---------------------------------------------------------------------------------------- the rows

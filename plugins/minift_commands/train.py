@@ -44,7 +44,7 @@ class Train:
         shown = [name for name in metrics if not name.endswith(times)]
         if shown:
             print("  ".join(f"{name} {metrics[name]:.4f}" for name in shown))
-        elif metrics:
+        elif "validation" in inputs.data:
             print("the validation data has no labels, so nothing is scored")
         print(f"saved to {trainer.args.output_dir}")
         return 0

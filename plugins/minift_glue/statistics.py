@@ -43,7 +43,8 @@ def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
         if average == "binary":
             if len(present) > 2 or (len(present) == 2 and pos_label not in present.tolist()):
                 what = f"binary {name} is of two classes, one of them pos_label={pos_label!r}"
-                raise DataError(what, got=present.tolist()[:20], do="pass average= or pos_label=")
+                do = f"take {name}_macro, {name}_micro or {name}_weighted; or pass average="
+                raise DataError(what, got=present.tolist()[:20], do=do)
             labels = [pos_label]
         labels = present if labels is None else as_array(labels)
         predicted, actual = p[:, None] == labels, r[:, None] == labels  # (rows, classes)
@@ -151,6 +152,17 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (np.cumsum(count) - (count - 1) / 2)[inverse]
 
 
+def averaged(name: str, average: str) -> Metric:
+    """Return precision, recall or f1 with an average over classes, as a metric of its own."""
+
+    def metric(predictions: Any, references: Any) -> dict[str, float]:
+        value = per_class_metric(name)(predictions, references, average=average)[name]
+        return {f"{name}_{average}": value}
+
+    metric.__name__ = f"{name}_{average}"
+    return Metric(metric, {metric.__name__: ScoreInfo()})
+
+
 METRICS = {
     "confusion_matrix": Metric(confusion_matrix),
     "f1": Metric(f1, {"f1": ScoreInfo()}),
@@ -160,4 +172,9 @@ METRICS = {
     "matthews_correlation": Metric(matthews_correlation, {"matthews_correlation": ScoreInfo(-1.0)}),
     "pearsonr": Metric(pearsonr, {"pearsonr": ScoreInfo(-1.0)}),
     "spearmanr": Metric(spearmanr, {"spearmanr": ScoreInfo(-1.0)}),
+}
+METRICS |= {
+    f"{name}_{average}": averaged(name, average)
+    for name in ("f1", "precision", "recall")
+    for average in ("macro", "micro", "weighted")
 }
