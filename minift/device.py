@@ -109,8 +109,10 @@ class Device:
 
         parallel = torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel
         if any(isinstance(module, parallel) for module in model.modules()):
-            what, do = "a model must not be wrapped for several devices", "pass the .module in it"
-            raise ArgumentError(what, got=type(model).__name__, do=f"{do}; torchrun starts several")
+            what = f"a model must not be wrapped for several devices, as {type(model).__name__} is"
+            raise ArgumentError(
+                what, do="pass the .module in it; torchrun starts several processes"
+            )
         if self.torch_device.type != "cpu":
             Device.initialized = self.description
         model = model.to(self.torch_device)
@@ -338,13 +340,10 @@ def choose_device(name: str, manager: Manager) -> Device:
     entries = registry(manager, "minift_register_devices")
     devices = {key: entry.value for key, entry in entries.items()}
     if not devices:
-        broken = [f"; {key} failed to load ({e})" for key, e in manager.load_errors.items()]
+        broken = [f"{key} failed to load ({e})" for key, e in manager.load_errors.items()]
+        got = "; ".join(broken) or "plugins that register none"
         do = "reinstall with `pip install minift` (or `pip install -e .` in a checkout)"
-        do += "".join(broken)
-        what = "no installed plugin provides a device, so nothing can be computed"
-        got = "plugins: " + (", ".join(p for p, _ in manager.list_name_plugin()) or "none")
-        expected = "at least minift_cpu, which is part of the minift distribution"
-        raise DeviceError(what, got=got, expected=expected, do=do)
+        raise DeviceError("no installed plugin provides a device", got=got, do=do)
     reasons = {key: reason_unavailable(device) for key, device in devices.items()}
     available = [key for key, reason in reasons.items() if reason is None]
     key = name.partition(":")[0]

@@ -142,8 +142,6 @@ def explain_failures() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        what, got = f"process {rank()} of {world_size()} lost the others", str(error).strip()[:200]
-        got, expected = got.partition("\n")[0], "all processes, taking the same steps"
-        do = "look for the first error of another process; torchrun --max-restarts N starts "
-        do += "them again, and they go on from the newest checkpoint"
-        raise DeviceError(what, got=got, expected=expected, do=do) from error
+        what, got = f"process {rank()} of {world_size()} lost the others", str(error).strip()
+        do = "look for the first error of another process; torchrun --max-restarts N resumes"
+        raise DeviceError(what, got=got.partition("\n")[0][:200], do=do) from error

@@ -138,13 +138,10 @@ def add_plugin(manager: Manager, plugin: object, name: str | None = None) -> Non
     # Methods of a callback of transformers.Trainer: on_log is called when our minift_on_log is.
     events = [name for name in dir(plugin) if hasattr(hookspecs, f"minift_{name}")]
     renamed = ", ".join(f"{event} -> minift_{event}" for event in events)
-    raise ArgumentError(
-        f"{getattr(plugin, '__name__', type(plugin).__name__)} is passed as a plugin or callback "
-        "but implements no hook",
-        got=", ".join(events) or "no method marked with @hookimpl",
-        expected="methods such as minift_on_log(self, run, record), marked with @minift.hookimpl",
-        do=f"rename and mark: {renamed}" if events else "see minift/hookspecs.py for the hooks",
-    )
+    what = f"{getattr(plugin, '__name__', type(plugin).__name__)} implements no hook"
+    expected = "methods such as minift_on_log(self, run, record), marked with @minift.hookimpl"
+    do = f"rename and mark: {renamed}" if events else "see minift/hookspecs.py for the hooks"
+    raise ArgumentError(what, got=", ".join(events) or None, expected=expected, do=do)
 
 
 def load_file(path: Path) -> object:

@@ -44,14 +44,9 @@ def inverse_sqrt(step: int, warmup: int, total: int, timescale: int | None = Non
     return 1 / math.sqrt((step + timescale - warmup) / timescale)
 
 
-SCHEDULES: dict[str, Callable[..., float]] = {
-    "linear": linear,
-    "constant": constant,
-    "constant_with_warmup": constant,
-    "cosine": cosine,
-    "polynomial": polynomial,
-    "inverse_sqrt": inverse_sqrt,
-}
+SHAPES = (linear, constant, cosine, polynomial, inverse_sqrt)
+SCHEDULES: dict[str, Callable[..., float]] = {shape.__name__: shape for shape in SHAPES}
+SCHEDULES["constant_with_warmup"] = constant
 
 ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")  # need no num_training_steps
 

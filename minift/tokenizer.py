@@ -27,7 +27,6 @@ ATTRIBUTES = {"token_type_ids": "type_ids", "special_tokens_mask": "special_toke
 TRUNCATION = ("longest_first", "only_first", "only_second", "do_not_truncate")
 PADDING = ("longest", "max_length", "do_not_pad")
 SIDES = ("right", "left")
-SETTINGS = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
 
 
 class Tokenizer:
@@ -240,9 +239,7 @@ class AutoTokenizer:
         folder = resolve_checkpoint(str(name_or_path), revision, "tokenizer").folder
         tokenizer = default_manager().hook.minift_find_tokenizer(folder=folder)
         if tokenizer is None:
-            got = (
-                ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "an empty folder"
-            )
+            got = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "no files"
             expected = "tokenizer.json, vocab.txt, or vocab.json and merges.txt"
             do = "copy these too; `minift plugins` shows if minift_vocabulary is there to read them"
             raise MissingFileError(f"{folder} has no tokenizer", got=got, expected=expected, do=do)

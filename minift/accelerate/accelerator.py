@@ -40,6 +40,7 @@ from minift.errors import ArgumentError, ConfigError, DataError
 from minift.models.unpadding import add_unpadding
 from minift.models.weights import unwrap
 from minift.plugins import default_manager
+from minift.settings import AT_LEAST_1, checked
 from minift.training import checkpoint, serialization
 
 STATE = "accelerator.json"  # in a folder of `save_state`, beside the model and files of tensors
@@ -75,9 +76,8 @@ class Accelerator:
         self, gradient_accumulation_steps: int = 1, mixed_precision: str | None = None,
         cpu: bool = False, device: str = "auto",
     ) -> None:  # fmt: skip
-        if gradient_accumulation_steps < 1:
-            what = "gradient_accumulation_steps must be at least 1"
-            raise ConfigError(what, got=gradient_accumulation_steps)
+        steps = gradient_accumulation_steps
+        checked("gradient_accumulation_steps", steps, [int], AT_LEAST_1)
         self._device = choose_device("cpu" if cpu else device, default_manager())
         precision = "fp32" if mixed_precision in (None, "no") else mixed_precision
         self._precision, _ = choose_precision(precision, self._device)

@@ -23,10 +23,8 @@ from minift.errors import ArgumentError, ConfigError
 from minift.training.batches import row_order, split_into_batches
 
 # The settings of a DataLoader that do not decide which rows are in a batch.
-LOADER_SETTINGS = (
-    *("collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn"),
-    *("multiprocessing_context", "prefetch_factor"),
-)
+LOADER_SETTINGS = ["collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn"]
+LOADER_SETTINGS += ["multiprocessing_context", "prefetch_factor"]
 
 
 class PreparedLoader:

@@ -112,12 +112,9 @@ class Pool:
         if cause == "SIGKILL":
             cause += ", which is what happens when memory runs out"
         if task in self.tried:
-            raise WorkerError(
-                f"a worker process died while {doing}, and the one that tried again too",
-                got=cause,
-                do="run without num_proc to see the error, or with fewer processes or smaller "
-                "batches; what was done so far is kept",
-            )
+            what = f"a worker process died while {doing}, and the one that tried again too"
+            do = "run without num_proc to see the error, or with smaller batches"
+            raise WorkerError(what, got=cause, do=do)
         warnings.warn(f"a worker process died ({cause}) while {doing}; it is tried once more")
         self.tried.add(task)
         self.waiting.appendleft(task)

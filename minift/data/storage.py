@@ -57,11 +57,7 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> i
     They are cut and joined to record batches of about BATCH_BYTES.
     """
     rows = 0
-    with (
-        files.new_file(path) as new,
-        new.open("wb") as file,
-        pa.ipc.new_stream(file, schema) as writer,
-    ):
+    with files.new_file(path) as new, new.open("wb") as f, pa.ipc.new_stream(f, schema) as writer:
         for table in record_batches(tables, schema):
             writer.write_table(table)
             rows += table.num_rows

@@ -15,8 +15,11 @@ import numpy as np
 
 from minift.errors import ConfigError
 from minift.files import local_path, write_text
-from minift.tokenizer import SETTINGS, Tokenizer
+from minift.tokenizer import Tokenizer
 from minift_vocabulary.defaults import EXTRA, ROLES
+
+# What users may set on a tokenizer, and is saved as it is then.
+SETTINGS = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
 
 
 class FolderTokenizer(Tokenizer):

@@ -256,12 +256,7 @@ def filter_mask(
         batched: as for `map_table`.
         options: any others of `map_table`.
     """
-    answers = map_table(
-        table,
-        FilterFunction(function, batched),
-        batched=batched,
-        remove_columns=table.column_names,
-        features=Features(keep=Value("bool")),
-        **options,
-    )
+    keep = FilterFunction(function, batched)
+    columns: Any = {"remove_columns": table.column_names, "features": Features(keep=Value("bool"))}
+    answers = map_table(table, keep, batched=batched, **columns, **options)
     return answers.to_arrow().column("keep").to_numpy()

@@ -128,11 +128,9 @@ def map_batch(spec: MapSpec, rows: range, rank: int | None) -> MappedRows:
     mapped = MappedRows(rows, pa.table(arrays), returned[1])
     untouched = mapped.untouched(spec)
     if untouched and mapped.num_results != len(rows):
-        raise DataError(
-            f"map({spec.name}) returned {mapped.num_results} rows for {len(rows)}, but the "
-            f"columns {', '.join(untouched)} keep {len(rows)}",
-            do=f"pass remove_columns={untouched!r}",
-        )
+        what = f"map({spec.name}) returned {mapped.num_results} rows for {len(rows)}"
+        what += f", but the columns {', '.join(untouched)} keep {len(rows)}"
+        raise DataError(what, do=f"pass remove_columns={untouched!r}")
     return mapped
 
 
