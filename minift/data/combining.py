@@ -34,13 +34,8 @@ def one_after_the_other(tables: Sequence[AnyTable]) -> AnyTable:
     data = join_tables(parts, "the datasets cannot be joined")
     joined = Features.from_arrow_schema(data.schema)
     same = {n: f for n, f in features.items() if arrow_type(f) == data.schema.field(n).type}
-    return tables[0].replace(
-        data=data,
-        features=Features({**joined, **same}),
-        indices=None,
-        row_format=common([table.row_format for table in tables]),
-        origin=common([table.origin for table in tables]),
-    )
+    shared = {name: common([getattr(t, name) for t in tables]) for name in ("row_format", "origin")}
+    return tables[0].replace(data=data, features=Features(joined | same), indices=None, **shared)
 
 
 def common(values: Sequence[Any]) -> Any:
@@ -72,10 +67,6 @@ def side_by_side(tables: Sequence[AnyTable]) -> AnyTable:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ColumnError("a column is in several datasets", got=twice, do="rename or remove it")
-    return tables[0].replace(
-        data=pa.table({name: t.to_arrow().column(name) for t in tables for name in t.features}),
-        features=Features({name: f for t in tables for name, f in t.features.items()}),
-        indices=None,
-        row_format=None,
-        origin=None,
-    )
+    columns = {name: table.arrow_column(name) for table in tables for name in table.features}
+    features = Features({name: f for table in tables for name, f in table.features.items()})
+    return type(tables[0])(pa.table(columns), features)

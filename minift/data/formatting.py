@@ -86,10 +86,9 @@ def to_list(column: pa.ChunkedArray) -> list[Any]:
     for chunk in column.chunks:
         offsets, values = chunk.offsets.to_numpy(), chunk.values
         if values.null_count:
-            rows += chunk.to_pylist()
-        else:
-            flat = values.to_numpy()[offsets[0] : offsets[-1]]
-            rows += split_rows(flat, offsets[1:] - offsets[0])
+            return to_objects(column)
+        flat = values.to_numpy()[offsets[0] : offsets[-1]]
+        rows += split_rows(flat, offsets[1:] - offsets[0])
     return rows
 
 
@@ -144,9 +143,8 @@ def to_torch(name: str, column: pa.ChunkedArray, options: dict[str, Any]) -> Any
     """Return integers as int64, floats as float32, ragged rows as a list; other values as is."""
     type_, _, nulls = leaves(column)
     if nulls and (pa.types.is_integer(type_) or pa.types.is_boolean(type_)):
-        problem = f"the column {name!r} of type {type_} has missing values"
-        do = "filter them out, or fill them with map"
-        raise DataError(f"{problem}, which a tensor cannot hold", do=do)
+        what = f"the column {name!r} of type {type_} has missing values, which a tensor cannot hold"
+        raise DataError(what, do="filter them out, or fill them with map")
     return to_tensors(to_numpy(name, column, {}), options)
 
 

@@ -79,11 +79,13 @@ def split_range(indices: range, size: int) -> Iterator[range]:
         yield range(start, min(start + size, indices.stop))
 
 
-def take_rows(data: pa.Table, indices: np.ndarray) -> pa.Table:
-    """Return rows of Arrow data in any order.
+def take_rows(data: pa.Table, indices: Indices) -> pa.Table:
+    """Return rows of Arrow data: a slice of adjacent ones, copies of others.
 
-    By batches: pyarrow would join all chunks of a column first, however few rows it takes.
+    These by batches: pyarrow would join all chunks of a column first, however few rows it takes.
     """
+    if isinstance(indices, range):
+        return data.slice(indices.start, len(indices))
     batches = data.to_batches()
     starts = np.cumsum([0, *map(len, batches)])
     batch_of = np.searchsorted(starts, indices, side="right") - 1

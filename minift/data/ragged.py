@@ -148,8 +148,7 @@ class FlatColumn:
         key = slice(indices.start, indices.stop) if isinstance(indices, range) else indices
         lengths = self.row_lengths[key]
         if self.has_missing and np.any(lengths < 0):
-            problem = f"the column {self.name!r} has missing rows"
-            raise DataError(problem, do="fill or filter them first")
+            raise DataError(f"the column {self.name!r} has missing rows: fill or filter them first")
         return lengths
 
     def take(self, indices: np.ndarray) -> Ragged:
@@ -246,10 +245,7 @@ def to_block(name: str, values: Any) -> np.ndarray:
         except ValueError:
             array = np.empty(0, dtype=object)
     if array.dtype.kind not in "iufb":
-        raise DataError(
-            f"the column {name!r} cannot be made into a tensor",
-            got=f"{next(iter(values), None)!r:.60}",
-            expected="numbers, one for each row, or equally long lists of numbers",
-            do=f"remove it: dataset.remove_columns({name!r})",
-        )
+        what = f"the column {name!r} cannot be made into a tensor: no numbers, or unequal lists"
+        do = f"remove it: dataset.remove_columns({name!r})"
+        raise DataError(what, got=f"{next(iter(values), None)!r:.60}", do=do)
     return array.astype(np.float32 if array.dtype.kind == "f" else np.int64)

@@ -92,9 +92,8 @@ class Table:
         names = [names] if isinstance(names, str) else list(names or ())
         for name in names:
             if name not in self.features:
-                problem, got = f"the column {name!r} is not in the dataset", self.column_names
-                expected = nearest(name, got)
-                raise ColumnError(problem, got=f"columns {', '.join(got)}", expected=expected)
+                what, got = f"the column {name!r} is not in the dataset", ", ".join(self.features)
+                raise ColumnError(what, got=f"columns {got}", expected=nearest(name, self.features))
         return names
 
     @property
@@ -155,11 +154,7 @@ class Table:
         """
         data = self.data if columns is None else self.data.select(list(columns))
         picked = self.indices if indices is None else compose(self.indices, indices)
-        if isinstance(picked, range):
-            rows = data.slice(picked.start, len(picked))
-        else:
-            rows = take_rows(data, picked)
-        return decode_runs(rows, rows.column_names)
+        return decode_runs(take_rows(data, picked), data.column_names)
 
     def arrow_column(self, name: str, indices: Indices | None = None) -> pa.ChunkedArray:
         """Return one column as Arrow data: some of its rows, or all by default."""
@@ -171,7 +166,7 @@ class Table:
 
         Returns:
             A `FlatColumn` for lists of numbers, `Runs` for those that are runs, a numpy array for
-            numbers, or None for any other column and where values are missing.
+            numbers, or None for any other column and for numbers of which some are missing.
         """
         if name not in self.numpy_columns:
             self.check_columns([name])
@@ -181,12 +176,10 @@ class Table:
     def _numpy_column(self, name: str, column: pa.ChunkedArray) -> Any:
         if column.type == RUNS:
             return Runs.decode(column)
-        if column.null_count:
-            return None
         if is_flat(column.type):
             return FlatColumn(name, column)
         number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        return column.to_numpy() if number else None
+        return column.to_numpy() if number and not column.null_count else None
 
     def lengths(self, name: str) -> np.ndarray:
         """Return the number of values in each row of a list column, shape (len(self),)."""
