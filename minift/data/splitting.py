@@ -65,15 +65,14 @@ def stratified_indices(
     """
     labels = table.arrow_column(column)
     if not isinstance(table.features[column], ClassLabel):
-        problem, do = "must be a ClassLabel column", f"dataset.class_encode_column({column!r})"
-        raise ConfigError(f"stratify_by_column {problem}", got=table.features[column], do=do)
+        do = f"dataset.class_encode_column({column!r})"
+        raise ConfigError("stratify_by_column must be a ClassLabel column", do=do)
     if labels.null_count:
         raise DataError(f"the column {column!r} has missing labels", do="filter them out first")
     classes, counts = np.unique(labels.to_numpy(), return_counts=True)
     if counts.min() < 2 or min(n_train, n_test) < len(classes):
-        got = f"{n_train} and {n_test} rows, {counts.min()} row(s) of the rarest class"
-        expected = f"at least {len(classes)} rows in each part and 2 rows of each class"
-        raise ConfigError("each part needs a row of each class", got=got, expected=expected)
+        got = f"{n_train} and {n_test} rows of {len(classes)} classes, one with {counts.min()}"
+        raise ConfigError("each part needs a row of each class", got=got)
     train_counts = share_out(counts, n_train, rng)
     test_counts = share_out(counts - train_counts, n_test, rng)
     train, test = [], []

@@ -129,13 +129,11 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
     path = folder / "config.json"
     if not path.is_file():
         got = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "an empty folder"
-        expected = "config.json, model.safetensors and tokenizer.json"
-        raise MissingFileError(f"{folder} is not a model", got=got, expected=expected)
+        raise MissingFileError(f"{folder} is not a model: it has no config.json", got=got)
     entries = read_json(path)
     family = find_family(model_type_of(entries), path)
     if entries.pop("auto_map", None):
-        what = f"{path} names Python code of its own (auto_map), which is never run"
-        warnings.warn(f"{what}: minift's own is used", stacklevel=4)
+        warnings.warn(f"{path} names Python code (auto_map), which is never run", stacklevel=4)
     return family.config.from_dict(entries), family
 
 

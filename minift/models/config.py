@@ -16,6 +16,8 @@ from minift.errors import ConfigError, MiniftError, ModelError
 from minift.settings import AT_LEAST_1, NOT_NEGATIVE, Range, checked, choice, types_of
 
 MUST_BE = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+PROBABILITY = Range("a probability, 0 to 1", lambda p: 0 <= p <= 1)
 # Transformers understands these in every family's files, whatever else they are called there.
 COMMON_NAMES = {"hidden_size", "num_hidden_layers", "num_attention_heads"}
 
@@ -58,14 +60,10 @@ class EncoderConfig:
         **dict.fromkeys(("intermediate_size", "max_position_embeddings"), AT_LEAST_1),
         **dict.fromkeys(("type_vocab_size", "num_labels"), AT_LEAST_1),
         **dict.fromkeys(("initializer_range", "layer_norm_eps"), NOT_NEGATIVE),
-        "problem_type": choice(
-            "regression", "single_label_classification", "multi_label_classification"
-        ),
+        "problem_type": choice(*PROBLEM_TYPES),
         "num_hidden_layers": Range("a whole number, 0 or more", lambda n: n >= 0),
-        **dict.fromkeys(
-            ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
-            Range("a probability, 0 to 1", lambda p: 0 <= p <= 1),
-        ),
+        **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), PROBABILITY),
+        "classifier_dropout": PROBABILITY,
         "hidden_act": Range(f"an activation: {', '.join(ACTIVATIONS)}", ACTIVATIONS.__contains__),
     }
     attention_output_dropout: ClassVar[bool] = True
@@ -154,9 +152,8 @@ class EncoderConfig:
         names = names or {number: f"LABEL_{number}" for number in range(num_labels or 2)}
         entries["id2label"] = label_names(names)
         known = {f.name: types_of(f.type) for f in fields(cls) if f.name != "extra_entries"}
-        extra = {name: value for name, value in entries.items() if name not in known}
-        given = {name: entries[name] for name in known if name in entries}
-        values = {n: v for n, v in given.items() if v is not None or type(None) in known[n]}
+        extra = {name: entries.pop(name) for name in list(entries) if name not in known}
+        values = {n: v for n, v in entries.items() if v is not None or type(None) in known[n]}
         return cls(**values, extra_entries=extra)
 
     def to_dict(self) -> dict[str, Any]:

@@ -75,12 +75,10 @@ def weight_files(folder: Path) -> list[Path]:
     if WEIGHTS_INDEX in names:
         index = folder / WEIGHTS_INDEX
         return [folder / name for name in shard_names(read_json(index), names, str(index))]
-    got, do = "no weights", "check the path"
-    if pickles := sorted(name for name in names if name.endswith(".bin")):
-        got = ", ".join(pickles)
-        do = "convert it where you trust it: a .bin file is a pickle and can run any code"
-    what, expected = f"{folder} has no {WEIGHTS}", f"{WEIGHTS}, or shards with {WEIGHTS_INDEX}"
-    raise MissingFileError(what, got=got, expected=expected, do=do)
+    pickles = ", ".join(sorted(name for name in names if name.endswith(".bin")))
+    do = "convert it where you trust it: a .bin file is a pickle and can run any code"
+    what = f"{folder} has no {WEIGHTS} and no {WEIGHTS_INDEX}"
+    raise MissingFileError(what, got=pickles or None, do=do if pickles else "check the path")
 
 
 def shard_names(index: Mapping[str, Any], present: Collection[str], source: str) -> list[str]:
@@ -101,8 +99,8 @@ def shard_names(index: Mapping[str, Any], present: Collection[str], source: str)
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if re.search(r"[/\\]", name) or not name.endswith(".safetensors"):
-            what = f"{source} names a file outside its folder, or of another format"
-            raise ModelError(what, got=repr(name), expected="safetensors files beside it")
+            what = f"{source} names a file outside its folder, or no safetensors file"
+            raise ModelError(what, got=repr(name))
         if name not in present:
             raise MissingFileError(f"{source} names a file that is missing", got=repr(name))
     return names
@@ -143,8 +141,8 @@ def tensor_names(folder: Path) -> Iterator[tuple[safe_open, str]]:
             opened = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
             what = f"{path} is not a complete safetensors file: {error}"
-            got, do = f"{path.stat().st_size:,} bytes", "download or copy it again"
-            raise ModelError(what, got=got, do=do) from None
+            got = f"{path.stat().st_size:,} bytes"
+            raise ModelError(what, got=got, do="download or copy it again") from None
         with opened as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
                 yield file, name

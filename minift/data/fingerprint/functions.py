@@ -80,8 +80,7 @@ def names_read(code: types.CodeType) -> NamesRead:
         effect = OPCODES.get(step.opname) if step.opcode in dis.hasname else NO_READ
         if effect is None or version not in VERSIONS:
             problem = f"cannot fingerprint {code.co_name!r}: minift does not know what it reads"
-            got = f"the instruction {step.opname} of Python {'.'.join(map(str, version))}"
-            raise Unhashable(problem, got)
+            raise Unhashable(problem, f"{step.opname} of Python {'.'.join(map(str, version))}")
         if effect == GLOBAL:
             read.names.add(step.argval)
             following = steps[i + 1].opname if i + 1 < len(steps) else ""
@@ -205,9 +204,7 @@ def version(top: str) -> str:
     if top in sys.stdlib_module_names:
         return str(sys.version_info[:3])
     if top == "minift":
-        import minift
-
-        return minift.__version__
+        return sys.modules[top].__version__
     try:
         return importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:

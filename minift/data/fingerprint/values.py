@@ -79,9 +79,8 @@ class Walk:
             return join(b"cycle", str(len(self.open) - self.open[id(value)]).encode())
         if class_ in CONTAINERS:
             self.open[id(value)] = len(self.open)
-        digest = join(
-            f"{class_.__module__}.{class_.__qualname__}".encode(), self.content(value, path)
-        )
+        name = f"{class_.__module__}.{class_.__qualname__}"
+        digest = join(name.encode(), self.content(value, path))
         if class_ in CONTAINERS:
             del self.open[id(value)]
         return digest
