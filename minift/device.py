@@ -240,9 +240,7 @@ class Device:
             self.scaler.update()
             if self.scaler.get_scale() < SMALLEST_SCALE:
                 what = "the gradients overflow in fp16, however small the losses are made"
-                got = f"{self.scaler.get_scale():g} times the loss"
-                do = "compute in bf16 or fp32, or lower the learning rate"
-                raise TrainingError(what, got=got, do=do)
+                raise TrainingError(what, do="compute in bf16 or fp32, or lower the learning rate")
             return self.scaler.get_scale() >= scale
         masks = getattr(optimizer, "_step_supports_amp_scaling", False)
         if masks and skip is not None:

@@ -170,10 +170,9 @@ def check_hook_names(manager: Manager) -> None:
     for name, plugin in manager.list_name_plugin():
         for caller in (manager.get_hookcallers(plugin) or ()) if plugin is not None else ():
             if caller.name not in known:
-                what = f"the plugin {name!r} implements a hook that does not exist"
+                what = f"the plugin {name!r} implements {caller.name}, a hook that does not exist"
                 do = f"correct the name, or leave the plugin out with -p no:{name}"
-                expected = nearest(caller.name, known)
-                raise PluginError(what, got=caller.name, expected=expected, do=do)
+                raise PluginError(what, expected=nearest(caller.name, known), do=do)
 
 
 # ------------------------------------------------------------------------------- calling the hooks
@@ -203,10 +202,9 @@ def registry(manager: Manager, hook: str, own: Mapping[str, Any] | None = None) 
         trace_call(hook, impl.plugin_name)
         for name, value in (impl.function() or {}).items():
             if name in entries:
-                what = f"{name!r} is given twice to {hook}"
                 got = f"{entries[name].plugin} and {impl.plugin_name}"
                 do = f"leave one out, for example with -p no:{impl.plugin_name}"
-                raise PluginError(what, got=got, expected="one plugin for each name", do=do)
+                raise PluginError(f"{name!r} is given twice to {hook}", got=got, do=do)
             entries[name] = Entry(value, impl.plugin_name)
     return entries
 
@@ -299,9 +297,8 @@ def resolve_checkpoint(
     find = default_manager().hook.minift_find_checkpoint
     answer = find(name=name, revision=revision, component=component)
     if answer is None:
-        got = "no such folder, and no plugin knows the name"
         expected = "a folder with config.json, model.safetensors and tokenizer.json"
         do = "check the path, or see `minift plugins` for what can find models by name"
-        raise MissingFileError(f"there is no model {name!r}", got=got, expected=expected, do=do)
+        raise MissingFileError(f"there is no model {name!r}", expected=expected, do=do)
     resolved = isinstance(answer, ResolvedCheckpoint)
     return answer if resolved else ResolvedCheckpoint(Path(answer), str(answer))

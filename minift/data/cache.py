@@ -29,7 +29,6 @@ except ImportError:  # Windows: two processes may then compute the same result, 
     fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
-NO_WAIT = getattr(fcntl, "LOCK_NB", 0)
 
 
 def cache_root() -> Path:
@@ -101,7 +100,7 @@ def acquire(file: BinaryIO, wait: bool) -> bool:
         return True
     with contextlib.suppress(OSError):  # a file system without locks is like Windows
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | NO_WAIT)  # ends with the process, even by a crash
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, even a crash
         except BlockingIOError:
             if not wait:
                 return False
