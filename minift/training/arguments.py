@@ -99,9 +99,7 @@ class TrainingArguments:
     logging_first_step: bool = arg(False, "also log the first step")
     eval_strategy: str = arg("no", "when to evaluate", STRATEGY)
     eval_steps: float | None = arg(None, "between evaluations; logging_steps by default", STEPS)
-    eval_delay: float = arg(
-        0, "steps, or by epoch epochs, before the first evaluation", NOT_NEGATIVE
-    )
+    eval_delay: float = arg(0, "steps or epochs before the first evaluation", NOT_NEGATIVE)
     eval_on_start: bool = arg(False, "also evaluate before the first step")
     disable_tqdm: bool | None = arg(None, "no progress bar; by default one on a terminal only")
 
@@ -170,8 +168,7 @@ class TrainingArguments:
 
     def warmup(self, total: int) -> int:
         """Warm-up in steps, of `total`."""
-        steps = self.warmup_steps
-        return int(steps) if steps >= 1 else math.ceil(total * steps)
+        return interval(self.warmup_steps, total) if self.warmup_steps else 0
 
     def log_every(self, total: int) -> int:
         """Steps between log lines."""

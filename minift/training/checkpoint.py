@@ -36,8 +36,8 @@ PREFIX = "checkpoint-"
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """Return the folders called checkpoint-STEP, in the order of their steps."""
-    found = output_dir.glob(f"{PREFIX}*") if output_dir.is_dir() else ()
-    numbered = [p for p in found if p.name.removeprefix(PREFIX).isdigit() and p.is_dir()]
+    found = [path for path in output_dir.glob(f"{PREFIX}*") if path.is_dir()]
+    numbered = [path for path in found if path.name.removeprefix(PREFIX).isdigit()]
     return sorted(numbered, key=step_of)
 
 
@@ -81,8 +81,7 @@ def newest_valid(output_dir: Path, run_id: str | None, log: Callable[[str], None
             log(f"skipped {folder}: {error}")
     what = f"there is no valid checkpoint in {output_dir}"
     got = ", ".join(p.name for p in checkpoints) or "no folder called checkpoint-STEP"
-    do = "start without resume_from_checkpoint, or name a checkpoint"
-    raise MissingFileError(what, got=got, do=do)
+    raise MissingFileError(what, got=got, do="start without resume_from_checkpoint")
 
 
 def verified(folder: Path) -> Path:
@@ -110,30 +109,27 @@ def find(run: Run, resume: bool | str | Path | None, precision_may_change: bool)
         precision_may_change: no precision was asked for.
     """
     args, in_folder = run.args, run.args.output_dir is not None
-    resume = args.resume_from_checkpoint if resume is None else resume
-    word = str(resume).lower()
+    word = str(args.resume_from_checkpoint if resume is None else resume)
     before = last_run_id(run.folder) if in_folder else None
     if before and run.writes:
         files.recover(run.folder, owner=before)
     run.device.barrier()  # from here on all processes see the same files
     others = [path.name for path in list_checkpoints(run.folder)] if in_folder else []
-    if word in ("none", "false", "") and distributed.restarted() and before and others:
-        word = "true"
-    if word in ("none", "false", ""):
+    anew = word.lower() in ("none", "false", "")
+    if anew and not (distributed.restarted() and before and others):
         if others and run.writes:
             names = ", ".join(others)
             run.log_message(f"a new run begins in {run.folder}, which holds {names} of others")
         return None
-    if word != "true":
-        folder = verified(files.local_path(str(resume)))
+    if not anew and word.lower() != "true":
+        folder = verified(files.local_path(word))
     elif not in_folder:
         raise ConfigError("output_dir is None: nothing was saved", do="name a checkpoint")
     else:
         folder = newest_valid(run.folder, before, run.log_message)
     if precision_may_change:
-        run.precision, _ = choose_precision(
-            read_state(folder)["arguments"]["precision"], run.device
-        )
+        saved = read_state(folder)["arguments"]["precision"]
+        run.precision, _ = choose_precision(saved, run.device)
         run.precision_reason = "as in the checkpoint"
         args.set_precision(run.precision)
     return folder
@@ -203,8 +199,10 @@ def new_folder(folder: Path, meta: Mapping[str, Any], size: int) -> Iterator[Pat
             os.replace(folder, aside)
 
 
-def check_space(run: Run) -> None:
-    """Raise a TrainingError if there is no space for a checkpoint."""
+def check_saving(run: Run) -> None:
+    """Refuse now what could not be saved later: too large, or of what no file can hold."""
+    serialization.check_model(run.model)
+    json.dumps(serialization.run_state(run)[1])
     with explained(run.folder, serialization.checkpoint_bytes(run.model)):
         pass
 

@@ -101,8 +101,8 @@ def evaluate(
                 outputs = run.forward(batch)
             found = read_outputs(outputs).logits
             if not isinstance(found, torch.Tensor):
-                what, got = "the model's outputs have no logits", type(outputs).__name__
-                raise ConfigError(what, got=got, expected="outputs.logits, or (loss, logits)")
+                got = type(outputs).__name__
+                raise ConfigError("the model's outputs have no logits", got=got)
             write_rows(blocks, "logits", found.float(), rows, n)
     if shared:  # rows of other ranks are 0 here
         loss_sum, num_items = sum_over_ranks(device, np.array([loss_sum, num_items]))
@@ -113,11 +113,15 @@ def evaluate(
     logits, labels = blocks.get("logits", np.zeros((0, 0), np.float32)), blocks.get("labels")
     if run.compute_metrics is not None and labels is not None:
         metrics |= loggable(run.compute_metrics(EvalPrediction(logits, labels, dataset)))
-    speeds = {"samples_per_second": n / seconds, "steps_per_second": len(batches) / seconds}
-    metrics["runtime"] = round(seconds, 4)
-    metrics |= {name: round(speed, 3) for name, speed in speeds.items()}
+    metrics |= speed_metrics(seconds, n, len(batches))
     named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
     return EvalLoopOutput(logits, labels, named)
+
+
+def speed_metrics(seconds: float, rows: float, steps: int) -> dict[str, float]:
+    """Return the time that rows and steps took, in seconds, and how many there were a second."""
+    speeds = {"samples_per_second": rows / seconds, "steps_per_second": steps / seconds}
+    return {"runtime": round(seconds, 4), **{name: round(v, 3) for name, v in speeds.items()}}
 
 
 def loggable(returned: Any) -> dict[str, Any]:
@@ -129,13 +133,11 @@ def loggable(returned: Any) -> dict[str, Any]:
     try:
         if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
             raise TypeError("no dict with names that are text")
-        metrics = to_plain(returned)
-        json.dumps(metrics)
+        json.dumps(metrics := to_plain(returned))
         return metrics
     except (TypeError, ValueError) as error:
-        what = "compute_metrics must return a dict, such as {'accuracy': 0.9}"
-        expected = "numbers or text by name, or dicts and lists of them"
-        raise ArgumentError(what, got=f"{returned!r:.80}: {error}", expected=expected) from None
+        what, got = "compute_metrics must return a dict", f"{returned!r:.80}: {error}"
+        raise ArgumentError(what, got=got, expected="{'accuracy': 0.9}, for example") from None
 
 
 def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
@@ -147,31 +149,32 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
     tried again on all rows, and raised if it stays. What is called is a copy, so that a state which
     it keeps is not changed.
     """
-    args, dataset, trial, errors = run.args, run.eval_dataset, copy.copy(run), list[Exception]()
+    args, dataset = run.args, run.eval_dataset
     if not run.compute_metrics or not (args.eval_strategy != "no" or args.eval_on_start):
         return
     assert dataset is not None
     shared = (run.model, run.processing_class, run.train_dataset, dataset)
     compute_metrics = detached(run.compute_metrics, {id(one): one for one in shared})
 
-    def attempt(prediction: EvalPrediction) -> dict[str, float]:
-        try:
-            loggable(compute_metrics(prediction))
-        except Exception as error:
-            errors.append(error)
+    trial, seen = copy.copy(run), list[EvalPrediction]()
+
+    def keep(prediction: EvalPrediction) -> dict[str, float]:
+        seen.append(prediction)
         return {}
 
-    trial.compute_metrics = attempt
+    trial.compute_metrics = keep
     for rows in (dataset.select(range(min(2, len(dataset)))), dataset):
-        errors.clear()
         evaluate(trial, loader(rows))
-        if not errors:
+        try:
+            loggable(compute_metrics(seen.pop()) if seen else {})
             return
-        if not isinstance(error := errors[0], MISTAKES):
+        except MISTAKES as error:
+            mistake = error
+        except Exception as error:
             what = f"compute_metrics raised {type(error).__name__} ({error}) on two rows, tried"
             run.log_message(f"{what} before training. If it needs more, nothing is wrong")
             return
-    raise errors[0]
+    raise mistake
 
 
 def detached(function: Any, shared: dict[int, Any]) -> Any:

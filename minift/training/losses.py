@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minift.device import Device
@@ -94,9 +95,7 @@ def smoothed_loss(smoothing: float) -> LossFunction:
 
     def loss(outputs: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
         logits, labels = read_outputs(outputs).logits.float(), batch["labels"].view(-1)
-        total = torch.nn.functional.cross_entropy(
-            logits, labels, reduction="sum", label_smoothing=smoothing
-        )
+        total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
         return total, (labels != -100).sum()
 
     return loss

@@ -26,7 +26,7 @@ from minift.training.evaluation import EvalLoopOutput
 from minift.training.run import Run
 
 LIBRARIES = ("minift", "torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pluggy")
-TIMES = ("runtime", "samples_per_second", "steps_per_second")
+TIMES = ("_runtime", "_per_second")
 
 
 @dataclass
@@ -61,13 +61,9 @@ class Recorder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a record to the history and to metrics.jsonl, and call the observers."""
-        run = self.run
-        record = {
-            **to_plain(record),
-            "epoch": round(run.state.epoch, 4),
-            "step": run.state.global_step,
-        }
-        run.state.log_history.append(record)
+        run, state = self.run, self.run.state
+        record = {**to_plain(record), "epoch": round(state.epoch, 4), "step": state.global_step}
+        state.log_history.append(record)
         if run.writes and run.folder.is_dir():
             with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -99,8 +95,8 @@ class Recorder:
 
     def record_scores(self, result: EvalLoopOutput, prefix: str) -> None:
         """Keep the metrics of an evaluation on eval_dataset."""
-        values = {name.removeprefix(f"{prefix}_"): v for name, v in result.metrics.items()}
-        values = {name: value for name, value in values.items() if name not in TIMES}
+        scores = {name: v for name, v in result.metrics.items() if not name.endswith(TIMES)}
+        values = {name.removeprefix(f"{prefix}_"): v for name, v in scores.items()}
         step = self.run.state.global_step
         self.scores = {"step": step, "rows": result.num_samples, "values": values}
         if self.run.started:
@@ -135,7 +131,6 @@ class Recorder:
             "data": data,
             "inputs": self.inputs,
             "scores": self.current_scores,
-            "seed": run.args.seed,
             "versions": versions(),
             "command": [without_token(word) for word in sys.argv],
             "state": {k: v for k, v in asdict(run.state).items() if k != "log_history"},

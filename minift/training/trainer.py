@@ -3,7 +3,6 @@
 Whatever is wrong with the data, the labels or the settings is an error before the first step.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,13 @@ from minift.training import checkpoint, loop, serialization
 from minift.training.arguments import TrainingArguments
 from minift.training.batches import epoch_plan, steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
-from minift.training.evaluation import EvalLoopOutput, evaluate, named_metrics, try_metrics
+from minift.training.evaluation import (
+    EvalLoopOutput,
+    evaluate,
+    named_metrics,
+    speed_metrics,
+    try_metrics,
+)
 from minift.training.extending import check_attribute, check_methods, override_of
 from minift.training.loaders import read_loader
 from minift.training.losses import LossFunction, LossTracker, model_loss, smoothed_loss
@@ -86,8 +91,7 @@ class Trainer:
         self.model, self.args = model, args or TrainingArguments()
         self.processing_class = processing_class or tokenizer
         if data_collator is None and self.processing_class is None:
-            what = "Trainer needs a data_collator or a tokenizer to make batches with"
-            raise ArgumentError(what, do="pass processing_class=tokenizer")
+            raise ArgumentError("Trainer needs processing_class=tokenizer, or a data_collator")
         self.data_collator = data_collator or DataCollatorWithPadding(self.processing_class)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.compute_metrics, self._loss = compute_metrics, loss
@@ -183,8 +187,6 @@ class Trainer:
         # The loop ends after the step; this is also in force while the reason is written down.
         with on_sigterm(partial(setattr, run, "termination_signal")):
             try:
-                if run.writes and args.save_strategy != "no":
-                    checkpoint.check_space(run)
                 loop.train(run, self.log, self.evaluate)
                 if args.load_best_model_at_end:
                     checkpoint.load_best(run)
@@ -195,9 +197,7 @@ class Trainer:
                 run.device.set_rng_state(generator)  # as the caller left it
         seconds, steps = time.perf_counter() - started, run.state.global_step - before.global_step
         rows = run.epoch_rows * (run.state.epoch - before.epoch)
-        speeds = {"samples_per_second": rows / seconds, "steps_per_second": steps / seconds}
-        speeds = {"runtime": seconds, **speeds}
-        metrics = {f"train_{name}": round(value, 3) for name, value in speeds.items()}
+        metrics = {f"train_{k}": v for k, v in speed_metrics(seconds, rows, steps).items()}
         metrics["train_loss"] = run.losses.mean()
         self.log(metrics)
         if run.state.stop_reason:
@@ -253,9 +253,8 @@ class Trainer:
         for name, dataset in (("train", run.train_dataset), ("eval", run.eval_dataset)):
             if dataset is not None and args.output_dir is not None:
                 run.data_digests[name] = serialization.dataset_digest(dataset)
-        if run.writes and args.save_strategy != "no":  # refuse now what could not be saved later
-            serialization.check_model(run.model)
-            json.dumps(serialization.run_state(run)[1])
+        if run.writes and args.save_strategy != "no":
+            checkpoint.check_saving(run)
 
     # -- what a subclass may override, with the names and the signatures of transformers -----------
 
@@ -423,11 +422,10 @@ class Trainer:
         fed = run.train_dataset.column_names
         given = self.train_dataset or run.train_dataset  # an override may have brought its own
         unused = [name for name in given.column_names if name not in fed]
-        run.log_message(
-            f"training on {run.device.description} in {run.precision} ({run.precision_reason}): "
-            f"{run.epoch_rows} rows, {run.state.max_steps} steps of "
-            f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows"
-            f"{f' in each of {ranks} processes' if ranks > 1 else ''}\n"
-            f"columns that feed the model: {', '.join(fed)}; "
-            f"riding along: {', '.join(unused) or 'none'}"
-        )
+        rows = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps} rows"
+        rows += f" in each of {ranks} processes" if ranks > 1 else ""
+        where = f"{run.device.description} in {run.precision} ({run.precision_reason})"
+        steps = f"{run.epoch_rows} rows, {run.state.max_steps} steps of {rows}"
+        run.log_message(f"training on {where}: {steps}")
+        along = ", ".join(unused) or "none"
+        run.log_message(f"columns that feed the model: {', '.join(fed)}; riding along: {along}")

@@ -9,9 +9,8 @@ from minift.training.run import Run
 
 def should_log(run: Run) -> bool:
     args, state = run.args, run.state
-    if args.logging_first_step and state.global_step == 1:
-        return True
-    return is_due(run, args.logging_strategy, args.log_every(state.max_steps))
+    first = args.logging_first_step and state.global_step == 1
+    return first or is_due(run, args.logging_strategy, args.log_every(state.max_steps))
 
 
 def should_evaluate(run: Run) -> bool:
@@ -27,11 +26,8 @@ def should_evaluate(run: Run) -> bool:
 def should_save(run: Run, improved: bool) -> bool:
     """`improved`: the evaluation after this step found the best model so far."""
     args = run.args
-    if args.output_dir is None or args.save_strategy == "best":
-        return args.output_dir is not None and improved
-    if run.state.stop_reason and args.save_strategy != "no":
-        return True
-    return is_due(run, args.save_strategy, interval(args.save_steps, run.state.max_steps))
+    due = is_due(run, args.save_strategy, interval(args.save_steps, run.state.max_steps))
+    return args.output_dir is not None and (improved if args.save_strategy == "best" else due)
 
 
 def is_due(run: Run, strategy: str, every: int) -> bool:
@@ -39,9 +35,10 @@ def is_due(run: Run, strategy: str, every: int) -> bool:
 
     The last step is due for both "steps" and "epoch".
     """
-    step = run.state.global_step
+    step, state = run.state.global_step, run.state
     every = steps_per_epoch(run) if strategy == "epoch" else every
-    return strategy in ("steps", "epoch") and (step % every == 0 or step == run.state.max_steps)
+    last = step == state.max_steps or state.stop_reason is not None
+    return strategy in ("steps", "epoch") and (step % every == 0 or last)
 
 
 def check_decisions(run: Run) -> None:
