@@ -177,7 +177,7 @@ def epoch_updates(run: Run) -> Iterator[tuple[list[np.ndarray], int, Iterator[di
     return ((parts, weight, islice(batches, len(parts))) for parts, weight in shares)
 
 
-def split_batches_further(run: Run, parts: list[np.ndarray], error: Exception) -> None:
+def split_batches(run: Run, parts: list[np.ndarray], error: Exception) -> None:
     """Compute each batch in twice as many parts from here on: same rows, same sums.
 
     Raises:
@@ -210,11 +210,10 @@ def device_batches(
     ranks, workers = run.device.world_size, run.args.dataloader_num_workers
     numbers = range(first * ranks + run.device.rank, (first + len(plan)) * ranks, ranks)
     collated = load_batches(dataset, plan, collate, workers, run.args.seed, numbers)
-    forward_args = run.forward_args or ()
+    names, models_loss = run.forward_args or (), run.own_loss is None and run.loss is model_loss
     # The device may add rows that do not count only if the loss can leave them out.
-    own_loss = run.own_loss is not None or run.loss is not model_loss
-    may_add_rows = not own_loss and "example_mask" in forward_args
+    may_add_rows = models_loss and "example_mask" in names
     rows = math.ceil(size / run.batch_splits) if may_add_rows else 0
-    if "unpadding" in forward_args:
+    if "unpadding" in names:
         collated = (add_unpadding(batch, run.device, run.precision) for batch in collated)
     return run.device.batches(collated, rows)

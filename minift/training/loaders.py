@@ -46,14 +46,14 @@ def ask_loader(run: Run, loader: DataLoader, epoch: int) -> list[np.ndarray]:
     Raises:
         ConfigError: they differ between processes, which share the rows out here.
     """
-    samplers: list[Any] = [loader.sampler, loader.batch_sampler]
-    for sampler in samplers:
+    sampler: Any
+    for sampler in (loader.sampler, loader.batch_sampler):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
     with rng.streams(run.args.seed, "sampler", epoch):
         batches = [np.asarray(rows, dtype=np.int64) for rows in loader.batch_sampler or ()]
     digest = float(zlib.crc32(b"".join(rows.tobytes() for rows in batches)) % 2**16)
     if run.device.all_reduce(torch.tensor(digest)).item() != digest * run.device.world_size:
-        what, do = "the loaders of the processes give different rows", "use no DistributedSampler"
-        raise ConfigError(what, expected="the same rows, of which each gets its share", do=do)
+        what = "the loaders of the processes give different rows, and all must give the same"
+        raise ConfigError(what, do="use no DistributedSampler: each gets its share of the rows")
     return batches

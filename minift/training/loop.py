@@ -27,12 +27,7 @@ from minift import rng
 from minift.device import Device
 from minift.errors import ConfigError, TrainingError
 from minift.training import checkpoint
-from minift.training.batches import (
-    epoch_plan,
-    epoch_updates,
-    split_batches_further,
-    steps_per_epoch,
-)
+from minift.training.batches import epoch_plan, epoch_updates, split_batches, steps_per_epoch
 from minift.training.callbacks import best_metric_of
 from minift.training.compatibility import to_plain
 from minift.training.run import Run
@@ -72,7 +67,7 @@ def train(
                     device.backward(loss, last=i == len(rows))  # accumulates gradients
                     loss_sum, num_items = loss_sum + loss.detach(), num_items + count
             except torch.OutOfMemoryError as error:
-                split_batches_further(run, rows, error)
+                split_batches(run, rows, error)
                 optimizer.zero_grad(set_to_none=True)
                 break  # no weight has changed: repeat this update in smaller batches
 
@@ -89,8 +84,7 @@ def train(
             run.call_observers("minift_on_step_end")
 
             if should_log(run):
-                means = fetch_losses(run, reset=True)
-                log({**means, "learning_rate": learning_rate})
+                log({**fetch_losses(run, reset=True), "learning_rate": learning_rate})
             improved = False
             if should_evaluate(run):
                 fetch_losses(run)  # raises if a loss was not finite, before anything is saved
@@ -135,12 +129,10 @@ def fetch_losses(run: Run, reset: bool = False) -> dict[str, float]:
     rows = [int(row) for batch in epoch_plan(run, epoch)[index] for row in batch]
     lambdas = getattr(run.scheduler, "lr_lambdas", None)
     learning_rate = run.args.learning_rate * (lambdas[0](step) if lambdas else 1.0)
-    what = f"the loss or the gradient is not finite at step {step + 1}"
+    what = f"the loss or the gradient is not finite at step {step + 1}; the model is as before it"
     got = f"learning rate {learning_rate:.3g}, precision {run.precision}, training rows {rows}"
-    expected = "finite numbers; the model is as it was before that step"
-    do = "look at those rows, or lower the learning rate"
-    do += "" if run.precision == "fp32" else ", or compute in fp32"
-    raise TrainingError(what, got=got, expected=expected, do=do)
+    do = "look at those rows, lower the learning rate, or compute in fp32"
+    raise TrainingError(what, got=got, do=do)
 
 
 def evaluate_and_compare(run: Run, evaluate: Callable[[], dict[str, Any]]) -> bool:

@@ -166,9 +166,8 @@ def optimizer_state(
     for group in state["param_groups"]:
         params = [names[number] for number in group.pop("params")]
         groups.append({**to_json(group, "the optimizer's setting"), "params": params})
-    entries = {
-        f"{names[i]}:{key}": v for i, one in state["state"].items() for key, v in one.items()
-    }
+    numbered = state["state"].items()
+    entries = {f"{names[i]}:{key}": v for i, one in numbered for key, v in one.items()}
     tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
     values = {name: to_json(entries[name], name) for name in entries if name not in tensors}
     return device.to_host(tensors), {"groups": groups, "values": values}
@@ -220,9 +219,8 @@ def to_json(value: Any, what: str) -> Any:
         return [to_json(inner, what) for inner in value]
     if value is None or isinstance(value, str | int | float):
         return value
-    what, expected = f"{what} cannot be saved in a checkpoint", "numbers, texts, lists and dicts"
-    do = "use a float instead of a tensor; or save_strategy='no'"
-    raise ConfigError(what, got=type(value).__name__, expected=expected, do=do)
+    what, do = f"{what} cannot be saved in a checkpoint", "use numbers, texts, lists and dicts"
+    raise ConfigError(what, got=type(value).__name__, do=do)
 
 
 def from_json(value: Any) -> Any:
@@ -278,12 +276,11 @@ def check_same_setup(run: Run, saved: Mapping[str, Any], folder: Path) -> None:
     then = {**saved["arguments"], "max_steps": saved["state"]["max_steps"], **saved["setup"]}
     now = {**run.args.to_dict(), "max_steps": run.state.max_steps, **setup_of(run)}
     names = [*DECISIVE, *saved["setup"]]
-    if saved["world_size"] != run.device.world_size:
+    before, ranks = saved["world_size"], run.device.world_size
+    if before != ranks:
         names = [name for name in names if name not in BATCH_SIZES]  # "rows in an update" stays
-        run.log_message(
-            f"saved by {saved['world_size']} processes, and now there are {run.device.world_size}:"
-            " the same rows in the same order, equal to rounding but for dropout's masks"
-        )
+        what = f"saved by {before} processes, and now there are {ranks}"
+        run.log_message(f"{what}: the same rows in the same order; rounding and dropout differ")
     if now["eval_dataset"] is None or then["eval_dataset"] is None:  # one run evaluates nothing
         names.remove("eval_dataset")
     different = [name for name in names if then.get(name) != now[name]]
@@ -291,5 +288,4 @@ def check_same_setup(run: Run, saved: Mapping[str, Any], folder: Path) -> None:
         got = ", ".join(f"{name}={now[name]!r:.200}" for name in different)
         expected = ", ".join(f"{name}={then.get(name)!r:.200}" for name in different)
         what = f"{folder} was saved by a run with other settings"
-        do = "resume with those of the saved run, or start a new run from the model in there"
-        raise ConfigError(what, got=got, expected=expected, do=do)
+        raise ConfigError(what, got=got, expected=expected, do="resume with those, or start anew")

@@ -225,8 +225,7 @@ class Trainer:
             raise ConfigError("there is no batch to train on", got=got, do="pass more rows")
         problem = getattr(getattr(unwrap(run.model), "config", None), "problem_type", None)
         if args.label_smoothing_factor and problem not in (None, "single_label_classification"):
-            what = "label_smoothing_factor is for class labels"
-            raise ConfigError(what, got=problem, do="set it to 0")
+            raise ConfigError("label_smoothing_factor is for class labels", got=problem)
         if not any(p.requires_grad for p in run.model.parameters()):
             raise ConfigError("every parameter of the model is frozen (requires_grad=False)")
         total = math.ceil(args.num_train_epochs * steps_per_epoch(run))
@@ -244,9 +243,7 @@ class Trainer:
         names = serialization.parameter_names(run.optimizer, run.model)
         if not set(names) - {"?"} or run.scheduler is None:
             what = "there is no schedule, or no optimizer of the model's parameters"
-            got = f"{type(run.optimizer).__name__} and {type(run.scheduler).__name__}"
-            do = "set self.optimizer and self.lr_scheduler, for the parameters of trainer.model"
-            raise ConfigError(what, got=got, do=do)
+            raise ConfigError(what, do="set self.optimizer and self.lr_scheduler for trainer.model")
         if isinstance(run.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ConfigError("the schedule must depend on the step alone", got="ReduceLROnPlateau")
         run.losses = LossTracker(run.device)
