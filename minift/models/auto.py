@@ -113,13 +113,12 @@ class AutoModelForSequenceClassification:
         if num_labels is None:
             num_labels = len(names) or config.num_labels
         if num_labels < 1 or (names and len(names) != num_labels):
-            what = "num_labels and the label names disagree"
-            raise ConfigError(what, got=f"{num_labels} and {len(names)}")
+            got = f"{num_labels} and {len(names)} names"
+            raise ConfigError("num_labels and the label names disagree", got=got)
         if num_labels != config.num_labels:
             config.problem_type = None  # was that of the head that is replaced
             names = names or {i: f"LABEL_{i}" for i in range(num_labels)}
-        if names:
-            config.id2label = label_names(names)
+        config.id2label = label_names(names or config.id2label)
         config.problem_type = problem_type or config.problem_type
         return load_model(family.classifier, config, checkpoint, seed, new_head)
 

@@ -225,16 +225,12 @@ def match_names(
     new = sorted(set(model_shapes) - set(names.values()))
     missing = [name for name in new if not name.startswith(head_prefixes)]
     if missing:
-        what, got = f"{source} lacks {len(missing)} weights of the encoder", sorted(file_shapes)
+        what = f"{source} lacks {len(missing)} weights of the encoder"
+        got = f"{', '.join(sorted(file_shapes)):.120}"
         do = "check that config.json and the weights belong together"
-        raise ModelError(what, got=abbreviate(got), expected=abbreviate(missing), do=do)
+        raise ModelError(what, got=got, expected=f"{', '.join(missing):.120}", do=do)
     if extra_layers := [name for name in unused if re.search(r"\blayers?\.\d+\.", name)]:
         what = f"{source} holds layers that config.json does not count"
         raise ModelError(what, got=extra_layers[0], do="correct the number of layers there")
     unused = [name for name in unused if not any(part in name for part in UNUSED_WITHOUT_MENTION)]
     return names, LoadReport(source, len(names), new, unused)
-
-
-def abbreviate(names: list[str]) -> str:
-    """List the first three names, for an error."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

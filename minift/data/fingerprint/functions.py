@@ -83,8 +83,7 @@ def names_read(code: types.CodeType) -> NamesRead:
             raise Unhashable(problem, f"{step.opname} of Python {'.'.join(map(str, version))}")
         if effect == GLOBAL:
             read.names.add(step.argval)
-            following = steps[i + 1].opname if i + 1 < len(steps) else ""
-            if OPCODES.get(following) != ATTRIBUTE:
+            if OPCODES.get(steps[i + 1].opname) != ATTRIBUTE:  # no code ends with a load
                 read.whole.add(step.argval)
         elif effect == ATTRIBUTE:
             read.attributes.add(step.argval)
