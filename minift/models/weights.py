@@ -153,11 +153,9 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
 
     Tensors that share memory become copies: the format has no views.
     """
-    memories = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
-    own = {
-        name: tensor if memories[tensor.untyped_storage().data_ptr()] == 1 else tensor.clone()
-        for name, tensor in tensors.items()
-    }
+    memory = {name: tensor.untyped_storage().data_ptr() for name, tensor in tensors.items()}
+    uses = Counter(memory.values())
+    own = {name: t.clone() if uses[memory[name]] > 1 else t for name, t in tensors.items()}
     with new_file(path) as scratch:
         save_file(own, scratch, metadata={"format": "pt"})
 

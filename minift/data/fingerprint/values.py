@@ -203,20 +203,17 @@ class Walk:
         if isinstance(state, dict):
             state = dict(sorted(state.items(), key=lambda item: str(item[0])))
         items = [list(iterator) for iterator in more[1:3] if iterator is not None]
-        return join(
-            class_,
-            *(self.digest(part, path) for part in (constructor, arguments)),
-            b"" if state is None else self.digest(state, f"{path}.{type(value).__name__}"),
-            self.digest(items, path) if items else b"",
-        )
+        parts = [class_, self.digest(constructor, path), self.digest(arguments, path)]
+        parts.append(b"" if state is None else self.digest(state, f"{path}.{type(value).__name__}"))
+        parts.append(self.digest(items, path) if items else b"")
+        return join(*parts)
 
 
 def column_digest(column: pa.ChunkedArray) -> bytes:
     """Digest the content of an Arrow column, whatever its chunks, offsets and unused bits."""
     joined = column.combine_chunks() if len(column) else column  # no byte shared with other rows
     chunks = joined.chunks if isinstance(joined, pa.ChunkedArray) else [joined]
-    chunks = [chunk for chunk in chunks if len(chunk)]
-    return join(str(column.type).encode(), *(array_digest(chunk) for chunk in chunks))
+    return join(str(column.type).encode(), *(array_digest(part) for part in chunks if len(part)))
 
 
 def array_digest(array: pa.Array) -> bytes:
