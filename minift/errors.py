@@ -101,5 +101,6 @@ def convert_rows(what: str, values: Any, convert: Callable[[Any], Any], start: i
         got = f"row {start + row}: {value!r:.60} ({type(value).__name__})"
         half = "row.encode('utf-8', 'ignore').decode() leaves out half characters"
         do = half if isinstance(error, UnicodeEncodeError) else "change or leave out this row"
+        do = getattr(error, "do", None) or do
         reason, expected = getattr(error, "what", error), getattr(error, "expected", None)
         raise DataError(f"{what}: {reason}", got=got, expected=expected, do=do) from None

@@ -256,7 +256,7 @@ def test_str2int_takes_a_name_before_a_number():
 
 
 @pytest.mark.parametrize(
-    "value", ["zz", "2", "-2", "1.0", "", 2, -2, 1.5, float("nan"), float("inf")]
+    "value", ["zz", "2", "-2", "0.5", "1e0x", "nan", "", 2, -2, 1.5, float("nan"), float("inf")]
 )
 def test_str2int_refuses(value):
     with pytest.raises(DataError, match="invalid class label"):

@@ -26,6 +26,7 @@ ROWS = [
     ["hookspecs", "rng", "distributed", "subprocesses", "tasks"],
     ["plugins"],
     ["device"],
+    ["data.class_label"],
     ["data.features", "data.indices"],
     ["data.storage"],
     ["data.cache"],

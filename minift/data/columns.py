@@ -1,5 +1,6 @@
 """Choosing and changing columns: functions from a table to one with other columns."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
-from minift.data.table import AnyTable
+from minift.data.table import AnyTable, Table
 from minift.errors import ColumnError, DataError
 
 
@@ -90,8 +91,12 @@ def replace_column(table: AnyTable, name: str, values: Any, feature: Any) -> Any
 
 
 def cast_column(table: AnyTable, column: str, feature: Any) -> AnyTable:
-    """Return the column as another feature; a ClassLabel makes numbers of its names."""
-    values = cast_array(column, table.arrow_column(column), feature)
+    """Return the column as another feature; a ClassLabel makes numbers of its names.
+
+    From one ClassLabel to another, classes keep their names, and get the numbers there.
+    """
+    table.check_columns([column])
+    values = cast_array(column, table.arrow_column(column), feature, stored=table.features[column])
     return replace_column(table, column, values, feature)
 
 
@@ -112,14 +117,33 @@ def class_encode_column(table: AnyTable, column: str, include_nulls: bool = Fals
         column: holds text or numbers.
         include_nulls: make a class "None" of missing values, which stay missing otherwise.
     """
+    return encode_classes([table], column, include_nulls)[0]
+
+
+def encode_classes(tables: Sequence[AnyTable], column: str, nulls: bool) -> list[AnyTable]:
+    """Return tables with a column as one ClassLabel, whose names are the values in all of them.
+
+    A table whose labels are all -1, as a test split's often are, adds no class.
+    """
+    texts = [texts_of(table, column, nulls) for table in tables]
+    labelled = [some for some in texts if set(some) != {"-1"}] or texts
+    names = sorted({text for some in labelled for text in some if text is not None})
+    numbers = [n for n in map(ClassLabel.spelling, names) if isinstance(n, float)]
+    if numbers != sorted(numbers):
+        order = "cast_column to ClassLabel(names=sorted(names, key=float)) for that of numbers"
+        warnings.warn(f"the classes of {column!r} are in the order of text, {names}; {order}")
+    feature = ClassLabel(names=names)
+    arrays = [cast_array(column, pa.array(some, pa.string()), feature) for some in texts]
+    return [replace_column(t, column, a, feature) for t, a in zip(tables, arrays, strict=True)]
+
+
+def texts_of(table: Table, column: str, nulls: bool) -> list[str | None]:
+    """Return a column's values as text; missing ones as None, or with `nulls` as "None"."""
     values = table.arrow_column(column).to_pylist()
     if not isinstance(table.features[column], Value):
         got = table.features[column]
         raise DataError(f"{column!r} holds neither text nor numbers to encode", got=got)
-    texts = [None if v is None and not include_nulls else str(v) for v in values]
-    feature = ClassLabel(names=sorted({text for text in texts if text is not None}))
-    array = cast_array(column, pa.array(texts, pa.string()), feature)
-    return replace_column(table, column, array, feature)
+    return [None if v is None and not nulls else str(v) for v in values]
 
 
 def flatten_indices(table: AnyTable) -> AnyTable:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from minift.data.features import ClassLabel, Features, arrow_type, join_tables
+from minift.data.features import ClassLabel, Features, arrow_type, holds, join_tables
 from minift.data.table import AnyTable
 from minift.errors import ColumnError, ConfigError, DataError
 
@@ -50,10 +50,10 @@ def joined_features(tables: Sequence[AnyTable]) -> Features:
         before = features.get(name, feature)
         if pa.null() in (arrow_type(before), arrow_type(feature)):
             features[name] = feature if arrow_type(before) == pa.null() else before
-        elif before != feature and ClassLabel in (type(before), type(feature)):
+        elif before != feature and (holds(before, ClassLabel) or holds(feature, ClassLabel)):
             problem = f"the column {name!r} has other classes in another dataset"
-            got, do = f"{before!r:.200} and {feature!r:.200}", "make them the same with cast_column"
-            raise DataError(problem, got=got, do=do)
+            do = "first cast_column both to one ClassLabel, with the names of both"
+            raise DataError(problem, got=f"{before!r:.200} and {feature!r:.200}", do=do)
         features.setdefault(name, feature)
     return features
 

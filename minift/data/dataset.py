@@ -347,7 +347,6 @@ class DatasetDict(dict[str, Dataset]):
     rename_columns = for_each(Dataset.rename_columns)
     cast = for_each(Dataset.cast)
     cast_column = for_each(Dataset.cast_column)
-    class_encode_column = for_each(Dataset.class_encode_column)
     flatten_indices = for_each(Dataset.flatten_indices)
     with_format = for_each(Dataset.with_format)
     with_transform = for_each(Dataset.with_transform)
@@ -361,6 +360,11 @@ class DatasetDict(dict[str, Dataset]):
         named = {name: functools.partial(call_with, function, name) for name in self}
         calls = named if with_split else dict.fromkeys(self, function)
         return DatasetDict({name: ds.map(calls[name], *args, **more) for name, ds in self.items()})
+
+    def class_encode_column(self, column: str, include_nulls: bool = False) -> "DatasetDict":
+        """Make a column a ClassLabel with one numbering, of the values in all splits."""
+        encoded = columns.encode_classes(list(self.values()), column, include_nulls)
+        return DatasetDict(zip(self, encoded, strict=True))
 
     def shuffle(
         self,

@@ -11,15 +11,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from minift.errors import MISFITS, ConfigError, DataError, MiniftError, convert_rows, nearest
-from minift.files import local_path
+from minift.data.class_label import ClassLabel
+from minift.errors import MISFITS, ConfigError, DataError, MiniftError, convert_rows
 
 METADATA_KEY = b"huggingface"
 
@@ -72,79 +71,6 @@ class Json:
     """
 
 
-class ClassLabel:
-    """Integers 0 <= i < num_classes that have names; -1 and None mean unlabelled.
-
-    `names_file` is a text file with a name in each line.
-    """
-
-    dtype = "int64"
-
-    def __init__(
-        self,
-        num_classes: int | None = None,
-        names: Any = None,
-        names_file: str | Path | None = None,
-    ) -> None:
-        if names_file is not None:
-            lines = local_path(names_file).read_text(encoding="utf-8").split("\n")
-            names = [line.strip() for line in lines if line.strip()]
-        if names is None and num_classes is None:
-            raise ConfigError("ClassLabel needs names= or num_classes=")
-        self.names = list(map(str, range(num_classes or 0) if names is None else names))
-        if num_classes not in (None, len(self.names)):
-            got = f"num_classes={num_classes}, {len(self.names)} names"
-            raise ConfigError("ClassLabel: num_classes and names disagree", got=got)
-        if len(set(self.names)) != len(self.names):
-            raise ConfigError("ClassLabel: a name appears twice", got=self.names)
-        self._numbers = {name: number for number, name in enumerate(self.names)}
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.names)
-
-    def str2int(self, values: Any) -> Any:
-        """Return a name's number; for an iterable of names a list of numbers."""
-        if not isinstance(values, str) and isinstance(values, Iterable):
-            return [self._number(value) for value in values]
-        return self._number(values)
-
-    def _number(self, value: Any) -> int | None:
-        if value is None:
-            return None
-        if isinstance(value, str):
-            for text in (value, value.strip()):
-                if text in self._numbers:
-                    return self._numbers[text]
-        try:
-            number = int(value)
-            whole = isinstance(value, str) or number == value  # 1.5 is no class
-        except (TypeError, ValueError, OverflowError):
-            number, whole = -2, False
-        if not whole or not -1 <= number < self.num_classes:
-            expected = nearest(str(value), self.names)
-            raise DataError(f"invalid class label {value!r}", expected=expected)
-        return number
-
-    def int2str(self, values: Any) -> Any:
-        """Return a number's name; for an iterable of numbers a list of names."""
-        if not isinstance(values, str) and isinstance(values, Iterable):
-            return [self.int2str(value) for value in values]
-        if not 0 <= int(values) < self.num_classes:
-            expected = f"0..{self.num_classes - 1}"
-            raise DataError(f"no class has the number {values}", expected=expected)
-        return self.names[int(values)]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ClassLabel) and self.names == other.names
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.names))
-
-    def __repr__(self) -> str:
-        return f"ClassLabel(names={self.names!r})"
-
-
 class Features(dict[str, Any]):
     """{column name: feature}, in column order."""
 
@@ -168,6 +94,7 @@ class Features(dict[str, Any]):
                 warnings.warn(f"column {field.name!r} is read as {field.type}: {error.what}")
                 feature = None
             fits = feature is not None and arrow_type(feature) == field.type
+            fits |= isinstance(feature, ClassLabel) and pa.types.is_integer(field.type)
             features[field.name] = feature if fits else from_arrow(field.type)
         return features
 
@@ -313,8 +240,18 @@ def as_array(name: str, values: Any, feature: Any = None) -> Any:
     return array if feature is None else cast_array(name, array, feature)
 
 
-def cast_array(name: str, column: Any, feature: Any, start: int = 0, where: str = "") -> Any:
+def cast_array(
+    name: str, column: Any, feature: Any, start: int = 0, where: str = "", stored: Any = None
+) -> Any:
     """Return an Arrow column as a feature, without loss; class names become numbers.
+
+    Args:
+        name: of the column, for messages.
+        column: the values.
+        feature: what they become.
+        start: the number of the first row, for messages.
+        where: what messages begin with.
+        stored: what the values are, if that is known: a ClassLabel's numbers stand for its names.
 
     Raises:
         DataError: a value does not fit; names the row, counted from `start`.
@@ -322,9 +259,12 @@ def cast_array(name: str, column: Any, feature: Any, start: int = 0, where: str 
 
     def convert(part: Any) -> Any:
         if isinstance(feature, ClassLabel):
-            numbers = {value: feature.str2int(value) for value in pc.unique(part).to_pylist()}
-            if not pa.types.is_integer(part.type):
+            values, classes = pc.unique(part).to_pylist(), isinstance(stored, ClassLabel)
+            numbers = feature.renumber(values, stored) if classes else feature.encode(values)
+            if any(number != value for value, number in numbers.items()):
                 return pa.array([numbers[value] for value in part.to_pylist()], pa.int64())
+        elif stored != feature and holds(stored, ClassLabel) and holds(feature, ClassLabel):
+            raise DataError("its class numbers would stand for other names", got=stored)
         if needs_encoding(feature) and part.type != arrow_type(feature):
             if pa.types.is_string(part.type):  # of a csv file, say: it is the text of JSON
                 part = part.cast(JSON)

@@ -209,5 +209,7 @@ def apply_features(data: pa.Table, features: Features, path: Path, start: int = 
     """Return a table, whose first row has the number `start`, with the given features."""
     where = f"{path}: "
     check_names(features, data.column_names, where)
-    columns = [cast_array(n, data.column(n), f, start, where) for n, f in features.items()]
+    stored = Features.from_arrow_schema(data.schema)
+    parts = {n: (data.column(n), f, start, where, stored[n]) for n, f in features.items()}
+    columns = [cast_array(name, *part) for name, part in parts.items()]
     return pa.table(columns, schema=features.arrow_schema)

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from minift.data.features import Features, check_names
+from minift.data.features import ClassLabel, Features, check_names
 from minift.data.fingerprint.values import column_digest, fingerprint
 from minift.data.formatting import Format, format_batch, rows_of
 from minift.data.indices import Indices, compose, resolve_key, split_range, take_rows
@@ -50,6 +50,9 @@ class Table:
         features = features or Features.from_arrow_schema(data.schema)
         check_names(features, data.column_names)
         data = data.select(list(features))
+        for i, (name, feature) in enumerate(features.items()):
+            if isinstance(feature, ClassLabel):  # of any width in a file, of one here
+                data = data.set_column(i, name, data.column(name).cast(pa.int64()))
         self.data = data.replace_schema_metadata(features.arrow_schema.metadata)
         self.features = features
         self.indices = range(data.num_rows) if indices is None else indices

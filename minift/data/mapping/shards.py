@@ -175,7 +175,8 @@ def complete(spec: MapSpec, piece: MappedRows, names: Iterable[str]) -> pa.Table
         elif name in piece.untouched(spec):
             columns[name] = spec.table.arrow_column(name, piece.rows)
             if spec.features is not None and name in spec.features:
-                columns[name] = cast_array(name, columns[name], spec.features[name])
+                stored, feature = spec.table.features[name], spec.features[name]
+                columns[name] = cast_array(name, columns[name], feature, stored=stored)
         else:
             columns[name] = pa.nulls(piece.num_results)
     return pa.table(columns)
