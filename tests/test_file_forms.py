@@ -1,8 +1,10 @@
 """Files as people have them: packed, in other encodings, by columns, with half an emoji, large."""
 
 import bz2
+import csv
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
@@ -445,6 +447,69 @@ def test_arrow_s_reading_of_lines_is_python_s(rows):
         assert table.to_pylist() == columns.table(arrays, 0).to_pylist()
 
 
+def whole(tables):
+    """What a reader yields in the end, as its schema and its rows."""
+    *_, last = (list(same) for _, same in itertools.groupby(tables, lambda table: table.schema))
+    table = pa.concat_tables(last)
+    return table.schema, table.to_pylist()
+
+
+def read_in_blocks(read, path, block):
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (unpacking, csv_reader, json_reader):
+            patch.setattr(module, "BLOCK", block)
+        patch.setattr(unpacking.text_blocks, "__defaults__", (None, block))
+        try:
+            return whole(read(path, Options()))
+        except DataError as error:
+            return str(error)
+
+
+CELLS = st.sampled_from(
+    ["1", "2", "", "0.5", "x", "a,b", 'q"u', "new\nline", "\r\n", "\U0001f600", "007"]
+)
+TABLES = st.integers(1, 3).flatmap(lambda n: st.lists(st.tuples(*[CELLS] * n), max_size=30))
+
+
+@given(TABLES, st.sampled_from(["\n", "\r\n"]), st.integers(16, 200))
+@settings(max_examples=150, deadline=None)
+def test_csv_is_the_same_wherever_blocks_end(tmp_path_factory, rows, newline, block):
+    """Arrow takes a block that begins behind a carriage return and has no row for the last one."""
+    text = io.StringIO(newline="")
+    width = len(rows[0]) if rows else 1
+    csv.writer(text, lineterminator=newline).writerows([[f"c{i}" for i in range(width)], *rows])
+    path = tmp_path_factory.getbasetemp() / "blocks.csv"
+    path.write_bytes(text.getvalue().encode())
+    assert read_in_blocks(csv_reader.read_csv, path, block) == read_in_blocks(
+        csv_reader.read_csv, path, 1 << 20
+    )
+
+
+MIXED = st.sampled_from(
+    [1, 2, None, 0.5, "x", True, [1], ["a"], [], {"a": 1}, {"b": 2}, {"a": None}]
+)
+OBJECTS = st.lists(st.fixed_dictionaries({"a": MIXED}, optional={"b": MIXED}), min_size=1)
+
+
+@given(OBJECTS, st.sampled_from([None, 1, "array"]), st.integers(16, 200))
+@settings(max_examples=150, deadline=None)
+def test_json_is_the_same_wherever_blocks_end(tmp_path_factory, rows, form, block):
+    lines = "\n".join(json.dumps(row, indent=form if form == 1 else None) for row in rows)
+    path = tmp_path_factory.getbasetemp() / "blocks.jsonl"
+    path.write_text(json.dumps(rows) if form == "array" else lines)
+    small, large = (read_in_blocks(json_reader.read_json, path, n) for n in (block, 1 << 22))
+    assert small == large or (isinstance(small, str) and isinstance(large, str))
+
+
+def test_true_is_no_number(put):
+    for rows in ("[0.5, true]", "[true, 0.5]", "[1, true]"):
+        values = json.loads(rows)
+        text = error(
+            lambda v=values: load("json", put("x.json", json.dumps([{"a": x} for x in v])))
+        )
+        assert "row 1: " in text and "'a'" in text
+
+
 @pytest.mark.parametrize("line", ["null", " null", '{"a": 1} null', '{"a": 1} {"a": 2}', "", "[1]"])
 def test_lines_that_are_no_object_are_not_left_to_arrow(line):
     """It takes a null for an object; where the first line is one, it ends the process."""
@@ -504,10 +569,11 @@ def test_rows_under_a_key_are_not_one_row_and_the_remedy_works(put):
     assert load("json", path, field=field).to_list() == TWO
 
 
-@pytest.mark.parametrize("orient", ["columns", "list"])
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "list"])
 def test_columns_are_not_one_row_and_the_remedy_works(put, orient):
     frame = pandas.DataFrame(TWO)
-    content = frame.to_json() if orient == "columns" else json.dumps(frame.to_dict("list"))
+    content = json.dumps(frame.to_dict("list"))
+    content = content if orient == "list" else frame.to_json(orient=orient)
     text = error(lambda: load("json", put("x.json", content)))
     assert "one object, whose keys look like columns" in text
     remedy = re.search(r"do this: +(.*?); if it is one row", text)[1]

@@ -242,20 +242,34 @@ class Blocks(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return as many blocks as fit, and at least one."""
-        parts: list[bytes] = []
-        while size >= BLOCK * len(parts) and (block := self.rest or next(self.blocks, b"")):
-            parts.append(block[:size])
-            self.rest = block[size:]
-            size -= len(parts[-1])
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        """Return as many blocks as fit, and at least one.
+
+        What is returned does not end between \\r and \\n: where the next block then completes no
+        row, Arrow takes it for the end of the file.
+        """
+        parts, length = [self.rest], len(self.rest)
+        while (length <= size - BLOCK or length < 2) and (block := next(self.blocks, b"")):
+            parts.append(block)
+            length += len(block)
+        text = b"".join(parts) if parts[0] or len(parts) > 2 else parts[-1]
+        end = min(size, length)
+        end -= end > 1 and text[end - 1 : end] == b"\r"
+        self.rest = text[end:]
+        return text[:end]
+
+
+def lines_of(blocks: Iterator[bytes]) -> Iterator[str]:
+    """Yield the lines of a text, with their ends."""
+    rest = ""
+    for block in blocks:
+        *lines, rest = io.StringIO(rest + block.decode(), newline="")
+        yield from lines
+    yield rest
 
 
 def bad_row(layout: Layout, what: str, cells: int = 0) -> DataError:
     """Return the error of the first row that has another number of cells, or else of the last."""
-    blocks = text_blocks(layout.path, layout.options.encoding)
-    lines = (line for block in blocks for line in io.StringIO(block.decode(), newline=""))
-    reader = layout.rows(lines)
+    reader = layout.rows(lines_of(text_blocks(layout.path, layout.options.encoding)))
     names, start, row = layout.names, 1, []
     end = 1
     for row in reader:

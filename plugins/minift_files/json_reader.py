@@ -54,21 +54,31 @@ def read_json(path: Path, options: Options) -> Iterator[pa.Table]:
         if columns.schema != first:
             for rest in pieces:
                 columns.note(rest)
+            columns.check()
             for again in read_pieces(path, options, columns.quick):
                 yield columns.table(columns.note(again), again.start)
             return
         yield columns.table(arrays, piece.start)
+    columns.check()
 
 
 # ------------------------------------------------------------------------------------------ columns
 
 
 class Columns:
-    """The columns of a file: `types` are those that fit all rows read so far."""
+    """The columns of a file, as far as it is read.
+
+    Attributes:
+        types: {column: the type that fits all rows so far}.
+        mixed: {column: the error of the first row that does not fit those before}.
+        nested: the columns that have lists or dicts: their types may mix.
+    """
 
     def __init__(self, path: Path, features: Features) -> None:
         self.path, self.features = path, features
         self.types: dict[str, pa.DataType] = {}
+        self.mixed: dict[str, DataError] = {}
+        self.nested: set[str] = set()
 
     @property
     def schema(self) -> pa.Schema:
@@ -85,26 +95,47 @@ class Columns:
         return {name: self.note_column(name, piece) for name in names}
 
     def note_column(self, name: str, piece: Piece) -> pa.Array:
-        """Widen the type of one column; lists and dicts whose types vary are Json."""
+        """Widen the type of one column; one whose types mix is Json from then on."""
         values = [row.get(name) for row in piece.rows]
+        if any(isinstance(value, list | dict) for value in values):
+            self.nested.add(name)
         known, feature = self.types.get(name, pa.null()), self.features.get(name)
 
-        def convert(some: list[Any]) -> pa.Array:
-            """Return values as a column that fits the rows before."""
-            try:
-                array = as_array(name, some, feature if holds(feature, Json) else None)
-            except DataError:
-                if not any(isinstance(value, list | dict) for value in some):
-                    raise
-                array = as_array(name, some, Json())
-            if unify(known, array.type) is None:
-                what = f"the values of column {name!r} mix types or do not fit"
-                raise DataError(f"{what}: {array.type}, where the rows before are {known}")
+        def convert(wanted: Any) -> pa.Array:
+            return convert_rows(
+                str(self.path), values, lambda some: make(some, wanted), piece.start
+            )
+
+        def make(some: list[Any], wanted: Any) -> pa.Array:
+            array = as_array(name, some, wanted)
+            if pa.types.is_floating(array.type) and any(isinstance(one, bool) for one in some):
+                raise DataError(f"the values of column {name!r} mix types: true is not 1.0")
             return array
 
-        array = convert_rows(str(self.path), values, convert, piece.start)
-        self.types[name] = unify(known, array.type)
+        if known == JSON and not holds(feature, Json):
+            return convert(Json())
+        try:
+            array = convert(feature if holds(feature, Json) else None)
+        except DataError as error:
+            self.mixed.setdefault(name, error)
+            array = convert(Json())
+        both = unify(known, array.type)
+        if both is None:
+            row = next(i for i, value in enumerate(values) if value is not None)
+            self.mixed[name] = DataError(
+                f"{self.path}: the values of column {name!r} mix types",
+                got=f"row {piece.start + row}: {values[row]!r:.60} ({type(values[row]).__name__})",
+                expected=f"{known} as in the rows before",
+                do="change or leave out this row",
+            )
+        self.types[name] = both or JSON
         return array
+
+    def check(self) -> None:
+        """Raise the error of a column that mixes texts, numbers or booleans, and nothing else."""
+        for name, error in self.mixed.items():
+            if name not in self.nested:
+                raise error
 
     def table(self, arrays: Mapping[str, Any], start: int) -> pa.Table:
         """Return a piece, whose first row has the number `start`, in the types that fit so far."""
@@ -241,13 +272,12 @@ def check_only_row(path: Path, row: dict[str, Any]) -> None:
     if rows:
         what = f"{path} holds one object, and rows under its key {rows[0]!r}"
         raise DataError(what, got=f"keys {list(row)!r:.200}", do=f"pass field={rows[0]!r}; {one}")
-    if columns := as_columns(row):
-        pandas = isinstance(next(iter(row.values())), dict)
+    split = set(row) == {"columns", "index", "data"}  # as pandas writes it with orient="split"
+    if split or as_columns(row):
         do = f"Dataset.from_dict(json.load(open({str(path)!r})))"
-        do = (
-            f"Dataset.from_pandas(pandas.read_json({str(path)!r}), preserve_index=False)"
-            if pandas
-            else do
-        )
+        if split or isinstance(next(iter(row.values())), dict):
+            orient = "split" if split else "index" if all(map(str.isdigit, row)) else "columns"
+            frame = f"pandas.read_json({str(path)!r}, orient={orient!r})"
+            do = f"Dataset.from_pandas({frame}, preserve_index=False)"
         what = f"{path} holds one object, whose keys look like columns"
-        raise DataError(what, got=f"keys {list(columns)!r:.200}", do=f"{do}; {one}")
+        raise DataError(what, got=f"keys {list(row)!r:.200}", do=f"{do}; {one}")

@@ -15,9 +15,10 @@ from minift.data import cache, storage
 from minift.data.features import Features
 from minift.data.loading import apply_features
 from minift.errors import ConfigError
+from minift_files.unpacking import packed_in
 
 # Smaller files are parsed each time, which takes no longer than opening an entry of the cache and
-# leaves no thousand folders behind.
+# leaves no thousand folders behind. A packed one counts sixteen times.
 CACHED_BYTES = 1 << 20
 
 Read = Callable[[], Iterator[pa.Table]]
@@ -47,7 +48,9 @@ def parsed(
         storage.write(folder, attempts(read(), features, path), meta)
         return open_parsed()
 
-    if path.stat().st_size >= CACHED_BYTES:
+    with path.open("rb") as file:
+        bound = CACHED_BYTES // 16 if packed_in(file) else CACHED_BYTES
+    if path.stat().st_size >= bound:
         try:
             return cache.open_or_compute(folder, source, open_parsed, parse)
         except (OSError, ConfigError) as error:
