@@ -358,7 +358,7 @@ def test_the_commands_to_begin_with_stand_first_in_the_help(capsys):
         cli.main(["--help"])
     listed = capsys.readouterr().out.partition("positional arguments:\n  COMMAND\n")[2]
     names = [line.split()[0] for line in listed.splitlines() if line[4:5].strip()]
-    assert names[:4] == ["train", "eval", "predict", "plugins"]
+    assert names[:4] == ["train", "eval", "plugins", "tasks"]
 
 
 def test_the_help_says_which_plugin_does_not_load(capsys, monkeypatch):

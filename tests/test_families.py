@@ -635,7 +635,7 @@ def test_labels_beyond_the_classes(family, value):
     labels = torch.tensor([0, value])
     text = refused(make(family), MiniftError, input_ids=ids_of((2, 4)), labels=labels)
     assert "label" in text and str(value) in text and "0 to 1" in text
-    assert (f"num_labels={value + 1}" if value > 0 else "filter") in text
+    assert (f"num_labels={value + 1}" if value > 0 else "-100") in text
 
 
 @pytest.mark.parametrize(

@@ -377,7 +377,7 @@ def test_one_at_a_time(monkeypatch):
 
 def test_a_file_system_without_locks(monkeypatch):
     class NoLocks:
-        LOCK_EX = 2
+        LOCK_EX, LOCK_NB = 2, 4
 
         @staticmethod
         def flock(*_):

@@ -91,7 +91,7 @@ def body(
         lines += ["## Training", ""]
         args = run.get("arguments") or {}
         lines += [f"- {key}: {args[key]}" for key in SETTINGS if args.get(key) is not None]
-        lines += [f"- seed: {run.get('seed')}"]
+        lines += [f"- seed: {(run.get('arguments') or {}).get('seed')}"]
         lines += [f"- device: {run.get('device')}, precision: {run.get('precision')}"]
         versions = run.get("versions") or {}
         shown = [f"{name} {v}" for name, v in versions.items() if name != "platform"]
