@@ -712,7 +712,7 @@ EVALUATING = {"eval_strategy": "steps", "eval_steps": 2}
 def test_metrics_that_evaluate_adds_decide_about_the_best_model(tmp_path):
     best = {"load_best_model_at_end": True, "metric_for_best_model": "early"}
     trainer = trained(Measured, folder=tmp_path, **EVALUATING, **best)
-    assert trainer.state.scores == [-2, -4, -6] and trainer.state.best_step == 2
+    assert trainer.state.metric_history == [-2, -4, -6] and trainer.state.best_step == 2
     with pytest.raises(ConfigError, match="no number that is measured"):
         trained(folder=tmp_path / "other", **EVALUATING, **best)
 
@@ -954,7 +954,7 @@ def test_the_last_evaluation_is_enough():
 )
 def test_early_stopping_says_what_happened(scores, threshold, reason):
     args = SimpleNamespace(metric_for_best_model=None, greater_is_better=None)
-    run = SimpleNamespace(args=args, state=SimpleNamespace(scores=scores))
+    run = SimpleNamespace(args=args, state=SimpleNamespace(metric_history=scores))
     said = EarlyStoppingCallback(2, threshold).minift_should_stop(run)
     assert re.search(reason, said), said
 

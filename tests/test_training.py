@@ -489,9 +489,9 @@ def test_early_stopping_compares_with_the_best_so_far(scores, threshold, at):
 
     args = SimpleNamespace(metric_for_best_model=None, greater_is_better=None)
     callback = EarlyStoppingCallback(2, threshold)
-    state = SimpleNamespace(scores=[])
+    state = SimpleNamespace(metric_history=[])
     for n, score in enumerate(scores, 1):
-        state.scores.append(score)
+        state.metric_history.append(score)
         reason = callback.minift_should_stop(SimpleNamespace(args=args, state=state))
         assert (reason is not None) == (at is not None and n >= at)
 

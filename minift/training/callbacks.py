@@ -31,7 +31,7 @@ class EarlyStoppingCallback:
     def minift_should_stop(self, run: Any) -> str | None:
         name, greater = best_metric_of(run.args)
         best, waited = None, 0
-        for value in run.state.scores:
+        for value in run.state.metric_history:
             gain = None if best is None else (value - best if greater else best - value)
             better = gain is None or gain > self.threshold  # NaN is never better
             waited = 0 if better and not math.isnan(value) else waited + 1

@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 
 from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
-from minift.device import Device
 from minift.errors import ArgumentError, ConfigError, MiniftError
 from minift.evaluate import find_metric
 from minift.training.batches import device_batches, split_into_batches
@@ -105,8 +104,10 @@ def evaluate(
                 raise ConfigError("the model's outputs have no logits", got=got)
             write_rows(blocks, "logits", found.float(), rows, n)
     if shared:  # rows of other ranks are 0 here
-        loss_sum, num_items = sum_over_ranks(device, np.array([loss_sum, num_items]))
-        blocks = {name: sum_over_ranks(device, block) for name, block in blocks.items()}
+        blocks["sums"] = np.array([loss_sum, num_items])
+        tensors = {name: torch.from_numpy(block) for name, block in blocks.items()}
+        blocks = {name: device.all_reduce(tensor).numpy() for name, tensor in tensors.items()}
+        loss_sum, num_items = blocks.pop("sums")
     run.model.train(was_training)
     seconds = time.perf_counter() - started
     metrics: dict[str, float] = {"loss": loss_sum / num_items} if num_items else {}
@@ -217,10 +218,6 @@ def write_rows(
     if name not in blocks:
         blocks[name] = np.zeros((n, *host.shape[1:]), host.dtype)
     blocks[name][rows] = host
-
-
-def sum_over_ranks(device: Device, block: np.ndarray) -> np.ndarray:
-    return device.all_reduce(torch.from_numpy(block)).numpy()
 
 
 def to_predictions(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray]:

@@ -52,8 +52,8 @@ def train(
     optimizer.zero_grad(set_to_none=True)
 
     while state.global_step < state.max_steps and not state.stop_reason:
-        # One optimizer step each; the weight is 1, or 0 on a rank that has no rows of its own.
-        for rows, weight, batches in epoch_updates(run):
+        # One optimizer step each; rank_weight is 1, or 0 on a rank without rows of its own.
+        for rows, rank_weight, batches in epoch_updates(run):
             stream = state.global_step * device.world_size + device.rank  # one stream per rank
             device.seed(rng.derive(args.seed, "dropout", stream))
             loss_sum, num_items = 0.0, 0
@@ -63,7 +63,7 @@ def train(
                         run.model.train()
                     with device.autocast(run.precision):
                         loss, count, _ = run.compute_loss(batch)
-                        loss, count = loss * weight, count * weight
+                        loss, count = loss * rank_weight, count * rank_weight
                     device.backward(loss, last=i == len(rows))  # accumulates gradients
                     loss_sum, num_items = loss_sum + loss.detach(), num_items + count
             except torch.OutOfMemoryError as error:
@@ -152,7 +152,7 @@ def evaluate_and_compare(run: Run, evaluate: Callable[[], dict[str, Any]]) -> bo
         raise ConfigError(what, got=value, expected=", ".join(metrics))
     if value is None:
         return False
-    state.scores.append(value)
+    state.metric_history.append(value)
     better = best is None or (value > best if greater_is_better else value < best)
     if math.isnan(value) or not better:
         return False

@@ -17,7 +17,7 @@ OUTPUT_NAMES = tuple(SequenceClassifierOutput.__dataclass_fields__)
 
 
 class LossTracker:
-    """Losses summed since the last log record, and the latch that stops updates.
+    """Losses summed since the last log record, and the flag that stops updates.
 
     Adding to it never waits for the device; `fetch` does.
 

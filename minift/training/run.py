@@ -25,7 +25,7 @@ class TrainerState:
         epoch: passes over the training rows done, with a fraction.
         max_steps: updates in all.
         log_history: every record that was logged.
-        scores: `metric_for_best_model` at each evaluation of the loop.
+        metric_history: `metric_for_best_model` at each evaluation of the loop.
         best_metric: the best value so far of `metric_for_best_model`.
         best_step: the step it was seen at.
         best_model_checkpoint: the folder of the model it was measured on, if that is kept.
@@ -36,7 +36,7 @@ class TrainerState:
     epoch: float = 0.0
     max_steps: int = 0
     log_history: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    metric_history: list[float] = field(default_factory=list)
     best_metric: float | None = None
     best_step: int | None = None
     best_model_checkpoint: str | None = None
