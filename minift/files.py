@@ -120,15 +120,16 @@ def put_in_place(
         sync(path)
     old = scratch.with_name(f"{scratch.name}-old")
     try:
-        for attempt in range(3):  # another process may be doing the same
+        for attempt in range(10):  # others may be doing the same
             try:
                 os.replace(scratch, folder)
                 break
             except OSError:
                 if not replace and (folder / MANIFEST).is_file():
                     break
-                if attempt == 2 or not folder.is_dir():
+                if attempt == 9 or folder.is_file():
                     raise
+            shutil.rmtree(old, ignore_errors=True)
             with contextlib.suppress(FileNotFoundError):
                 os.replace(folder, old)
     finally:
