@@ -16,13 +16,14 @@ def in_main_thread() -> bool:
 
 @contextlib.contextmanager
 def defer_ctrl_c() -> Iterator[None]:
-    """Deliver a Ctrl-C only when the block is done; a handler of the user's own is left alone.
+    """Deliver a Ctrl-C only when the block is done, to whatever handles it.
 
     An exception in the middle of a backward pass leaves the rest of the graph in autograd's queue,
     which is freed after Python has ended. Arrays of numpy's among it need Python's lock for that,
     which nobody releases any more: the process would print "interrupted" and hang.
     """
-    if not in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    before = signal.getsignal(signal.SIGINT)
+    if not in_main_thread() or not callable(before):
         yield
         return
     received: list[int] = []
@@ -30,40 +31,42 @@ def defer_ctrl_c() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if received:
-            signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+        for number in received:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager
-def on_sigterm(notice: Callable[[int], None]) -> Iterator[None]:
-    """Call `notice(number)` for the first SIGTERM in the block; a second one acts as before it.
+def on_signal(number: int, notice: Callable[[int], None]) -> Iterator[None]:
+    """Call `notice(number)` for the first such signal in the block; a second one acts as before it.
 
-    Schedulers send SIGTERM before they take a machine away, and give some seconds to save.
+    Schedulers send SIGTERM before they take a machine away, and give some seconds to save. Where a
+    Ctrl-C does not raise KeyboardInterrupt, its handler is the user's own and is left alone.
     """
-    if not in_main_thread():
+    before = signal.getsignal(number)
+    own = number == signal.SIGINT and before is not signal.default_int_handler
+    if own or not in_main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
 
     def handle(number: int, frame: object) -> None:
+        signal.signal(number, before)
         notice(number)
-        signal.signal(signal.SIGTERM, before)
 
-    signal.signal(signal.SIGTERM, handle)
+    signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 @contextlib.contextmanager
-def block_sigterm() -> Iterator[None]:
-    """Block SIGTERM until the block is done; a process forked in it starts with SIGTERM blocked."""
+def block_termination() -> Iterator[None]:
+    """Block SIGTERM and Ctrl-C until the block is done; a process forked in it starts like that."""
     if not hasattr(signal, "pthread_sigmask"):  # not POSIX
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         yield
     finally:
@@ -71,18 +74,19 @@ def block_sigterm() -> Iterator[None]:
 
 
 def accept_sigterm_from_parent_only(worker_id: int) -> None:
-    """End this worker process on a SIGTERM from its parent, and ignore all others.
+    """End this worker process on a SIGTERM from its parent, and ignore all others, and Ctrl-C.
 
-    Schedulers send SIGTERM to every process of a run. A worker that died of it would take the
-    parent along in the middle of the step after which that would have saved. Ignoring it is no
-    way out: the parent ends its workers with the same signal, and then waits for them.
+    Schedulers send SIGTERM to every process of a run, terminals send Ctrl-C to all of theirs. A
+    worker that died of it would take the parent along in the middle of the step after which that
+    would have saved. Ignoring SIGTERM is no way out: the parent ends its workers with the same
+    signal, and then waits for them.
 
     Args:
         worker_id: unused; this is a `worker_init_fn` of torch's DataLoader.
     """
     if not hasattr(signal, "sigwaitinfo"):  # not POSIX, or macOS
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
     def wait() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():

@@ -80,7 +80,7 @@ def test_a_file_that_tells_no_family_says_what_is_missing(folder, architectures)
         load(folder)
 
 
-@pytest.mark.parametrize("model_type", [5, ["bert"], {}, "BERT", ""])
+@pytest.mark.parametrize("model_type", [5, ["bert"], {"a": 1}, "BERT"])
 def test_a_model_type_that_is_none(folder, model_type):
     edit(folder, model_type=model_type)
     with pytest.raises(ModelError, match="are not known"):

@@ -141,11 +141,9 @@ def model_type_of(entries: Mapping[str, Any]) -> Any:
 
     Some published files are older than the key.
     """
-    if entries.get("model_type") is not None:
-        return entries["model_type"]
     classes = json.dumps(entries.get("architectures"))  # a list of names, or anything
     found = re.search(r'"([A-Za-z0-9]+?)(For[A-Z]\w*|Model|PreTrainedModel)"', classes)
-    return found[1].lower() if found else None
+    return entries.get("model_type") or (found and found[1].lower())
 
 
 def load_model(

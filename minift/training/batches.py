@@ -25,7 +25,7 @@ from minift.collate import DataCollatorWithPadding
 from minift.data.dataset import Dataset
 from minift.errors import ConfigError, TrainingError
 from minift.models.unpadding import add_unpadding
-from minift.signals import accept_sigterm_from_parent_only, block_sigterm
+from minift.signals import accept_sigterm_from_parent_only, block_termination
 from minift.training.loaders import ask_loader, shuffles
 from minift.training.losses import model_loss
 from minift.training.run import Run
@@ -93,7 +93,7 @@ def load_batches(
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=accept_sigterm_from_parent_only,
     )
-    with block_sigterm():  # until the worker accepts it from its parent only
+    with block_termination():  # until the worker accepts it from its parent only
         batches = iter(workers)
     yield from batches
 

@@ -15,6 +15,7 @@ derives its random streams from the seed and the step (rng.py).
 import contextlib
 import json
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -26,8 +27,10 @@ from safetensors import SafetensorError
 from minift import distributed, files
 from minift.device import choose_precision
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
+from minift.signals import on_signal
 from minift.training import serialization
 from minift.training.run import Run, TrainerState
+from minift.training.triggers import save_frequency
 
 PREFIX = "checkpoint-"
 
@@ -200,11 +203,47 @@ def new_folder(folder: Path, meta: Mapping[str, Any], size: int) -> Iterator[Pat
 
 
 def check_saving(run: Run) -> None:
-    """Refuse now what could not be saved later: too large, or of what no file can hold."""
+    """Refuse now what could not be saved later: too large, or of what no file can hold.
+
+    Else say how often checkpoints are written, and how much disk they take.
+    """
     serialization.check_model(run.model)
     json.dumps(serialization.run_state(run)[1])
-    with explained(run.folder, serialization.checkpoint_bytes(run.model)):
+    size, limit = serialization.checkpoint_bytes(run.model), run.args.save_total_limit
+    disk = f"{limit} are kept, {limit * size / 1e6:,.0f} MB of disk" if limit else "all are kept"
+    with explained(run.folder, size):
         pass
+    run.log_message(
+        f"checkpoints are written {save_frequency(run)}, {size / 1e6:,.0f} MB each; {disk}"
+    )
+
+
+@contextlib.contextmanager
+def interruptible(run: Run) -> Iterator[None]:
+    """Let the first SIGTERM or Ctrl-C end a run after its step, and say how it goes on."""
+
+    def notice(number: int) -> None:
+        run.termination_signal = number
+        with contextlib.suppress(RuntimeError):  # it came in the middle of another line
+            run.log_message("ending after this step, and saving it; the next signal ends at once")
+
+    try:
+        with on_signal(signal.SIGTERM, notice), on_signal(signal.SIGINT, notice):
+            yield
+    except (KeyboardInterrupt, SystemExit):
+        run.log_message(how_to_go_on(run))
+        raise
+
+
+def how_to_go_on(run: Run) -> str:
+    """Return a line for the person whose run has ended early."""
+    ended = f"the run ended at step {run.state.global_step} of {run.state.max_steps}"
+    saved = [path for path in list_checkpoints(run.folder) if run_id_of(path) == run.id]
+    if not saved:
+        return f"{ended}, without a checkpoint: one is written {save_frequency(run)}"
+    alone = f"{saved[-1].name} holds its model alone (save_only_model)"
+    again = f"it goes on from {saved[-1].name} with\n  {run.resume_command}"
+    return f"{ended}; {alone if run.args.save_only_model else again}"
 
 
 @contextlib.contextmanager

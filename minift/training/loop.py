@@ -96,8 +96,9 @@ def train(
             if terminated or should_save(run, improved):
                 fetch_losses(run)
                 checkpoint.save(run)
-            if terminated:  # exit with the code that shells use for a signal
-                raise SystemExit(128 + (run.termination_signal or signal.SIGTERM))
+            if terminated:
+                number = run.termination_signal or signal.SIGTERM  # it may be another process's
+                raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
             if state.stop_reason or state.global_step == state.max_steps:
                 fetch_losses(run)
                 return

@@ -22,7 +22,6 @@ from minift.models.weights import unwrap
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, manager_for_run
 from minift.schedule import get_scheduler
-from minift.signals import on_sigterm
 from minift.training import checkpoint, loop, serialization
 from minift.training.arguments import TrainingArguments
 from minift.training.batches import epoch_plan, steps_per_epoch
@@ -168,7 +167,8 @@ class Trainer:
         Raises:
             ConfigError: there is nothing to train on, or the checkpoint is of another run.
             TrainingError: the loss is not finite, or there is no space for a checkpoint.
-            SystemExit: the process was told to end (SIGTERM); a checkpoint was saved before.
+            SystemExit, KeyboardInterrupt: the process was told to end, by SIGTERM or Ctrl-C; the
+                step was done and a checkpoint saved before.
         """
         run, args, recorder = self.run, self.args, self.recorder
         self._check_before_training()
@@ -185,7 +185,7 @@ class Trainer:
         recorder.start()
         generator = run.device.rng_state()
         # The loop ends after the step; this is also in force while the reason is written down.
-        with on_sigterm(partial(setattr, run, "termination_signal")):
+        with checkpoint.interruptible(run):
             try:
                 loop.train(run, self.log, self.evaluate)
                 if args.load_best_model_at_end:

@@ -30,6 +30,15 @@ def should_save(run: Run, improved: bool) -> bool:
     return args.output_dir is not None and (improved if args.save_strategy == "best" else due)
 
 
+def save_frequency(run: Run) -> str:
+    """Return in words how often a checkpoint is written."""
+    strategy, steps = run.args.save_strategy, interval(run.args.save_steps, run.state.max_steps)
+    steps = steps_per_epoch(run) if strategy == "epoch" else steps
+    others = {"no": "never (save_strategy)", "best": "when the best metric improves"}
+    often = others.get(strategy, f"every {steps} steps")
+    return often if run.args.output_dir else "never (output_dir is None)"
+
+
 def is_due(run: Run, strategy: str, every: int) -> bool:
     """Return whether the strategy ("no", "steps", "epoch") names the step just done.
 

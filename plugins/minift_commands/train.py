@@ -1,5 +1,7 @@
 """`minift train`: from files, or a dataset by name, to a saved model."""
 
+import shlex
+import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 
@@ -37,6 +39,8 @@ class Train:
         training_args = TrainingArguments(**settings)
         inputs = Inputs.prepare(DataOptions.from_args(args))
         trainer = build_trainer(args.model, inputs, training_args)
+        again = shlex.join([*sys.argv[1:], "--resume-from-checkpoint", "true"])
+        trainer.run.resume_command = f"minift {again}"
         metrics = train_and_save(trainer)
         if trainer.run.device.rank > 0:  # one process of several says how it ended
             return 0

@@ -9,7 +9,7 @@ stand in a module.
 
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from typing import Any
 
 from minift.device import Device
@@ -56,6 +56,11 @@ def notebook_launcher(
         try:
             for one in as_completed(running):
                 one.result()
+        except KeyboardInterrupt:  # each ends its step and saves, as when it is terminated
+            for worker in workers:
+                worker.process.terminate()
+            wait(running)
+            raise
         finally:
             for worker in workers:
                 worker.end()
