@@ -136,7 +136,9 @@ def test_a_worker_obeys_the_parent_alone_from_its_first_moment(tokenizer, collat
 
     def too_early(worker):
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)  # a terminal sends it to all of them
         obey(worker)
+        os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(batches, "accept_sigterm_from_parent_only", too_early)
     rows = tokenized(tokenizer)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from minift import (
     load_dataset,
 )
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
-from minift.training import checkpoint
+from minift.training import checkpoint, serialization
 
 SETTINGS = {
     "learning_rate": 1e-3,
@@ -572,6 +573,107 @@ def test_a_path_that_is_no_checkpoint(folder, tmp_path, where, message):
     assert message in str(caught.value)
     with pytest.raises(ConfigError, match="output_dir is None"):
         trainer(folder, None).train(resume_from_checkpoint=True)
+
+
+class Signals:
+    """Send signals to this process once a step is done."""
+
+    def __init__(self, step, *numbers):
+        self.step, self.numbers = step, numbers
+
+    @hookimpl
+    def minift_on_step_end(self, run):
+        if run.state.global_step == self.step:
+            for number in self.numbers:
+                signal.raise_signal(number)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_an_interrupted_run_saves_and_says_how_it_goes_on(folder, tmp_path, capsys, number, error):
+    """A notebook's stop, Ctrl-C, a scheduler: nothing that was computed is lost."""
+    out = tmp_path / "run"
+    stopped = trainer(folder, out, save_steps=5, callbacks=[Signals(7, number)])
+    with pytest.raises(error):
+        stopped.train()
+    assert checkpoints(out) == ["checkpoint-5", "checkpoint-7"]
+    said = capsys.readouterr().err
+    assert "ending after this step, and saving it" in said
+    assert "the run ended at step 7 of 12; it goes on from checkpoint-7 with\n" in said
+    assert "trainer.train(resume_from_checkpoint=True)" in said
+    stopped.train(resume_from_checkpoint=True)
+    whole = trainer(folder, None)
+    whole.train()
+    assert_same(outcome(whole), outcome(stopped))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"save_steps": 5}, "one is written every 5 steps"),
+        ({"save_strategy": "epoch"}, "one is written every 4 steps"),
+        ({"save_strategy": "no"}, "one is written never"),
+        ({"save_strategy": "best"}, "one is written when the best metric improves"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_run_that_ends_without_a_checkpoint_says_when_there_is_one(
+    folder, tmp_path, capsys, settings, said
+):
+    """A second Ctrl-C ends at once."""
+    stopped = trainer(
+        folder, tmp_path / "run", callbacks=[Signals(1, signal.SIGINT, signal.SIGINT)], **settings
+    )
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    assert checkpoints(tmp_path / "run") == []
+    assert f"the run ended at step 1 of 12, without a checkpoint: {said}" in capsys.readouterr().err
+
+
+def test_what_an_ended_run_cannot_go_on_from(folder, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        trainer(folder, None, callbacks=[Signals(7, signal.SIGINT)]).train()
+    assert "nothing is saved, as output_dir is None" in capsys.readouterr().err
+    made = trainer(
+        folder, tmp_path / "a", save_only_model=True, callbacks=[Signals(7, signal.SIGINT)]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    assert "checkpoint-7 holds its model alone" in capsys.readouterr().err
+
+    def wrong(prediction):
+        if len(prediction.predictions) > 2:
+            raise ValueError("mine")
+        return {}
+
+    made = trainer(folder, tmp_path / "b", save_steps=1)
+    made.compute_metrics = wrong
+    with pytest.raises(ValueError, match="mine"):
+        made.train()
+    assert "it goes on from checkpoint-1 with" in capsys.readouterr().err
+
+
+def test_about_ten_checkpoints_of_which_two_stay(folder, tmp_path, capsys):
+    class Saved:
+        steps = ()
+
+        @hookimpl
+        def minift_on_save(self, run, path):
+            Saved.steps = (*Saved.steps, run.state.global_step)
+
+    defaults = {
+        name: getattr(TrainingArguments, name) for name in ("save_steps", "save_total_limit")
+    }
+    made = trainer(folder, tmp_path / "run", num_train_epochs=10, callbacks=[Saved()], **defaults)
+    made.train()
+    assert Saved.steps == tuple(range(4, 41, 4)) and len(Saved.steps) == 10
+    assert checkpoints(tmp_path / "run") == ["checkpoint-36", "checkpoint-40"]
+    size = serialization.checkpoint_bytes(made.model) / 1e6
+    said = (
+        f"checkpoints are written every 4 steps, {size:.0f} MB each; 2 are kept, {2 * size:.0f} MB"
+    )
+    assert said in capsys.readouterr().err
 
 
 def test_the_same_trainer_goes_on_after_an_interruption(folder, tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -438,16 +439,16 @@ def test_ctrl_c_leaves_a_run_folder_that_says_so(model, data, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "minift", "train", "--model", model, "--dataset", str(data)]
     command += ["--output-dir", str(out), "--max-steps", "100000", "--logging-steps", "1"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    command += ["--dataloader-num-workers", "2"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **quiet)
     try:
         deadline = time.monotonic() + 120
         metrics = out / "metrics.jsonl"
         while not (metrics.is_file() and metrics.read_text()):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to its workers, too
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -456,6 +457,17 @@ def test_ctrl_c_leaves_a_run_folder_that_says_so(model, data, tmp_path):
     run = json.loads((out / "run.json").read_text())
     assert run["status"] == "interrupted" and run["state"]["global_step"] > 0
     assert not [p.name for p in out.iterdir() if "tmp" in p.name]
+    step = run["state"]["global_step"]
+    _, _, lines = said.partition(f"it goes on from checkpoint-{step} with\n")
+    again = shlex.split(lines.splitlines()[0])
+    assert again[:2] == ["minift", "train"]
+    process = subprocess.Popen([sys.executable, "-m", *again], **quiet)
+    try:
+        lines = iter(process.stderr)
+        assert any(f"going on from {out / f'checkpoint-{step}'}" in line for line in lines)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.slow

@@ -374,6 +374,19 @@ def test_a_rank_that_dies_ends_the_run_with_its_reason(files, tmp_path):
 
 
 @pytest.mark.slow
+def test_ctrl_c_saves_in_all_processes(files, tmp_path):
+    """torchrun hands it on to them."""
+    folder = tmp_path / "out"
+    process = start(command(files, folder, "--save-steps", "24"))
+    until_step(process, folder, 7)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=120)
+    (saved,) = folder.glob("checkpoint-*")
+    assert f"it goes on from {saved.name} with" in said_by(process)
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_one_process_goes_on(files, tmp_path):
     """Another number of processes continues the same order: the losses are those of one alone."""
     folder, alone, exact = tmp_path / "out", tmp_path / "alone", ["--precision", "fp32"]
@@ -440,6 +453,39 @@ def test_notebook_launcher_starts_processes_that_meet(tmp_path):
 def test_notebook_launcher_ends_all_when_one_fails(tmp_path, fail_at, said):
     done = launch(tmp_path, fail_at)
     assert done.returncode == 1 and said in done.stderr
+
+
+TRAINING = """
+import sys
+import minift
+
+def work(folder):
+    import time
+    from pathlib import Path
+    from minift import hookimpl
+    from minift.testing import tiny
+
+    class Slow:
+        @hookimpl
+        def minift_on_step_end(self, run):
+            time.sleep(0.1)
+
+    settings = {"max_steps": 10_000, "save_steps": 5_000, "logging_steps": 1}
+    tiny.trainer("cpu", Path(folder), callbacks=[Slow()], save_strategy="steps", **settings).train()
+
+minift.notebook_launcher(work, (sys.argv[1],), num_processes=2)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_notebook_lets_its_processes_save(tmp_path):
+    process = start(["-c", TRAINING, tmp_path], launcher=None)
+    until_step(process, tmp_path, 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    (saved,) = tmp_path.glob("checkpoint-*")
+    said = said_by(process)
+    assert f"it goes on from {saved.name} with" in said and "KeyboardInterrupt" in said
 
 
 def test_notebook_launcher_refuses_what_cannot_work(monkeypatch):

@@ -227,6 +227,7 @@ def interruptible(run: Run) -> Iterator[None]:
         with contextlib.suppress(RuntimeError):  # it came in the middle of another line
             run.log_message("ending after this step, and saving it; the next signal ends at once")
 
+    run.termination_signal = 0  # an earlier one ended an earlier call
     try:
         with on_signal(signal.SIGTERM, notice), on_signal(signal.SIGINT, notice):
             yield
