@@ -613,7 +613,7 @@ def test_an_interrupted_run_saves_and_says_how_it_goes_on(folder, tmp_path, caps
     [
         ({"save_steps": 5}, "one is written every 5 steps"),
         ({"save_strategy": "epoch"}, "one is written every 4 steps"),
-        ({"save_strategy": "no"}, "one is written never"),
+        ({"save_strategy": "no"}, "one is written never (save_strategy)"),
         ({"save_strategy": "best"}, "one is written when the best metric improves"),
     ],
     ids=lambda value: str(value),
@@ -634,24 +634,13 @@ def test_a_run_that_ends_without_a_checkpoint_says_when_there_is_one(
 def test_what_an_ended_run_cannot_go_on_from(folder, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         trainer(folder, None, callbacks=[Signals(7, signal.SIGINT)]).train()
-    assert "nothing is saved, as output_dir is None" in capsys.readouterr().err
+    assert "one is written never (output_dir is None)" in capsys.readouterr().err
     made = trainer(
         folder, tmp_path / "a", save_only_model=True, callbacks=[Signals(7, signal.SIGINT)]
     )
     with pytest.raises(KeyboardInterrupt):
         made.train()
     assert "checkpoint-7 holds its model alone" in capsys.readouterr().err
-
-    def wrong(prediction):
-        if len(prediction.predictions) > 2:
-            raise ValueError("mine")
-        return {}
-
-    made = trainer(folder, tmp_path / "b", save_steps=1)
-    made.compute_metrics = wrong
-    with pytest.raises(ValueError, match="mine"):
-        made.train()
-    assert "it goes on from checkpoint-1 with" in capsys.readouterr().err
 
 
 def test_about_ten_checkpoints_of_which_two_stay(folder, tmp_path, capsys):

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from minift.signals import block_termination, defer_ctrl_c, on_termination
+from minift.signals import block_termination, defer_ctrl_c, on_signal
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
@@ -22,25 +22,17 @@ def as_before():
 @BOTH
 def test_the_first_one_is_noticed_and_ends_nothing(number):
     noticed = []
-    with on_termination(noticed.append):
+    with on_signal(number, noticed.append):
         signal.raise_signal(number)
     assert noticed == [number]
 
 
 def test_a_second_ctrl_c_acts_as_usual():
     noticed = []
-    with pytest.raises(KeyboardInterrupt), on_termination(noticed.append):
+    with pytest.raises(KeyboardInterrupt), on_signal(signal.SIGINT, noticed.append):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
     assert noticed == [signal.SIGINT]
-
-
-def test_a_ctrl_c_after_a_sigterm_ends_at_once():
-    noticed = []
-    with pytest.raises(KeyboardInterrupt), on_termination(noticed.append):
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-    assert noticed == [signal.SIGTERM]
 
 
 def test_a_handler_of_the_users_own_is_left_alone():
@@ -48,7 +40,7 @@ def test_a_handler_of_the_users_own_is_left_alone():
     noticed, own = [], []
     before = signal.signal(signal.SIGINT, lambda *_: own.append("own"))
     try:
-        with on_termination(noticed.append):
+        with on_signal(signal.SIGINT, noticed.append):
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -57,7 +49,7 @@ def test_a_handler_of_the_users_own_is_left_alone():
 
 def test_other_threads_change_nothing():
     def work():
-        with on_termination(print), defer_ctrl_c():
+        with on_signal(signal.SIGINT, print), defer_ctrl_c():
             found.append(signal.getsignal(signal.SIGINT))
 
     found = []
@@ -72,7 +64,7 @@ def test_a_ctrl_c_waits_for_the_end_of_a_block_whoever_handles_it():
     with pytest.raises(KeyboardInterrupt), defer_ctrl_c():
         signal.raise_signal(signal.SIGINT)
         order.append("the block ended")
-    with on_termination(lambda number: order.append("noticed")), defer_ctrl_c():
+    with on_signal(signal.SIGINT, lambda number: order.append("noticed")), defer_ctrl_c():
         signal.raise_signal(signal.SIGINT)
         order.append("the block ended")
     assert order == ["the block ended", "the block ended", "noticed"]
@@ -80,7 +72,7 @@ def test_a_ctrl_c_waits_for_the_end_of_a_block_whoever_handles_it():
 
 def test_two_in_a_block_are_two():
     noticed = []
-    with pytest.raises(KeyboardInterrupt), on_termination(noticed.append), defer_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), on_signal(signal.SIGINT, noticed.append), defer_ctrl_c():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
     assert noticed == [signal.SIGINT]
