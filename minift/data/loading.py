@@ -25,7 +25,7 @@ from minift.plugins import default_manager
 
 LOAD_VERSION = 3  # part of every fingerprint: change it when the same file gives other rows
 
-DIGESTED_BYTES = 64 << 20
+DIGESTED_BYTES = 16 << 20
 
 # A part of `split=`: both bounds in rows, or both in percent.
 ROW, PERCENT = r"(-?\d+)?", r"(-?(?:100|\d\d?)%)?"
@@ -186,23 +186,17 @@ def source_of(
     """Return a digest of a file, before it is read, and of how it is read.
 
     Length and time of a file may stay when its content changes: it is written twice within a tick
-    of the clock, or its time is set back. So files of up to 64 MiB are digested, and their content
+    of the clock, or its time is set back. So files of up to 16 MiB are digested, and their content
     decides. Of a larger one the time counts at which it was last changed in any way, which no
     program can set (`ctime`).
     """
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}")
     stat = path.stat()
-    times = stat.st_mtime_ns, stat.st_ctime_ns
-    content = digest(path, *times) if stat.st_size <= DIGESTED_BYTES else times
-    identity = (LOAD_VERSION, str(path.resolve()), stat.st_size, times[0], content, file_format)
+    content = file_entry(path) if stat.st_size <= DIGESTED_BYTES else stat.st_ctime_ns
+    times = (stat.st_size, stat.st_mtime_ns, content)
+    identity = (LOAD_VERSION, str(path.resolve()), *times, file_format)
     return fingerprint("file", identity, sorted(options.items()), features and features.to_dict())
-
-
-@functools.lru_cache
-def digest(path: Path, *times: int) -> str:
-    """Return the digest of a file's content; the times are there for the cache alone."""
-    return str(file_entry(path)["sha256"])
 
 
 def apply_features(data: pa.Table, features: Features, path: Path, start: int = 0) -> pa.Table:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,15 @@ def write(
 def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
     """Write tables as one IPC stream file, and return the number of rows.
 
-    They are cut and joined to record batches of about BATCH_BYTES.
+    They are cut and joined to record batches of about BATCH_BYTES. While one is made, another
+    thread brings those before it to the disk.
     """
-    rows = 0
-    with files.new_file(path) as new, new.open("wb") as f, pa.ipc.new_stream(f, schema) as writer:
+    rows, disk = 0, ThreadPoolExecutor(1)
+    with files.new_file(path) as new, disk, new.open("wb") as f, pa.ipc.new_stream(f, schema) as to:
         for table in record_batches(tables, schema):
-            writer.write_table(table)
+            to.write_table(table)
+            f.flush()
+            disk.submit(files.sync, new)
             rows += table.num_rows
             del table  # before the next one is put together
     return rows

@@ -6,6 +6,7 @@ src/<fingerprint>/    in the cache: the parsed table of one file, see minift/dat
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def parsed(
         return storage.open_folder(folder)[0]
 
     def parse() -> pa.Table:
-        storage.write(folder, attempts(read(), features, path), meta)
+        storage.write(folder, attempts(ahead(read()), features, path), meta)
         return open_parsed()
 
     with path.open("rb") as file:
@@ -57,6 +58,15 @@ def parsed(
             warnings.warn(f"{path} stays in memory; move the cache with MINIFT_CACHE: {error}")
     *_, table = (pa.concat_tables(whole) for _, whole in attempts(read(), features, path))
     return table
+
+
+def ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables of which the next is read, by another thread, while one is used."""
+    with ThreadPoolExecutor(1) as other_thread:
+        following = other_thread.submit(next, tables, None)
+        while (table := following.result()) is not None:
+            following = other_thread.submit(next, tables, None)
+            yield table
 
 
 def attempts(
