@@ -8,6 +8,7 @@ belongs to the whole process, so tests use this in a process of its own.
 `emu` is a device as minift_generic has them, `emu-cuda` one as minift_cuda has them.
 """
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,13 @@ def install() -> None:
     every, some = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     every.fallback(lambda op, *args, **kwargs: compute(op, args, kwargs), "PrivateUse1")
     some.impl("_to_copy", lambda *args, **kwargs: compute(to_copy, args, kwargs), "PrivateUse1")
+    # torch's own resizes an empty `out`, which a wrapper cannot be told of
+    arange = torch.ops.aten.arange
+    for overload in (arange.default, arange.start, arange.start_step):
+        implementation = functools.partial(
+            lambda op, *args, **kwargs: compute(op, args, kwargs), overload
+        )
+        some.impl(overload.name(), implementation, "PrivateUse1")
     libraries.extend([every, some])
     torch.Tensor.pin_memory = pin_memory  # type: ignore[assignment, method-assign]
 

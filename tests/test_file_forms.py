@@ -889,8 +889,8 @@ print((status("VmHWM") - start) // 1024)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "json", "text", "parquet", "csv.gz"])
 def test_memory_does_not_grow_with_the_file(put, tmp_path, kind):
-    """The file is 240 MB unpacked; the engine's own record batches are 32 MB."""
-    text = "some words of a review that goes on and on " * 12
+    """The file is 480 MB unpacked; the engine's own record batches are 32 MB."""
+    text = "some words of a review that goes on and on " * 24
     kind, packed = kind.removesuffix(".gz"), kind.endswith(".gz")
     lines = {
         "csv": ["text,label\n", *(f"{i} {text},{i % 2}\n" for i in range(450_000))],
@@ -901,7 +901,7 @@ def test_memory_does_not_grow_with_the_file(put, tmp_path, kind):
     if kind == "parquet":
         rows = pa.table({"text": [f"{i} {text}" for i in range(45_000)]})
         with pq.ParquetWriter(path, rows.schema) as writer:
-            for _ in range(10):
+            for _ in range(10):  # row groups of 47 MB
                 writer.write_table(rows)
         pq.write_table(rows.slice(0, 10), small)
     else:
@@ -911,7 +911,7 @@ def test_memory_does_not_grow_with_the_file(put, tmp_path, kind):
     command = [sys.executable, "-c", PEAK, kind, path, small]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     rows, peak = map(int, done.stdout.split())
-    assert rows >= 430_000 and peak < 220, f"{peak} MB above what loading imports"
+    assert rows >= 430_000 and peak < 320, f"{peak} MB above what loading imports"
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])

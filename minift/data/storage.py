@@ -12,7 +12,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,16 @@ def write_stream(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> i
     They are cut and joined to record batches of about BATCH_BYTES. While one is made, another
     thread brings those before it to the disk.
     """
-    rows, disk = 0, ThreadPoolExecutor(1)
+    rows, disk, synced = 0, ThreadPoolExecutor(1), list[Future[None]]()
     with files.new_file(path) as new, disk, new.open("wb") as f, pa.ipc.new_stream(f, schema) as to:
         for table in record_batches(tables, schema):
             to.write_table(table)
             f.flush()
-            disk.submit(files.sync, new)
+            synced.append(disk.submit(files.sync, new))
             rows += table.num_rows
             del table  # before the next one is put together
+        for one in synced:
+            one.result()  # its errors are reported once: a later sync may not see them
     return rows
 
 
