@@ -81,11 +81,11 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def paired(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays of shape (rows,), or raise a DataError."""
+    """Return both as arrays of shape (rows,) or (rows, labels), or raise a DataError."""
     p, r = as_array(predictions), as_array(references)
-    if p.shape != r.shape or p.ndim != 1:
+    if p.shape != r.shape or p.ndim not in (1, 2):
         what = "predictions and references must be two equally long sequences"
-        do = "for logits: predictions = logits.argmax(-1), or logits[:, 0] if they are numbers"
+        do = "from logits: argmax(-1), or > 0 with several labels a row, or [:, 0] for numbers"
         raise DataError(what, got=f"shapes {p.shape} and {r.shape}", do=do)
     return p, r
 
@@ -107,9 +107,10 @@ def paired_classes(predictions: Any, references: Any) -> tuple[np.ndarray, np.nd
 
 
 def accuracy(predictions: Any, references: Any) -> dict[str, float]:
-    """The proportion of predictions that are right; nan without rows."""
+    """The proportion of rows that are right, in all their labels; nan without rows."""
     p, r = paired_classes(predictions, references)
-    return {"accuracy": float(np.mean(p == r)) if len(p) else math.nan}
+    right = p == r if p.ndim == 1 else (p == r).all(axis=1)
+    return {"accuracy": float(np.mean(right)) if len(p) else math.nan}
 
 
 METRICS = {"accuracy": Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)})}

@@ -5,12 +5,15 @@ Each advice that an error gives is followed here.
 
 import numpy as np
 import pytest
+import torch
 from tiny import load, make_model
 
 from minift import (
     AutoTokenizer,
     ClassLabel,
     Dataset,
+    DatasetDict,
+    Features,
     Trainer,
     TrainingArguments,
     Value,
@@ -77,8 +80,8 @@ def test_datasets_that_number_classes_unlike_are_refused_before_training(folder,
         assert (
             ", ".join(getattr(dataset.features["label"], "names", ["numbers"])) in caught.value.got
         )
-    every = ClassLabel(names=ABC)  # the advice: both of text, by one ClassLabel of all classes
-    both = [rows(["a", "b", "a"], every), rows(["b", "c"], every)]
+    every = ClassLabel(names=ABC)  # the advice: one ClassLabel of all classes
+    both = [dataset.cast_column("label", every) for dataset in (train, evaluation)]
     trainer(folder, *both, num_labels=3).train()
     made = trainer(folder, train, num_labels=3)
     with pytest.raises(ConfigError, match="number different classes"):
@@ -90,7 +93,7 @@ def test_datasets_that_number_classes_unlike_are_refused_before_training(folder,
 @pytest.mark.parametrize(
     ("train", "evaluation"),
     [
-        (named(AB, [0, 1]), named(["A", "B"], [0, 1])),
+        (named(AB, [0, 1]), named(["A", " b"], [0, 1])),
         (rows([0, 1]), rows([0, 1], ClassLabel(num_classes=2))),
         (rows([0, 1]), named(["LABEL_0", "LABEL_1"], [0, 1])),
         (rows([0, 1]), rows(np.array([0, 1], np.int8))),
@@ -132,11 +135,15 @@ def test_a_model_that_names_its_classes_otherwise_is_refused(folder, names):
             trainer(folder, *datasets, **options)
         assert caught.value.got == f"{', '.join(names)}; a, b"
     trainer(folder, data, id2label={0: "a", 1: "b"}).train()  # as it says, for a model that learns
+    if "a" in names and "b" in names:  # and for one that knows these classes: by name
+        cast = data.cast_column("label", ClassLabel(names=names))
+        assert [names[n] for n in cast["label"]] == ["a", "b", "b"]
+        trainer(folder, cast, **options).train()
 
 
 @pytest.mark.parametrize(
     "names",
-    [["LABEL_0", "LABEL_1"], ["0", "1"], ["A", "B"], ["a", "b", "c"]],
+    [["LABEL_0", "LABEL_1"], ["0", "1"], ["A", "B "], ["a", "b", "c"]],
     ids=["placeholders", "numbers", "spellings", "more classes"],
 )
 def test_a_model_that_does_not_contradict_the_data(folder, names):
@@ -204,24 +211,23 @@ def test_what_is_no_class_is_refused_before_training(folder, labels, message):
 
 def test_a_negative_class_is_not_filtered_out(folder):
     """-1, 0 and 1 are bad, neither and good: the advice keeps all three."""
-    stars = rows([-1, 0, 1])
     with pytest.raises(DataError, match="no class for") as caught:
-        trainer(folder, stars, num_labels=3)
-    assert "if it is a class, number all from 0 with map" in caught.value.do
-    trainer(folder, stars.map(lambda row: {"label": row["label"] + 1}), num_labels=3).train()
+        trainer(folder, rows([-1, 0, 1]), num_labels=3)
+    assert "if it is a class" in caught.value.do and "class_encode_column" in caught.value.do
+    encoded = DatasetDict(train=rows([-1, 0, 1])).class_encode_column("label")["train"]
+    trainer(folder, encoded, num_labels=3).train()
 
 
-def test_strings_are_cast_alike_in_all_splits(folder):
-    train, test = rows(["x", "y", "z"]), rows(["z", "y"])
-    for datasets in ((train,), (None, test)):
+def test_strings_are_encoded_for_all_splits_at_once(folder):
+    splits = DatasetDict(train=rows(["x", "y", "z"]), test=rows(["z", "y"]))
+    for name, dataset in splits.items():
         with pytest.raises(DataError, match="strings") as caught:
-            trainer(folder, *datasets, num_labels=3)
-        assert "cast_column('label', ClassLabel(names=[...])) in all splits" in caught.value.do
-    every = ClassLabel(names=["x", "y", "z"])
-    both = [dataset.cast_column("label", every) for dataset in (train, test)]
-    made = trainer(folder, *both, metrics="accuracy", num_labels=3)
+            trainer(folder, *((dataset,) if name == "train" else (None, dataset)), num_labels=3)
+        assert "of the DatasetDict" in caught.value.do
+    encoded = splits.class_encode_column("label")
+    made = trainer(folder, encoded["train"], encoded["test"], metrics="accuracy", num_labels=3)
     made.train()
-    assert made.predict(both[1]).label_ids.tolist() == [2, 1]
+    assert made.predict(encoded["test"]).label_ids.tolist() == [2, 1]
 
 
 # --- labels that nobody sees ---------------------------------------------------------------------
@@ -277,3 +283,78 @@ def test_a_format_that_shows_all_hides_nothing(folder):
         rows([0, 1]).with_transform(lambda batch: batch),
     ):
         trainer(folder, dataset).train()
+
+
+# --- metrics by name -----------------------------------------------------------------------------
+
+SEVERAL = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "n", "metric", "keys"),
+    [
+        (SEVERAL, 3, "accuracy", {"accuracy"}),
+        (SEVERAL, 3, ["f1_macro", "f1_micro"], {"f1_macro", "f1_micro"}),
+        ([[1, 0, 1], [0, 1, 0]], 3, "recall_weighted", {"recall_weighted"}),
+        ([[True, False], [False, True]], 2, "precision_macro", {"precision_macro"}),
+        ([[1.0], [0.5]], 1, ["pearsonr", "spearmanr"], {"pearsonr", "spearmanr"}),
+        ([1.0, 0.5], 1, "pearsonr", {"pearsonr"}),
+        (
+            [0, 1, 2],
+            3,
+            ["accuracy", "f1_macro", "f1_weighted"],
+            {"accuracy", "f1_macro", "f1_weighted"},
+        ),
+        ([0, 1, 1], 2, ["accuracy", "f1"], {"accuracy", "f1"}),
+        ([0, 1, 2], 3, "matthews_correlation", {"matthews_correlation"}),
+    ],
+    ids=str,
+)
+def test_metrics_by_name(folder, labels, n, metric, keys):
+    made = trainer(folder, rows(labels), rows(labels), metrics=metric, num_labels=n)
+    made.train()
+    assert {f"eval_{key}" for key in keys} <= set(made.evaluate())
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "metric", "advice"),
+    [
+        (SEVERAL, {"num_labels": 3}, "f1", "f1_macro"),
+        (SEVERAL, {"num_labels": 3}, "matthews_correlation", "f1_macro"),
+        ([0, 1, 2], {"num_labels": 3}, "f1", "f1_weighted"),
+        ([0, 1], {"num_labels": 3}, "precision", "precision_macro"),  # the model knows a third
+        (SEVERAL, {"num_labels": 3, "problem_type": "regression"}, "pearsonr", "function"),
+        (SEVERAL, {"num_labels": 3, "problem_type": "regression"}, "accuracy", "function"),
+    ],
+    ids=str,
+)
+def test_metrics_that_do_not_fit_are_refused_before_training(
+    folder, labels, options, metric, advice
+):
+    with pytest.raises((DataError, ConfigError)) as caught:
+        trainer(folder, rows(labels), rows(labels), metrics=metric, **options)
+    assert advice in caught.value.do
+    if "_" in advice:
+        trainer(folder, rows(labels), rows(labels), metrics=advice, **options).train()
+
+
+def test_scores_of_several_labels_are_those_of_logits_above_zero(folder):
+    """A probability above a half; scikit-learn's macro F1 of these is 2/3."""
+    from minift.training.evaluation import EvalPrediction, named_metrics
+
+    logits = np.array([[2.0, -1.0, -3.0], [-1.0, 0.5, -2.0]])
+    scores = named_metrics(["accuracy", "f1_macro"])(EvalPrediction(logits, np.array(SEVERAL)))
+    assert scores == {"accuracy": 0.5, "f1_macro": pytest.approx(2 / 3)}
+
+
+def test_a_module_without_a_configuration_is_not_tried_on(folder):
+    class Bare(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, input_ids, attention_mask=None, labels=None):
+            raise NotImplementedError
+
+    data = rows([0, 1], Features({"label": ClassLabel(names=AB)})["label"])
+    trainer(folder, data, data, metrics="accuracy", model=Bare())

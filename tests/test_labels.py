@@ -64,7 +64,7 @@ def test_text_labels_need_no_names(suffix, tmp_path, capsys):
 
 
 def test_names_given_have_the_last_word(tmp_path):
-    found = inputs(tmp_path, labels=["pos", "neg", " pos"], label_names="pos,neg,other")
+    found = inputs(tmp_path, labels=["pos", "neg", " POS"], label_names="pos,neg,other")
     assert found.label_names == ["pos", "neg", "other"]
     assert list(found.data["train"]["labels"]) == [0, 1, 0]
 

@@ -109,9 +109,9 @@ def check_class_names(name: str, feature: Any, model: Any, known: dict[str, list
     id2label = getattr(getattr(model, "config", None), "id2label", None) or {}
     for other, theirs in {"the model": real_names(id2label.values()), **known}.items():
         n = min(len(names), len(theirs)) if other == "the model" else None
-        if [*map(str.casefold, names[:n])] != [*map(str.casefold, theirs[:n])]:
+        if [*map(ClassLabel.spelling, names[:n])] != [*map(ClassLabel.spelling, theirs[:n])]:
             got = f"{', '.join(theirs) or 'numbers'}; {', '.join(names) or 'numbers'}"
-            do = "make both of text by one ClassLabel that names all classes, or name them alike; "
+            do = "cast_column both to one ClassLabel of all classes (numbers follow the names); "
             do += f"a model that is to learn these, load with id2label={dict(enumerate(names))}"
             raise ConfigError(f"{other} and {name} number different classes", got=got, do=do)
     if name == "train_dataset":
@@ -144,7 +144,7 @@ def check_labels(
     feature = dataset.features[label]
     if "string" in getattr(feature, "dtype", ""):
         what, got = f"the labels in {name} are strings", f"{column[0].as_py()!r:.40}"
-        do = f"cast_column({label!r}, ClassLabel(names=[...])) in all splits, with all their names"
+        do = f"class_encode_column({label!r}) of the DatasetDict, which numbers all splits alike"
         raise DataError(what, got=got, expected=numbers, do=do)
     missing = pc.is_null(column, nan_is_null=True)
     if count := pc.sum(missing).as_py():
@@ -163,7 +163,7 @@ def check_labels(
         names = f" ({', '.join(feature.names)})" if isinstance(feature, ClassLabel) else ""
         what, row = f"{name} has labels that the model has no class for", pc.index(column, wrong[0])
         do = "if a negative label means unlabelled, filter such rows out; if it is a class, number "
-        do += "all from 0 with map, in all splits alike"
+        do += f"all from 0 by class_encode_column({label!r}) of the DatasetDict"
         if wrong[0] >= 0:
             do = f"load the model with num_labels={max(values) + 1} (in `minift train`, name all "
             do += "classes with --label-names), or correct the labels"

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
-from minift.errors import ArgumentError, ConfigError, MiniftError
+from minift.errors import ArgumentError, ConfigError, DataError, MiniftError
 from minift.evaluate import find_metric
 from minift.training.batches import device_batches, split_into_batches
 from minift.training.compatibility import to_plain
@@ -224,21 +224,37 @@ def to_predictions(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray]:
     """Convert logits to what metrics compare with the labels; rows labelled -100 are left out.
 
     Returns:
-        The most likely class of each row, or with one output the number itself; and the label.
+        The most likely class of each row, or with one output the number itself; and the label. With
+        several labels a row, 0 or 1 for each: both of shape (rows, num_labels).
     """
     logits, labels = prediction
+    if labels.shape == logits.shape and logits.shape[-1] > 1:
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError("several numbers a row have no metric by name", do="pass a function")
+        return (logits > 0).astype(np.int64), labels.astype(np.int64)
+    labels = labels.reshape(len(labels))
     chosen = logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
     return chosen[labels != -100], labels[labels != -100]
 
 
+def right_answers(config: Any) -> EvalPrediction:
+    """Return right logits of a row for each class or label of a model, to try a metric on."""
+    n, kind = config.num_labels, config.problem_type
+    right = np.eye(max(n, 2))[:, :n] / (2 if kind == "regression" and n > 1 else 1)
+    classes = n > 1 and kind in (None, "single_label_classification")
+    return EvalPrediction(right - 0.25, np.arange(n) if classes else right)
+
+
 def named_metrics(
-    names: str | Sequence[str], to_metric_inputs: Callable[[EvalPrediction], Any] = to_predictions
-) -> Callable[[EvalPrediction], dict[str, float]]:
+    names: str | Sequence[str], to_metric_inputs: Callable[[EvalPrediction], Any] = to_predictions,
+    config: Any = None,
+) -> Callable[[EvalPrediction], dict[str, float]]:  # fmt: skip
     """Build a `compute_metrics` from names of metrics.
 
     Args:
         names: of one metric or several, "glue/mrpc" for example.
         to_metric_inputs: an `EvalPrediction` to the metrics' (predictions, references).
+        config: of a model, for whose kind of answers they are tried at once.
     """
     metrics = [find_metric(name) for name in ([names] if isinstance(names, str) else names)]
 
@@ -248,4 +264,6 @@ def named_metrics(
             results |= metric(*to_metric_inputs(prediction))
         return results
 
+    if hasattr(config, "num_labels"):
+        compute_metrics(right_answers(config))
     return compute_metrics

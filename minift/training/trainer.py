@@ -129,8 +129,9 @@ class Trainer:
             run.train_dataset = select(self.train_dataset, "train_dataset", True)
         run.eval_dataset = select(self.eval_dataset, "eval_dataset", True)
         run.collate, run.processing_class = self.data_collator, self.processing_class
-        asked: Any = self.compute_metrics
-        run.compute_metrics = asked if asked is None or callable(asked) else named_metrics(asked)
+        asked, config = self.compute_metrics, getattr(plain, "config", None)
+        by_name: Any = asked is not None and not callable(asked)
+        run.compute_metrics = named_metrics(asked, config=config) if by_name else asked  # type: ignore
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute as if it had been passed to the constructor.

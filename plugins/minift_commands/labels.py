@@ -4,7 +4,6 @@ A list of names means classes; an empty one, that a number is predicted. What ca
 or compared is an error here, before a model is loaded.
 """
 
-import math
 import sys
 from typing import Any
 
@@ -98,10 +97,10 @@ def names_of_texts(values: dict[str, list[Any]], texts: set[str], label: str) ->
             what = f"the labels of the {split} data are numbers, and elsewhere they are text"
             do = "write the same labels in all files"
             raise DataError(what, got=f"{other[:8]}", expected=", ".join(names), do=do)
-    spelled = {spelling(name): name for name in names}
-    if twice := [n for n in names if spelled[spelling(n)] != n]:
+    spelled = {ClassLabel.spelling(name): name for name in names}
+    if twice := [n for n in names if spelled[ClassLabel.spelling(n)] != n]:
         what = f"column {label!r} has two spellings of one class"
-        got = ", ".join(f"{n!r} and {spelled[spelling(n)]!r}" for n in twice[:4])
+        got = ", ".join(f"{n!r} and {spelled[ClassLabel.spelling(n)]!r}" for n in twice[:4])
         do = f"write it in one way, or name them all: --label-names={','.join(names[:20])}"
         raise DataError(what, got=got, do=do)
     if len(names) < 2:
@@ -139,9 +138,9 @@ def are_names(data: dict[str, Dataset], label: str, names: list[str]) -> bool:
 
     They are names if names are numbers other than 0, 1, 2, ..., and each number in the data is one.
     """
-    spelled = list(map(spelling, names))
+    spelled = list(map(ClassLabel.spelling, names))
     values = {v for rows in data.values() if label in rows.features for v in rows.unique(label)}
-    numbers = {spelling(v) for v in values if v is not None}
+    numbers = {ClassLabel.spelling(v) for v in values if v is not None}
     return numbers <= set(spelled) and any(spelled.index(n) != n for n in numbers)
 
 
@@ -168,11 +167,10 @@ def encode(
             rows = rows.cast_column(label, Value("int64"))
         elif isinstance(feature, ClassLabel) or is_text(feature):
             rows = rows.cast_column(label, ClassLabel(names=names))
+        elif named:
+            rows = rows.cast_column(label, Value("string"))
+            rows = rows.cast_column(label, ClassLabel(names=names))
         else:
-            known = {spelling(name): n for n, name in enumerate(names)} if named else {}
-            rows = rows.cast_column(label, Value("float64"))
-            numbers = [v if v is None else known.get(v, v) for v in rows[label]]
-            rows = rows.remove_columns(label).add_column(label, numbers)
             rows = rows.cast_column(label, ClassLabel(num_classes=len(names)))
             features = {**rows.features, label: ClassLabel(names=names)}
             rows = rows.replace(features=Features(features))
@@ -187,16 +185,6 @@ def encode(
 def features_of(data: dict[str, Dataset], label: str) -> dict[str, Any]:
     """Return the feature of the label column by split, where there is one."""
     return {split: rows.features[label] for split, rows in data.items() if label in rows.features}
-
-
-def spelling(value: Any) -> Any:
-    """Return what all spellings of a name share: its number, or its text in lower case."""
-    text = str(value).strip().casefold()
-    try:
-        number = float({"false": "0", "true": "1"}.get(text, text))
-    except ValueError:
-        return text
-    return number if math.isfinite(number) else text  # "nan" can be a name
 
 
 def is_text(feature: Any) -> bool:
@@ -249,7 +237,7 @@ def check_names(data: dict[str, Dataset], label: str, names: list[str], given: b
     for split, feature in features.items():
         own = real_names(getattr(feature, "names", ()))
         unnamed = names == default_names(len(names))
-        same = list(map(spelling, own)) == list(map(spelling, names))
+        same = list(map(ClassLabel.spelling, own)) == list(map(ClassLabel.spelling, names))
         if own and not unnamed and not same:
             what = f"the classes of the {split} data have other names, or another order"
             raise DataError(what, got=", ".join(own), expected=", ".join(names))

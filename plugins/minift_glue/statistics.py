@@ -30,6 +30,7 @@ def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
     ) -> dict[str, Any]:  # fmt: skip
         """
         Args:
+            predictions, references: classes of shape (rows,); or 0 and 1 of shape (rows, labels).
             labels: the classes to average over; by default all that occur.
             pos_label: the class to score with average="binary".
             average: "binary": one class; "micro": the ratio of sums over classes; "macro": the
@@ -37,17 +38,24 @@ def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
                 None: an array with a value for each class.
         """
         p, r = paired_classes(predictions, references)
-        present = np.unique(np.concatenate([p, r]))
+        several, present = p.ndim == 2, np.unique(np.concatenate([p, r]))
         if average not in AVERAGES:
             raise ArgumentError(f"there is no average={average!r}", expected=AVERAGES)
         if average == "binary":
-            if len(present) > 2 or (len(present) == 2 and pos_label not in present.tolist()):
+            known = len(present) < 2 or pos_label in present.tolist()
+            if several or len(present) > 2 or not known:
                 what = f"binary {name} is of two classes, one of them pos_label={pos_label!r}"
-                do = f"take {name}_macro, {name}_micro or {name}_weighted; or pass average="
-                raise DataError(what, got=present.tolist()[:20], do=do)
+                got = f"{p.shape[1]} labels a row" if several else present.tolist()[:20]
+                do = f"take {name}_macro, {name}_micro or {name}_weighted; or, to compute, pass "
+                raise DataError(what, got=got, do=do + "average= or pos_label=")
             labels = [pos_label]
-        labels = present if labels is None else as_array(labels)
-        predicted, actual = p[:, None] == labels, r[:, None] == labels  # (rows, classes)
+        if several:
+            labels, predicted, actual = np.arange(p.shape[1]), p == 1, r == 1  # (rows, labels)
+            if not np.isin(present, (0, 1)).all():
+                raise DataError("several labels a row are 0 or 1 each", got=present.tolist()[:20])
+        else:
+            labels = present if labels is None else as_array(labels)
+            predicted, actual = p[:, None] == labels, r[:, None] == labels  # (rows, classes)
         counts = (predicted & actual, predicted, actual)
         tp, predicted, actual = (rows.sum(0) for rows in counts)  # (classes,)
         if average == "micro":
@@ -67,12 +75,22 @@ def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
     return metric
 
 
+def one_a_row(paired: Callable[..., tuple[Any, Any]], *both: Any) -> tuple[Any, Any]:
+    """Return predictions and references of shape (rows,), or raise a DataError."""
+    p, r = paired(*both)
+    if p.ndim == 2:
+        what, got = "this metric takes one class or number a row", f"{p.shape[1]} labels a row"
+        do = "take accuracy, f1_macro, f1_micro or f1_weighted"
+        raise DataError(what, got=got, do=do)
+    return p, r
+
+
 precision, recall, f1 = map(per_class_metric, ("precision", "recall", "f1"))
 
 
 def confusion_matrix(predictions: Any, references: Any, labels: Any = None) -> dict[str, Any]:
     """int64 of shape (classes, classes): entry [i, j] counts rows of class i predicted as j."""
-    p, r = paired_classes(predictions, references)
+    p, r = one_a_row(paired_classes, predictions, references)
     labels = np.unique(np.concatenate([p, r])) if labels is None else as_array(labels)
     predicted, actual = ((x[:, None] == labels).astype(np.float64) for x in (p, r))
     if len(p) and not actual.any():
@@ -85,7 +103,7 @@ def exact_match(
     ignore_numbers: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """The proportion of texts that are equal to their reference."""
-    p, r = paired(predictions, references)
+    p, r = one_a_row(paired, predictions, references)
     ignored = string.punctuation * ignore_punctuation + string.digits * ignore_numbers
     table = str.maketrans("", "", ignored)
     if ignore_case or table:
@@ -101,7 +119,7 @@ def matthews_correlation(predictions: Any, references: Any) -> dict[str, float]:
     and p_k rows are predicted to be of class k and a_k actually are. Python's integers keep it
     exact up to the root.
     """
-    p, r = paired_classes(predictions, references)
+    p, r = one_a_row(paired_classes, predictions, references)
     n, labels = len(p), np.unique(np.concatenate([p, r]))
     predicted, actual = ((x[:, None] == labels).sum(0).tolist() for x in (p, r))
     by_chance = sum(a * b for a, b in zip(predicted, actual, strict=True))
@@ -117,7 +135,7 @@ def pearsonr(predictions: Any, references: Any) -> dict[str, float]:
     Raises:
         DataError: fewer than two rows.
     """
-    p, r = (x.astype(np.float64) for x in paired(predictions, references))
+    p, r = (x.astype(np.float64) for x in one_a_row(paired, predictions, references))
     if len(p) < 2:
         raise DataError("a correlation needs two rows at least", got=len(p))
     return {"pearsonr": correlation("pearsonr", p, r)}
@@ -125,7 +143,7 @@ def pearsonr(predictions: Any, references: Any) -> dict[str, float]:
 
 def spearmanr(predictions: Any, references: Any) -> dict[str, float]:
     """Spearman's correlation: Pearson's of the ranks, where ties share their mean rank."""
-    p, r = (x.astype(np.float64) for x in paired(predictions, references))
+    p, r = (x.astype(np.float64) for x in one_a_row(paired, predictions, references))
     return {"spearmanr": correlation("spearmanr", ranks(p), ranks(r))}
 
 
@@ -178,3 +196,6 @@ METRICS |= {
     for name in ("f1", "precision", "recall")
     for average in ("macro", "micro", "weighted")
 }
+# As `evaluate` names them; here the metrics themselves take several labels a row.
+METRICS |= {f"{name}/multilabel": METRICS[name] for name in ("f1", "precision", "recall")}
+METRICS["accuracy/multilabel"] = Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)})

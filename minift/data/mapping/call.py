@@ -258,9 +258,7 @@ def to_arrow(spec: MapSpec, name: str, values: Any) -> Any:
             return array
         return cast_if_lossless(array, BYTES if name in BYTE_LISTS else pa.list_(pa.int32()))
     if isinstance(before, ClassLabel) and pa.types.is_integer(array.type):
-        return cast_array(
-            name, array, before, stored=before
-        )  # a number that no class has is an error
+        return cast_array(name, array, before, stored=before)  # each must be a class
     return cast_if_lossless(array, arrow_type(before))
 
 
