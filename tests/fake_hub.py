@@ -66,8 +66,6 @@ class Repo:
     commits: dict[str, dict[str, Content]] = field(default_factory=dict)
     private: bool = False
     gated: bool = False
-    tags: list[str] = field(default_factory=list)
-    downloads: int = 0
     messages: list[str] = field(default_factory=list)
 
 
@@ -289,21 +287,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_json({"type": "user", "name": self.user(), "orgs": [], "auth": {}})
         elif match := RESOLVE.fullmatch(url.path):
             self.resolve("dataset" if match[1] else "model", match[2], unquote(match[3]), match[4])
-        elif url.path in ("/api/models", "/api/datasets"):
-            self.send_json(self.search(url.path[5:-1], query.get("search", [""])[0]))
         elif (match := NAMED.fullmatch(url.path)) and match[3] in ("revision", "tree"):
             self.describe(match[1][:-1], match[2], unquote(match[4]), match[3] == "tree", query)
         elif match := INFO.fullmatch(url.path):
             self.describe(match[1][:-1], match[2], "main", False, query)
         else:
             self.refuse(404, "NotFound")
-
-    def search(self, kind: str, text: str) -> list[dict[str, Any]]:
-        return [
-            {"id": name, "downloads": repo.downloads, "tags": repo.tags, "likes": 0}
-            for (k, name), repo in self.hub.repos.items()
-            if k == kind and text.lower() in name.lower() and not repo.private
-        ]
 
     def look_up(self, kind: str, repo_id: str, revision: str) -> tuple[Any, str]:
         """A repository and what a revision of it is; (None, "") once the request was refused."""
@@ -321,8 +310,7 @@ class Handler(BaseHTTPRequestHandler):
         if repo is None:
             return
         if not tree:
-            said = {"id": unquote(repo_id), "sha": sha, "private": repo.private, "tags": repo.tags}
-            said |= {"downloads": repo.downloads, "gated": False}
+            said = {"id": unquote(repo_id), "sha": sha, "private": repo.private, "gated": False}
             names = [{"rfilename": name} for name in repo.commits[sha]]
             self.send_json({**said, "siblings": names})
         else:

@@ -110,7 +110,7 @@ def test_a_plugin_that_does_not_load_is_shown(capsys):
             raise ImportError("no module named nowhere")
 
     plugins.set_default_manager(plugins.build_manager(entry_points=[Entry()]))
-    assert env.Env.run(Namespace(json=False)) == 0
+    assert env.run(Namespace(json=False)) == 0
     assert "plugin broken does not load: ImportError: no module named nowhere" in (
         capsys.readouterr().out.splitlines()
     )

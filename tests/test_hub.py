@@ -1,14 +1,11 @@
 """Names on the Hub, through the real client and a Hub on loopback: what is loaded and asked."""
 
-import contextlib
 import gzip
-import io
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,7 +26,6 @@ from minift import (
     Trainer,
     TrainingArguments,
     Value,
-    cli,
     evaluate,
     hookimpl,
     load_dataset,
@@ -193,7 +189,6 @@ def test_nothing_goes_to_any_other_address(served, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", connect_and_tell)
     load_dataset("glue", "mrpc")
     AutoModel.from_pretrained("bert-base-uncased")
-    run_cli("hub", "search", "glue", "--datasets")
     assert addresses == {served.url, served.store}
 
 
@@ -607,68 +602,18 @@ def test_a_process_with_nothing_but_its_environment(served, tmp_path):
     assert said[0][0] == said[1][0] and [online for _, online in said] == [True, False]
 
 
-def run_cli(*words: str) -> tuple[int, str]:
-    """The exit code and what was printed."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        code = cli.main(list(words))
-    return code, out.getvalue()
-
-
-def test_looking_around(served):
-    served.repos["dataset", "nyu-mll/glue"].downloads = 12345
-    served.repos["dataset", "nyu-mll/glue"].tags = ["task_categories:text-classification"]
-    code, said = run_cli("hub", "search", "GLUE", "--datasets")
-    assert code == 0 and "nyu-mll/glue" in said and "12,345" in said and "task_categories" in said
-    assert run_cli("hub", "search", "nothing-like-it")[0] == 1
-    code, said = run_cli("hub", "card", "glue", "--dataset")
-    assert code == 0 and "mrpc" in said and "train 32, validation 16, test 16" in said
-    assert "label: not_equivalent, equivalent" in said and "sentence1: Value('string')" in said
-    code, said = run_cli("hub", "card", "bert-base-uncased")
-    assert code == 0 and "type: bert" in said and "kB of safetensors" in said
-    code, said = run_cli("hub", "card", "no/such")
-    assert code == 2 and "there is no model 'no/such'" in said
-    for name in ("glue", "nyu-mll/glue"):
-        code, said = run_cli("hub", "card", name)
-        assert code == 2 and "with --dataset a dataset is meant" in said
-    code, said = run_cli("hub", "card", "legacy/script", "--dataset")
-    assert code == 0 and "a Python script, which is never run" in said
-
-
-def test_looking_around_without_a_network(served, monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client's, between its tries
-    run_cli("hub", "card", "glue", "--dataset")
-    served.close()
-    for words in (("card", "glue", "--dataset"), ("search", "glue")):
-        code, said = run_cli("hub", *words)
-        assert code == 2 and "the Hub cannot be reached for the " in said, said
-        assert "connect" in said and "try again" not in said
-    assert "for the search for 'glue'" in said
-
-
-@pytest.mark.parametrize("config", ["[]", '{"id2label": ["a"]}', '{"id2label": 3}', '"x"'])
-def test_a_card_of_an_odd_model(hub, config):
-    hub.add("a/odd", {"config.json": config, "model.safetensors": ""})
-    code, said = run_cli("hub", "card", "a/odd")
-    assert code == (0 if "{" in config else 2) and "Traceback" not in said
-    assert "classes: not said" in said or "is not a JSON object" in said
-
-
 def test_nothing_from_the_hub_commands_the_terminal(hub):
-    """Titles, colours and the cursor: tags, names, configurations and files say ? instead."""
+    """Titles, colours and the cursor: names of configurations and files say ? instead."""
     evil = "\x1b]0;owned\x07\x9b31m"
-    config = {"id2label": {"0": evil}, "model_type": evil}
-    hub.add("a/m", {"config.json": json.dumps(config), "model.safetensors": ""}, tags=[evil])
     said = json.dumps(f"x{evil}")
     head = f"---\nconfigs:\n- config_name: {said}\n  data_files: {said}\n- config_name: b\n"
     head += f"  data_files: a\ndataset_info:\n- config_name: {said}\n  splits:\n  - name: {said}\n"
     head += "- {config_name: c, splits: 3}\n---\n"
-    hub.add("a/d", {"README.md": head, f"x{evil}.csv": "x\n1\n"}, "dataset", tags=[evil])
-    printed = [run_cli("hub", "card", "a/m"), run_cli("hub", "card", "a/d", "--dataset")]
-    assert [code for code, _ in printed] == [0, 0], printed
-    printed += [run_cli("hub", "search", "a/", *more) for more in ([], ["--datasets"])]
+    hub.add("a/d", {"README.md": head, f"x{evil}.csv": "x\n1\n"}, "dataset")
+    hub.add("a/m", {"config.json": "{}", f"x{evil}.bin": ""})
     errors = [lambda: load_dataset("a/d"), lambda: load_dataset("a/d", "none")]
     errors += [lambda: load_dataset("a/d", data_files="none")]
-    printed += [(2, message(error, MiniftError)) for error in errors]
-    for _, said in printed:
+    errors += [lambda: AutoModelForSequenceClassification.from_pretrained("a/m")]
+    for error in errors:
+        said = message(error, MiniftError)
         assert "?" in said and not set("\x1b\x07\x9b") & set(said), said

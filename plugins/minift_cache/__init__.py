@@ -7,4 +7,4 @@ from minift import hookimpl
 def minift_register_commands():
     from minift_cache import command
 
-    return {"cache": command.Cache}
+    return {"cache": command}

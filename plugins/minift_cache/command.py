@@ -26,30 +26,27 @@ DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 KEY_DIGITS = 12
 
 
-class Cache:
-    """The command, for `minift_register_commands`."""
+help = "list, prune or verify the cached results"
 
-    help = "list, prune or verify the cached results"
 
-    @staticmethod
-    def configure(parser: ArgumentParser) -> None:
-        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-        text = "list every entry, the most recently used first"
-        ls = actions.add_parser("ls", help=text, description=text)
-        ls.add_argument("--json", action="store_true", help="print JSON")
-        text = "remove what killed runs left, and entries by age, size or all"
-        prune = actions.add_parser("prune", help=text, description=text)
-        prune.add_argument("--max-bytes", metavar="SIZE", help="least recently used first: 10GB")
-        prune.add_argument("--older-than", metavar="TIME", help="not used for so long: 30d")
-        prune.add_argument("--all", action="store_true", help="every entry that is not in use")
-        prune.add_argument("--dry-run", action="store_true", help="only say what would go")
-        text = "read every byte of every entry; exit code 1 if one is damaged"
-        verify = actions.add_parser("verify", help=text, description=text)
-        verify.add_argument("--remove", action="store_true", help="remove the damaged ones")
+def configure(parser: ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "list every entry, the most recently used first"
+    ls = actions.add_parser("ls", help=text, description=text)
+    ls.add_argument("--json", action="store_true", help="print JSON")
+    text = "remove what killed runs left, and entries by age, size or all"
+    prune = actions.add_parser("prune", help=text, description=text)
+    prune.add_argument("--max-bytes", metavar="SIZE", help="least recently used first: 10GB")
+    prune.add_argument("--older-than", metavar="TIME", help="not used for so long: 30d")
+    prune.add_argument("--all", action="store_true", help="every entry that is not in use")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    text = "read every byte of every entry; exit code 1 if one is damaged"
+    verify = actions.add_parser("verify", help=text, description=text)
+    verify.add_argument("--remove", action="store_true", help="remove the damaged ones")
 
-    @staticmethod
-    def run(args: Namespace) -> int:
-        return {"ls": run_ls, "prune": run_prune, "verify": run_verify}[args.action](args)
+
+def run(args: Namespace) -> int:
+    return {"ls": run_ls, "prune": run_prune, "verify": run_verify}[args.action](args)
 
 
 # ----------------------------------------------------------------------------------------------- ls

@@ -1,5 +1,6 @@
 """`minift train`, `eval`, `tasks`, `plugins`, `env`: the core's parts, for a shell.
 
+Each command is a module with `help`, `configure(parser)` and `run(args)`, as the hook wants it.
 What they share is in three files, which other plugins' commands may use, as `minift demo` does:
 
     resolve.py   which rows, columns, label, names, metrics: options over run over task over guess
@@ -15,10 +16,6 @@ from minift import hookimpl
 
 @hookimpl(trylast=True)  # the registry asks it before the others: these stand first in the help
 def minift_register_commands():
-    from minift_commands.env import Env
-    from minift_commands.eval import Eval
-    from minift_commands.plugins import Plugins
-    from minift_commands.tasks import Tasks
-    from minift_commands.train import Train
+    from minift_commands import env, eval, plugins, tasks, train
 
-    return {"train": Train, "eval": Eval, "plugins": Plugins, "tasks": Tasks, "env": Env}
+    return {"train": train, "eval": eval, "plugins": plugins.Plugins, "tasks": tasks, "env": env}

@@ -17,20 +17,17 @@ from minift_commands.plugins import describe_devices
 MEMINFO = Path("/proc/meminfo")
 
 
-class Env:
-    """The command `minift env`."""
+help = "devices, precision, versions and memory, as minift finds them here"
 
-    help = "devices, precision, versions and memory, as minift finds them here"
 
-    @staticmethod
-    def configure(parser: ArgumentParser) -> None:
-        parser.add_argument("--json", action="store_true", help="for programs")
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs")
 
-    @staticmethod
-    def run(args: Namespace) -> int:
-        report = survey(plugins.default_manager())
-        print(json.dumps(report, indent=2) if args.json else as_text(report))
-        return 0
+
+def run(args: Namespace) -> int:
+    report = survey(plugins.default_manager())
+    print(json.dumps(report, indent=2) if args.json else as_text(report))
+    return 0
 
 
 def survey(manager: plugins.Manager) -> dict[str, Any]:

@@ -10,24 +10,20 @@ from minift import plugins
 from minift.errors import ConfigError, PluginError, nearest
 from minift.tasks import Task
 
+help = "the tasks that --task knows, or what is known of one"
 
-class Tasks:
-    """The command `minift tasks`."""
 
-    help = "the tasks that --task knows, or what is known of one"
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show all of this one")
 
-    @staticmethod
-    def configure(parser: ArgumentParser) -> None:
-        parser.add_argument("name", nargs="?", metavar="NAME", help="show all of this one")
 
-    @staticmethod
-    def run(args: Namespace) -> int:
-        if args.name:
-            print_table("", details(find_task(args.name)))
-        else:
-            rows = [summary(name, task) for name, task in all_tasks().items()]
-            print_table("task data texts classes metric", rows)
-        return 0
+def run(args: Namespace) -> int:
+    if args.name:
+        print_table("", details(find_task(args.name)))
+    else:
+        rows = [summary(name, task) for name, task in all_tasks().items()]
+        print_table("task data texts classes metric", rows)
+    return 0
 
 
 def all_tasks() -> dict[str, Task]:

@@ -5,6 +5,6 @@ from minift import hookimpl
 
 @hookimpl
 def minift_register_commands():
-    from minift_compare.command import Compare
+    from minift_compare import command
 
-    return {"compare": Compare}
+    return {"compare": command}

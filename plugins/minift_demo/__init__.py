@@ -13,7 +13,7 @@ from minift_demo.names import MODEL, TASK
 def minift_register_commands():
     from minift_demo import command
 
-    return {"demo": command.Demo}
+    return {"demo": command}
 
 
 @hookimpl

@@ -20,42 +20,39 @@ SETTINGS: dict[str, Any] = {
 EXAMPLES = 3
 
 
-class Demo:
-    """The command `minift demo`."""
+help = "fine-tune MiniLM on 'does this headline belong to this article?'"
 
-    help = "fine-tune MiniLM on 'does this headline belong to this article?'"
 
-    @staticmethod
-    def configure(parser: ArgumentParser) -> None:
-        parser.add_argument("--output-dir", default="runs/demo", help="run folder")
-        parser.add_argument("--device", default="auto")
-        parser.add_argument("--seed", type=int, default=42)
-        parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many steps")
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("--output-dir", default="runs/demo", help="run folder")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many steps")
 
-    @staticmethod
-    def run(args: Namespace) -> int:
-        from minift_commands.build import Inputs, build_trainer, train_and_save
-        from minift_commands.options import DataOptions
 
-        from minift import TrainingArguments
+def run(args: Namespace) -> int:
+    from minift_commands.build import Inputs, build_trainer, train_and_save
+    from minift_commands.options import DataOptions
 
-        inputs = Inputs.prepare(DataOptions(dataset=TASK, task=TASK))
-        splits = inputs.data
-        settings = TrainingArguments(
-            args.output_dir,
-            device=args.device,
-            seed=args.seed,
-            max_steps=args.max_steps,
-            **SETTINGS,
-        )
-        print(f"{TASK}: " + ", ".join(f"{len(ds)} {split} pairs" for split, ds in splits.items()))
-        trainer = build_trainer(MODEL, inputs, settings)
-        train_and_save(trainer)
-        tokenizer = trainer.processing_class
-        result = trainer.predict(inputs.tokenized(tokenizer, "test"))
-        report(result, splits["test"], inputs.label_names)
-        next_steps(args.output_dir, splits["test"])
-        return 0
+    from minift import TrainingArguments
+
+    inputs = Inputs.prepare(DataOptions(dataset=TASK, task=TASK))
+    splits = inputs.data
+    settings = TrainingArguments(
+        args.output_dir,
+        device=args.device,
+        seed=args.seed,
+        max_steps=args.max_steps,
+        **SETTINGS,
+    )
+    print(f"{TASK}: " + ", ".join(f"{len(ds)} {split} pairs" for split, ds in splits.items()))
+    trainer = build_trainer(MODEL, inputs, settings)
+    train_and_save(trainer)
+    tokenizer = trainer.processing_class
+    result = trainer.predict(inputs.tokenized(tokenizer, "test"))
+    report(result, splits["test"], inputs.label_names)
+    next_steps(args.output_dir, splits["test"])
+    return 0
 
 
 def report(result: Any, rows: Any, names: list[str]) -> None:

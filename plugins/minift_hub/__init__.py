@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: datasets and models by name, pushing a model, looking around.
+"""The Hugging Face Hub: datasets and models by name, and pushing a model.
 
     names.py      which repository a name means, older short names too
     client.py     huggingface_hub: its server, cache and errors
@@ -10,7 +10,7 @@
     datasets.py   which files a dataset's configuration has
     card.py       a run as a model card
     publish.py    a model to the Hub, in one commit
-    command.py    `minift push`, `minift hub`
+    push.py       `minift push`
 
 A file imports only from those above it.
 
@@ -54,6 +54,6 @@ def minift_publish(folder, repo, message, private):
 
 @hookimpl
 def minift_register_commands():
-    from minift_hub.command import Hub, Push
+    from minift_hub import push
 
-    return {"push": Push, "hub": Hub}
+    return {"push": push}

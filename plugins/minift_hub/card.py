@@ -1,138 +1,92 @@
-"""A model card from a run: what it was trained on, how it scores, how to do it again.
+"""A model card from a run: what it was trained on, how it scores, with which settings.
 
-All of it is read from the run folder. What is private stays there: paths on this machine become
-their last part, and tokens are blotted out.
+All of it is read from run.json. What is private stays there: the card has no command and no path of
+this machine, and names data and models only if they are on the Hub.
 """
 
 import json
-import os
-import re
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from minift_hub.client import without_tokens
-from minift_hub.names import REPOSITORY
+from minift_hub.client import library
 
 SETTINGS = (
     *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size"),
     *("gradient_accumulation_steps", "lr_scheduler_type", "warmup_steps", "weight_decay"),
-    *("max_grad_norm", "label_smoothing_factor", "train_sampling_strategy"),
+    *("max_grad_norm", "label_smoothing_factor", "train_sampling_strategy", "seed"),
 )
 
 
 def card_of(folder: Path, repo: str) -> str:
     """Return README.md for the model in a run folder; it is short where there is no run.json."""
-    import yaml
-
-    run = read_run(folder)
+    path = folder / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     scores = (run.get("scores") or {}).get("values") or {}
     scores = {key: value for key, value in scores.items() if isinstance(value, int | float)}
-    model, data = run.get("model") or {}, run.get("data") or {}
-    base = model.get("source") if model.get("revision") else None
-    head: dict[str, Any] = {"tags": ["minift"], "pipeline_tag": "text-classification"}
-    if base:
-        head["base_model"] = base
-    evaluated = data.get("eval") or {}
-    public = [part for part in (data.get("train") or {}, evaluated) if part.get("revision")]
-    if public:
-        head["datasets"] = sorted({part["source"].split()[0] for part in public})
-    names = [name for name in scores if name != "loss"]
-    if names:
-        head["metrics"] = names
-        if evaluated.get("revision") and not (run.get("inputs") or {}).get("validation"):
-            head["model-index"] = [index_entry(repo, evaluated, scores)]
-    text = "\n".join(["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", ""])
-    return text + "\n".join(body(repo, run, base, scores))
+    data = [rows for rows in (run.get("data") or {}).values() if rows.get("revision")]
+    model, evaluated = run.get("model") or {}, results(run, scores)
+    head = library().ModelCardData(
+        tags=["minift"],
+        pipeline_tag="text-classification",
+        base_model=model.get("source") if model.get("revision") else None,
+        datasets=sorted({rows["source"].split()[0] for rows in data}) or None,
+        metrics=[name for name in scores if name != "loss"] or None,
+        model_name=repo.rpartition("/")[2] if evaluated else None,
+        eval_results=evaluated or None,
+    )
+    return f"---\n{head}\n---\n\n" + "\n\n".join(sections(repo, run, scores)) + "\n"
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def results(run: Mapping[str, Any], scores: Mapping[str, float]) -> list[Any]:
+    """Return the scores as the Hub shows them beside a model, if others can get the same rows."""
+    rows = (run.get("data") or {}).get("eval") or {}
+    if not rows.get("revision") or (run.get("inputs") or {}).get("validation"):
+        return []
+    source, _, config = rows["source"].partition(" ")
+    return [
+        library().EvalResult(
+            task_type="text-classification",
+            dataset_type=source,
+            dataset_name=rows["source"],
+            dataset_config=config or None,
+            dataset_revision=rows["revision"],
+            metric_type=name,
+            metric_value=round(value, 4),
+        )
+        for name, value in scores.items()
+        if name != "loss"
+    ]
 
 
-def index_entry(repo: str, evaluated: Mapping[str, Any], scores: Mapping[str, float]) -> Any:
-    """Return the scores as the Hub shows them beside a model."""
-    source, _, config = evaluated["source"].partition(" ")
-    data = {"name": evaluated["source"], "type": source, "revision": evaluated["revision"]}
-    if config:
-        data["config"] = config
-    values = {key: round(value, 4) for key, value in scores.items() if key != "loss"}
-    metrics = [{"type": key, "value": value, "name": key} for key, value in values.items()]
-    task = {"type": "text-classification", "name": "Text Classification"}
-    results = [{"task": task, "dataset": data, "metrics": metrics}]
-    return {"name": repo.rpartition("/")[2], "results": results}
-
-
-def body(
-    repo: str, run: Mapping[str, Any], base: str | None, scores: Mapping[str, float]
-) -> list[str]:
-    """Return the lines of the part for people."""
-    model, data = run.get("model") or {}, run.get("data") or {}
-    inputs = run.get("inputs") or {}
-    lines = ["", f"# {repo.rpartition('/')[2]}", ""]
-    start = f"[{base}](https://huggingface.co/{base}) at `{model['revision']}`" if base else ""
-    lines += [f"A text classifier, fine-tuned with minift{f' from {start}' if start else ''}.", ""]
-    if inputs.get("names"):
-        lines += [f"Classes: {', '.join(f'`{name}`' for name in inputs['names'])}.", ""]
-    if data:
-        lines += ["## Data", ""]
-        lines += [f"- {split}: {described(rows)}" for split, rows in data.items()]
-        if inputs.get("validation"):
-            lines += [f"- held out for evaluation: {inputs['validation']}"]
-        lines += [""]
+def sections(repo: str, run: Mapping[str, Any], scores: Mapping[str, float]) -> Iterator[str]:
+    """Yield the parts for people, in Markdown."""
+    base = f", from {on_the_hub(run['model'])}" if (run.get("model") or {}).get("revision") else ""
+    yield f"# {repo.rpartition('/')[2]}\n\nA text classifier, fine-tuned with minift{base}."
+    inputs, args = run.get("inputs") or {}, run.get("arguments") or {}
+    if names := inputs.get("names"):
+        yield f"Classes: {', '.join(f'`{name}`' for name in names)}."
+    if data := run.get("data"):
+        lines = [
+            f"- {split}: {rows['rows']:,} of {on_the_hub(rows)}" for split, rows in data.items()
+        ]
+        if held_out := inputs.get("validation"):
+            lines.append(f"- held out for evaluation: {held_out}")
+        yield "\n".join(["## Data\n", *lines])
     if scores:
-        lines += [f"## Scores on {run['scores']['rows']:,} rows of evaluation", ""]
-        lines += ["| measure | value |", "|---|---|"]
-        lines += [f"| {key} | {value:.4f} |" for key, value in scores.items()]
-        lines += [""]
+        title = f"## Scores on {run['scores']['rows']:,} rows of evaluation\n"
+        rows = [f"| {key} | {value:.4f} |" for key, value in scores.items()]
+        yield "\n".join([title, "| measure | value |", "|---|---|", *rows])
     if run:
-        lines += ["## Training", ""]
-        args = run.get("arguments") or {}
-        lines += [f"- {key}: {args[key]}" for key in SETTINGS if args.get(key) is not None]
-        lines += [f"- seed: {(run.get('arguments') or {}).get('seed')}"]
-        lines += [f"- device: {run.get('device')}, precision: {run.get('precision')}"]
-        versions = run.get("versions") or {}
-        shown = [f"{name} {v}" for name, v in versions.items() if name != "platform"]
-        lines += [f"- versions: {', '.join(shown)}", "", f"To do it again{pinned(run)}:", ""]
-        lines += ["```sh", without_tokens(command(run)), "```", ""]
-    lines += ["To use it:", "", "```python", "from minift import pipeline", ""]
-    lines += [f'classify = pipeline("text-classification", "{repo}")', "```", ""]
-    return lines
+        lines = [f"- {key}: {args[key]}" for key in SETTINGS if args.get(key) is not None]
+        lines.append(f"- device: {run.get('device')}, precision: {run.get('precision')}")
+        versions = {**(run.get("versions") or {}), "platform": None}
+        shown = [f"{name} {version}" for name, version in versions.items() if version]
+        yield "\n".join(["## Training\n", *lines, f"- versions: {', '.join(shown)}"])
+    use = f'classify = pipeline("text-classification", "{repo}")'
+    yield f"To use it:\n\n```python\nfrom minift import pipeline\n\n{use}\n```"
 
 
-def described(rows: Mapping[str, Any]) -> str:
-    source = f"`{rows['source']}` at `{rows['revision']}`" if rows.get("revision") else "own files"
-    return f"{rows.get('rows', 0):,} rows of {source}"
-
-
-def pinned(run: Mapping[str, Any]) -> str:
-    """Name the commits that the run used: the command takes what a name stands for on its day."""
-    used = [run.get("model") or {}, *(run.get("data") or {}).values()]
-    pins = [f"`{one['source']}` at `{one['revision']}`" for one in used if one.get("revision")]
-    text = f" (names mean what is there now; the run used {', '.join(dict.fromkeys(pins))})"
-    return text if pins else ""
-
-
-def command(run: Mapping[str, Any]) -> str:
-    """Return the command of the run for a shell, without paths of this machine."""
-    words = [str(word) for word in run.get("command") or ["minift"]]
-    program = os.path.basename(words[0])
-    first = f"python {shlex.quote(program)}" if program.endswith(".py") else program
-    if program == "__main__.py":
-        first = "python -m minift"
-    return " ".join([first, *(shlex.quote(without_path(word)) for word in words[1:])])
-
-
-def without_path(word: str) -> str:
-    """Cut paths in a word (train=a/b.csv,test=c/d.csv) to their last part; all else stays."""
-    return "".join(map(last_part, re.split("([=,])", word)))
-
-
-def last_part(value: str) -> str:
-    """Return the last part of a path; a name on the Hub is no path, unless it exists locally."""
-    local = os.path.exists(os.path.expanduser(value)) or not REPOSITORY.fullmatch(value)
-    if local and re.search(r"[/\\]", value):
-        value = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    return value
+def on_the_hub(one: Mapping[str, Any]) -> str:
+    """Return the name of data or of a model with its commit; of what is not on the Hub, none."""
+    return f"`{one['source']}` at `{one['revision']}`" if one.get("revision") else "own files"

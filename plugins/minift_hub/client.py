@@ -151,7 +151,7 @@ def translated(error: Exception, request: str) -> MiniftError:
     unknown = isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError)
     if unknown and not isinstance(error, errors.GatedRepoError):
         what = f"there is no {request}: no such path, and the Hub has none, or it is private"
-        do = "check the name: `minift hub search TEXT`; then the token"
+        do = "check the name: `hf models ls --search TEXT`; then the token"
         return MissingFileError(what, got=got, do=do)
     if status in (401, 403):
         account = "the token was not accepted" if library().get_token() else "nobody is logged in"

@@ -231,7 +231,7 @@ def converted(snapshot: Snapshot, revision: str | None) -> Snapshot:
             what,
             got=f"no Parquet files made of it: {error.what}",
             expected=f"data files, or the branch {CONVERTED}",
-            do="choose another copy of the data: `minift hub search TEXT --datasets`",
+            do="choose another copy of the data: `hf datasets ls --search TEXT`",
         ) from None
 
 

@@ -5,6 +5,6 @@ from minift import hookimpl
 
 @hookimpl
 def minift_register_commands():
-    from minift_pipeline.command import Predict
+    from minift_pipeline import command
 
-    return {"predict": Predict}
+    return {"predict": command}

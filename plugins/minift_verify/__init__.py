@@ -5,6 +5,6 @@ from minift import hookimpl
 
 @hookimpl
 def minift_register_commands():
-    from minift_verify.command import VerifyResume
+    from minift_verify import command
 
-    return {"verify-resume": VerifyResume}
+    return {"verify-resume": command}

@@ -19,44 +19,41 @@ from minift_verify.comparing import differences
 STARTED = "training on "  # begins the line that a run prints before its first step
 
 
-class VerifyResume:
-    """The command, for `minift_register_commands`."""
+help = "kill a short copy of a run again and again, and compare what it ends with"
 
-    help = "kill a short copy of a run again and again, and compare what it ends with"
 
-    @staticmethod
-    def configure(parser: ArgumentParser) -> None:
-        parser.allow_abbrev = False
-        parser.add_argument("folder", metavar="RUN", help="run folder of `minift train`")
-        parser.add_argument("--steps", type=int, default=30, help="optimizer steps, at most")
-        parser.add_argument("--save-steps", type=int, default=5, help="steps between checkpoints")
-        parser.add_argument("--kills", type=int, default=3)
-        parser.add_argument("--seed", type=int, default=0, help="decides when it is killed")
-        parser.add_argument("--keep", metavar="FOLDER", help="keep both runs there")
+def configure(parser: ArgumentParser) -> None:
+    parser.allow_abbrev = False
+    parser.add_argument("folder", metavar="RUN", help="run folder of `minift train`")
+    parser.add_argument("--steps", type=int, default=30, help="optimizer steps, at most")
+    parser.add_argument("--save-steps", type=int, default=5, help="steps between checkpoints")
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0, help="decides when it is killed")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep both runs there")
 
-    @staticmethod
-    def run(args: Namespace) -> int:
-        if min(args.steps, args.save_steps) < 1 or args.kills < 0:
-            raise ConfigError("--steps and --save-steps must be at least 1, --kills at least 0")
-        record = read_record(local_path(args.folder))
-        settings = settings_of(record, args.steps, args.save_steps)
-        with tempfile.TemporaryDirectory(prefix="minift-verify-") as scratch:
-            folder = local_path(args.keep or scratch)
-            if folder.is_dir() and list(folder.iterdir()):
-                raise ConfigError(f"{folder} is not empty", do="pass a new folder as --keep")
-            folder.mkdir(parents=True, exist_ok=True)
-            first, second = (Copy(folder / name, settings, record) for name in "AB")
-            first.start()
-            first.finish()
-            seconds = json.loads((first.folder / "run.json").read_text())["seconds"]
-            print(f"A: {settings['max_steps']} steps in {seconds:.1f} s", flush=True)
-            kill_again_and_again(second, args.kills, args.seed, seconds, settings["max_steps"])
-            lines = differences(first.folder, second.folder)
-        for line in lines:
-            print(f"DIFFERENT: {line}")
-        if not lines:
-            print("EQUAL: weights, optimizer and every record, to the bit")
-        return int(bool(lines))
+
+def run(args: Namespace) -> int:
+    if min(args.steps, args.save_steps) < 1 or args.kills < 0:
+        raise ConfigError("--steps and --save-steps must be at least 1, --kills at least 0")
+    record = read_record(local_path(args.folder))
+    settings = settings_of(record, args.steps, args.save_steps)
+    with tempfile.TemporaryDirectory(prefix="minift-verify-") as scratch:
+        folder = local_path(args.keep or scratch)
+        if folder.is_dir() and list(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty", do="pass a new folder as --keep")
+        folder.mkdir(parents=True, exist_ok=True)
+        first, second = (Copy(folder / name, settings, record) for name in "AB")
+        first.start()
+        first.finish()
+        seconds = json.loads((first.folder / "run.json").read_text())["seconds"]
+        print(f"A: {settings['max_steps']} steps in {seconds:.1f} s", flush=True)
+        kill_again_and_again(second, args.kills, args.seed, seconds, settings["max_steps"])
+        lines = differences(first.folder, second.folder)
+    for line in lines:
+        print(f"DIFFERENT: {line}")
+    if not lines:
+        print("EQUAL: weights, optimizer and every record, to the bit")
+    return int(bool(lines))
 
 
 def read_record(folder: Path) -> dict[str, Any]:
