@@ -324,14 +324,17 @@ def test_a_vocab_txt_does_not_make_it_a_bert(tmp_path):
 def test_families_that_are_not_guessed(tmp_path, model, said, kind):
     folder = bert(tmp_path, **said)
     (folder / "config.json").write_text(json.dumps(model))
-    refuse(folder, MissingFileError, "not known here", f"vocab.txt of {kind!r}", "tokenizer.json")
+    refuse(
+        folder, MissingFileError, "lacks tokenizer.json", f"vocab.txt of a tokenizer of {kind!r}"
+    )
 
 
 @pytest.mark.parametrize("said", [{}, {"tokenizer_class": "TokenizersBackend"}])
 def test_a_vocabulary_of_nobody(tmp_path, said):
     folder = bert(tmp_path, **said)
     (folder / "config.json").write_text("{}")
-    refuse(folder, MissingFileError, "nothing", "vocab.txt", "tokenizer_class", "model_type")
+    words = ("no known family", "vocab.txt", "tokenizer_class", "model_type")
+    refuse(folder, MissingFileError, *words)
 
 
 @pytest.mark.parametrize("name", ["spiece.model", "tokenizer.model"])

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer, processors
 
 from minift.errors import MissingFileError
 from minift_vocabulary.byte_level import byte_level
 from minift_vocabulary.defaults import BERT, ROBERTA, tokenizer_family
-from minift_vocabulary.reading import flag
-from minift_vocabulary.tokens import add_tokens, special_token_names
+from minift_vocabulary.reading import bad_file, flag
+from minift_vocabulary.tokens import add_tokens, numbered_tokens, special_tokens
 from minift_vocabulary.wordpiece import wordpiece
 
 # The files that the tokenizer class of each family reads.
@@ -20,8 +20,6 @@ FILES = {
     "electra": ["vocab.txt"],
     "roberta": ["vocab.json", "merges.txt"],
 }
-VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt")
-CONVERT = "open and save it once with transformers, which makes a tokenizer.json"
 
 
 def build(
@@ -38,33 +36,64 @@ def build(
         MissingFileError: the family is not known here, or some of its files are missing.
         ModelError: a file is damaged, two do not fit each other, or a setting is of a wrong type.
     """
-    present = [name for name in VOCABULARY_FILES if (folder / name).is_file()]
-    if not present:
-        refuse_sentencepiece(folder)
-        return None
     family = tokenizer_family(tokenizer_config, config)
-    refuse_unknown_family(folder, family, present)
-    refuse_missing_files(folder, family, present)
-    names = special_token_names(tokenizer_config, ROBERTA if family == "roberta" else BERT)
+    if not has_files(folder, family):
+        return None
+    special = special_tokens(tokenizer_config, ROBERTA if family == "roberta" else BERT)
+    numbered = numbered_tokens(folder, tokenizer_config, special.values())
     if family == "roberta":
-        backend = byte_level(folder, tokenizer_config)
+        backend: Any = byte_level(folder, tokenizer_config)
     else:
-        backend = wordpiece(folder, tokenizer_config, names["unk_token"])
-    add_tokens(backend, folder, tokenizer_config, names)
-    set_template(backend, family, tokenizer_config, names)
+        backend = wordpiece(folder, tokenizer_config, special["unk_token"].content)
+    known = {*backend.get_vocab(), *(token.content for token in numbered.values())}
+    names = {role: token.content for role, token in special.items()}
+    if missing := [name for name in names.values() if name not in known]:
+        # Without an id, it would have no weights in the model.
+        got = f"no {', '.join(missing)}"
+        raise bad_file("special tokens are not in the vocabulary", got, names)
+    add_tokens(backend, tokenizer_config, numbered, special.values())
+    set_template(backend, family, tokenizer_config, special)
     return backend
 
 
+def has_files(folder: Path, family: str) -> bool:
+    """Return True if a folder has the family's vocabulary, False if it has no vocabulary at all.
+
+    The name of a file does not tell the family: BertJapaneseTokenizer splits with a vocab.txt of
+    its own kind.
+
+    Raises:
+        MissingFileError: it has another vocabulary, or one of a family that is not known.
+    """
+    names = {"vocab.txt", "vocab.json", "merges.txt"}
+    present = sorted(p.name for p in folder.glob("*") if p.name in names or p.suffix == ".model")
+    missing = [name for name in FILES.get(family, ["tokenizer.json"]) if name not in present]
+    if present and missing:
+        raise MissingFileError(
+            f"{folder} lacks {' and '.join(missing)}, and what it has makes no tokenizer here",
+            got=f"{', '.join(present)} of a tokenizer of {family or 'no known family'!r}",
+            expected="tokenizer.json; or vocab.txt of bert, distilbert or electra; or vocab.json "
+            "and merges.txt of roberta (as tokenizer_class in tokenizer_config.json or model_type "
+            "in config.json says)",
+            do="copy all files of the model; or open and save it once with transformers, which "
+            "makes a tokenizer.json, also of a SentencePiece model",
+        )
+    return bool(present)
+
+
 def set_template(
-    backend: Any, family: str, tokenizer_config: Mapping[str, Any], names: Mapping[str, str]
+    backend: Any,
+    family: str,
+    tokenizer_config: Mapping[str, Any],
+    special: Mapping[str, AddedToken],
 ) -> None:
     """Set which special tokens are added around a text or pair.
 
     RoBERTa: <s> text </s></s> text </s>. The others: [CLS] text [SEP] text [SEP], where the second
     text and the [SEP] after it have type id 1.
     """
-    cls = (names["cls_token"], backend.token_to_id(names["cls_token"]))
-    sep = (names["sep_token"], backend.token_to_id(names["sep_token"]))
+    texts = [special[role].content for role in ("sep_token", "cls_token")]
+    sep, cls = [(text, backend.token_to_id(text)) for text in texts]
     if family == "roberta":
         backend.post_processor = processors.RobertaProcessing(
             sep,
@@ -74,47 +103,3 @@ def set_template(
         )
     else:
         backend.post_processor = processors.BertProcessing(sep, cls)
-
-
-def refuse_sentencepiece(folder: Path) -> None:
-    """Raise an error if the only tokenizer is a SentencePiece .model, which needs that library."""
-    models = sorted(path.name for path in folder.glob("*.model"))
-    if models:
-        raise MissingFileError(
-            f"{folder} has a SentencePiece model alone, which is not read here",
-            got=", ".join(models),
-            expected="tokenizer.json beside it",
-            do=CONVERT,
-        )
-
-
-def refuse_unknown_family(folder: Path, family: str, present: list[str]) -> None:
-    """Raise an error unless the family is known.
-
-    The name of a file is not enough: BertJapaneseTokenizer splits with a vocab.txt of its own kind.
-    """
-    if not family:
-        raise MissingFileError(
-            f"nothing in {folder} says whose vocabulary it has",
-            got=", ".join(present),
-            expected="tokenizer_class in tokenizer_config.json, or model_type in config.json",
-            do="copy these files from the model too",
-        )
-    if family not in FILES:
-        raise MissingFileError(
-            f"{folder} has the vocabulary of a tokenizer that is not known here",
-            got=f"{', '.join(present)} of {family!r}",
-            expected=f"tokenizer.json, or a vocabulary of one of {', '.join(FILES)}",
-            do=CONVERT,
-        )
-
-
-def refuse_missing_files(folder: Path, family: str, present: list[str]) -> None:
-    missing = [name for name in FILES[family] if name not in present]
-    if missing:
-        raise MissingFileError(
-            f"{folder} lacks {' and '.join(missing)}, which a tokenizer of {family!r} is made of",
-            got=", ".join(present),
-            expected=f"{' and '.join(FILES[family])}, or tokenizer.json",
-            do=f"copy {' and '.join(missing)} from the model, or correct what says {family!r}",
-        )

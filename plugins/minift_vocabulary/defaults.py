@@ -20,17 +20,6 @@ def token_text(token: Any) -> Any:
     return token.get("content") if isinstance(token, Mapping) else token
 
 
-def complete(
-    backend: Any, tokenizer_config: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the settings on which every call depends, each as the files say it or as usual."""
-    return {
-        **find_special_tokens(tokenizer_config, backend),
-        "model_max_length": model_max_length(tokenizer_config, config),
-        "model_input_names": model_input_names(tokenizer_config, config),
-    }
-
-
 def tokenizer_family(tokenizer_config: Mapping[str, Any], model_config: Mapping[str, Any]) -> str:
     """Return "bert" for a BertTokenizer, or the model's type if the class is a generic one.
 

@@ -12,7 +12,7 @@ from typing import Any
 from minift.errors import ModelError
 from minift.files import read_json
 from minift.plugins import default_manager
-from minift_vocabulary.defaults import complete, token_text
+from minift_vocabulary import defaults
 from minift_vocabulary.settings import configure
 from minift_vocabulary.tokenizer import FolderTokenizer
 
@@ -34,8 +34,10 @@ def find_tokenizer(folder: Path) -> FolderTokenizer | None:
     if serialized:
         configure(backend, folder, settings, config)
     rules = backend.to_str()
-    texts = {name: token_text(value) for name, value in settings.items()}
-    usual = complete(backend, settings, config)
+    usual: dict[str, Any] = defaults.find_special_tokens(settings, backend)
+    usual["model_max_length"] = defaults.model_max_length(settings, config)
+    usual["model_input_names"] = defaults.model_input_names(settings, config)
+    texts = {name: defaults.token_text(value) for name, value in settings.items()}
     serialized = serialized if serialized and rules == before else rules.encode()
     return FolderTokenizer(folder, backend, serialized, texts | usual)
 

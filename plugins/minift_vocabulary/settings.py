@@ -8,24 +8,47 @@ not known here what their settings do, so one that contradicts tokenizer.json is
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minift.errors import ModelError
 from minift_vocabulary.building import FILES, set_template
 from minift_vocabulary.byte_level import byte_level_splitter
 from minift_vocabulary.defaults import GENERIC, ROBERTA, class_prefix, tokenizer_family
-from minift_vocabulary.tokens import add_later_tokens, special_token_names
+from minift_vocabulary.tokens import add_later_tokens, special_tokens
 from minift_vocabulary.wordpiece import bert_normalizer
 
-# {setting: its name in tokenizer.json}, of a BertNormalizer and of a ByteLevel pre-tokenizer
-NORMALIZER = {
-    "do_lower_case": "lowercase",
-    "strip_accents": "strip_accents",
-    "tokenize_chinese_chars": "handle_chinese_chars",
-}
-SPLITTER = {"add_prefix_space": "add_prefix_space"}
+
+class Part(NamedTuple):
+    """A part of a tokenizer that settings change.
+
+    Attributes:
+        name: of the backend's attribute.
+        type: what tokenizer.json calls it, for the families here.
+        rules: {setting: its name in tokenizer.json}.
+        make: returns the part that the settings describe.
+    """
+
+    name: str
+    type: str
+    rules: dict[str, str]
+    make: Callable[[Mapping[str, Any]], Any]
+
+
+NORMALIZER = Part(
+    "normalizer",
+    "BertNormalizer",
+    {
+        "do_lower_case": "lowercase",
+        "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
+    },
+    bert_normalizer,
+)
+SPLITTER = Part(
+    "pre_tokenizer", "ByteLevel", {"add_prefix_space": "add_prefix_space"}, byte_level_splitter
+)
 
 
 def configure(
@@ -41,59 +64,42 @@ def configure(
     if named and named in GENERIC:
         pass
     elif family == "roberta":
-        follow_byte_level(backend, tokenizer_config)
+        splits = follow(backend, SPLITTER, tokenizer_config)
+        if splits and state(backend.post_processor).get("type") == "RobertaProcessing":
+            roles = special_tokens(tokenizer_config, ROBERTA)
+            set_template(backend, family, tokenizer_config, roles)
     elif family in FILES:
-        follow_wordpiece(backend, tokenizer_config)
+        follow(backend, NORMALIZER, tokenizer_config)
     elif named:
-        refuse_contradiction(backend.normalizer, NORMALIZER, tokenizer_config, named)
-        refuse_contradiction(backend.pre_tokenizer, SPLITTER, tokenizer_config, named)
+        refuse_contradiction(backend, tokenizer_config, named)
     add_later_tokens(backend, folder, tokenizer_config)
 
 
-def follow_wordpiece(backend: Any, tokenizer_config: Mapping[str, Any]) -> None:
-    """Set the normalizer of a BERT, unless it is one of another kind of which nothing is said."""
-    said = NORMALIZER.keys() & tokenizer_config
-    if said or state(backend.normalizer).get("type") == "BertNormalizer":
-        normalizer = bert_normalizer(tokenizer_config)
-        warn_of_defaults(backend.normalizer, normalizer, NORMALIZER, said)
-        backend.normalizer = normalizer
+def follow(backend: Any, part: Part, tokenizer_config: Mapping[str, Any]) -> bool:
+    """Set a part, unless it is one of another type of which nothing is said."""
+    old, said = state(getattr(backend, part.name)), part.rules.keys() & tokenizer_config
+    if not said and old.get("type") != part.type:
+        return False
+    setattr(backend, part.name, part.make(tokenizer_config))
+    new = state(getattr(backend, part.name))
+    for name, rule in part.rules.items():
+        if name not in said and old.get(rule) not in (new[rule], None):
+            what = f"tokenizer.json does not have {name} = {new[rule]}, the default of its class"
+            do = f"which is taken, as by transformers: write {name} into tokenizer_config.json"
+            warnings.warn(f"{what}, {do}", stacklevel=2)
+    return True
 
 
-def follow_byte_level(backend: Any, tokenizer_config: Mapping[str, Any]) -> None:
-    """Set how a RoBERTa splits and where its tokens begin, in the same way."""
-    said = SPLITTER.keys() & tokenizer_config
-    if said or state(backend.pre_tokenizer).get("type") == "ByteLevel":
-        splitter = byte_level_splitter(tokenizer_config)
-        warn_of_defaults(backend.pre_tokenizer, splitter, SPLITTER, said)
-        backend.pre_tokenizer = splitter
-        if state(backend.post_processor).get("type") == "RobertaProcessing":
-            names = special_token_names(tokenizer_config, ROBERTA)
-            set_template(backend, "roberta", tokenizer_config, names)
-
-
-def warn_of_defaults(old: Any, new: Any, settings: Mapping[str, str], said: Any) -> None:
-    """Say which rules of tokenizer.json are not followed although no file contradicts them."""
-    pairs = {n: (state(old).get(key), state(new)[key]) for n, key in settings.items()}
-    changed = {n: value for n, (was, value) in pairs.items() if was not in (value, None)}
-    for name in sorted(changed.keys() - said):
-        what = f"tokenizer.json does not have {name} = {changed[name]}, the default of its class"
-        warnings.warn(f"{what}, which is taken, as by transformers: write {name} into "
-                      "tokenizer_config.json", stacklevel=2)  # fmt: skip
-
-
-def refuse_contradiction(
-    part: Any, settings: Mapping[str, str], tokenizer_config: Mapping[str, Any], named: str
-) -> None:
-    rules = state(part)
-    for name, key in settings.items():
-        if name in tokenizer_config and key in rules and tokenizer_config[name] != rules[key]:
-            raise ModelError(
-                f"{name} of tokenizer_config.json contradicts tokenizer.json, and what a tokenizer "
-                f"of the class {named!r} makes of it is not known here",
-                got=tokenizer_config[name],
-                expected=rules[key],
-                do="open and save the tokenizer once with transformers, or correct one of the two",
-            )
+def refuse_contradiction(backend: Any, tokenizer_config: Mapping[str, Any], named: str) -> None:
+    for part in (NORMALIZER, SPLITTER):
+        rules = state(getattr(backend, part.name))
+        for name in part.rules.keys() & tokenizer_config:
+            got, expected = tokenizer_config[name], rules.get(part.rules[name], ...)
+            if expected not in (got, ...):
+                what = f"{name} of tokenizer_config.json contradicts tokenizer.json, and what a "
+                what += f"tokenizer of the class {named!r} makes of it is not known here"
+                do = "open and save it once with transformers, or correct one of the two files"
+                raise ModelError(what, got=got, expected=expected, do=do)
 
 
 def state(part: Any) -> dict[str, Any]:

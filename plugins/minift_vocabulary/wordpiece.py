@@ -7,8 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
-from minift.errors import ModelError
-from minift_vocabulary.reading import flag, read_lines
+from minift_vocabulary.reading import bad_file, flag, read_lines
 
 
 def wordpiece(folder: Path, tokenizer_config: Mapping[str, Any], unknown: str) -> Tokenizer:
@@ -41,11 +40,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     vocabulary: dict[str, int] = {}
     for number, token in enumerate(read_lines(path)):
         if token in vocabulary:
-            raise ModelError(
-                f"{path} has a token twice",
-                got=f"{token!r}, lines {vocabulary[token] + 1} and {number + 1}",
-                expected="each token once: its line is its id",
-                do="copy the file from the model again",
-            )
+            got = f"{token!r}, lines {vocabulary[token] + 1} and {number + 1}"
+            raise bad_file(f"{path} has a token twice", got, "each token once: its line is its id")
         vocabulary[token] = number
     return vocabulary
