@@ -28,7 +28,7 @@ from minift_commands.options import DataOptions
 from minift_commands.tasks import find_task
 from minift_compare.intervals import wilson
 from minift_glue import pairs
-from minift_glue.tasks import REFERENCES, TASKS
+from minift_glue.tasks import TASKS, table
 
 from minift import (
     AutoModelForSequenceClassification,
@@ -456,26 +456,27 @@ def test_the_label_that_is_asked_for(label, model, tmp_path, capsys):
 
 
 def test_words_in_context_are_marked_where_they_are_meant():
-    batch = {
-        "word": ["bank"],
-        "sentence1": ["a bank by the bank"],
-        "sentence2": ["The banks closed"],
-        "start1": [14], "end1": [18], "start2": [4], "end2": [9],
+    row = {
+        "word": "bank",
+        "sentence1": "a bank by the bank",
+        "sentence2": "The banks closed",
+        "start1": 14, "end1": 18, "start2": 4, "end2": 9,
     }  # fmt: skip
-    made = pairs.word_in_context(batch)
-    assert made == {"first": ["bank: a bank by the *bank*"], "second": ["The *banks* closed"]}
+    made = pairs.word_in_context(row)
+    assert made == {"first": "bank: a bank by the *bank*", "second": "The *banks* closed"}
 
 
 def test_a_pronoun_and_what_it_may_mean_are_marked():
-    batch = {
-        "text": ["Mr. Singer saw Mark and he, too, smiled ."] * 2,
-        "span1_index": [0, 3], "span1_text": ["Mr. Singer", "Mark"],
-        "span2_index": [5, 5], "span2_text": ["he", "he"],
-    }  # fmt: skip
-    made = pairs.pronoun_and_noun(batch)
-    assert made["first"][0] == "_Mr. Singer_ saw Mark and *he,* too, smiled ."
-    assert made["first"][1] == "Mr. Singer saw _Mark_ and *he,* too, smiled ."
-    assert made["second"] == ["he: Mr. Singer", "he: Mark"]
+    row = {
+        "text": "Mr. Singer saw Mark and he, too, smiled .",
+        "span2_index": 5,
+        "span2_text": "he",
+    }
+    one = pairs.pronoun_and_noun({**row, "span1_index": 0, "span1_text": "Mr. Singer"})
+    other = pairs.pronoun_and_noun({**row, "span1_index": 3, "span1_text": "Mark"})
+    assert one["first"] == "_Mr. Singer_ saw Mark and *he,* too, smiled ."
+    assert other["first"] == "Mr. Singer saw _Mark_ and *he,* too, smiled ."
+    assert (one["second"], other["second"]) == ("he: Mr. Singer", "he: Mark")
 
 
 @pytest.mark.parametrize(
@@ -503,15 +504,16 @@ def test_a_span_that_is_not_in_the_text(index):
 
 
 def test_choices_become_two_rows():
-    batch = {
+    rows = Dataset.from_dict({
         "premise": ["The road was wet.", "It rained."],
         "question": ["cause", "effect"],
         "choice1": ["It rained.", "The sun rose."],
         "choice2": ["It was Monday.", "The road was wet."],
         "label": [0, -1],
         "idx": [4, 5],
-    }
-    assert pairs.choices(batch) == {
+    })  # fmt: skip
+    made = TASKS["copa"].prepare(rows)
+    assert made.to_dict() == {
         "context": ["The road was wet because"] * 2 + ["It rained so"] * 2,
         "choice": ["It rained.", "It was Monday.", "The sun rose.", "The road was wet."],
         "label": [1, 0, -1, -1],
@@ -520,26 +522,27 @@ def test_choices_become_two_rows():
 
 
 def test_entities_become_rows():
-    batch = {
-        "passage": ["Ada met Bruno .\n@highlight\nIn Rome", "Elif slept"],
-        "query": ["@placeholder left", "Where is @placeholder ?"],
-        "entities": [["Ada", "Bruno"], ["Elif"]],
-        "answers": [["Bruno"], []],
-        "idx": [{"passage": 0, "query": 0}, {"passage": 1, "query": 1}],
+    rows = {
+        "passage": ["Ada met Bruno .\n@highlight\nIn Rome", "Elif slept", "Nobody"],
+        "query": ["@placeholder left", "Where is @placeholder ?", "@placeholder ?"],
+        "entities": [["Ada", "Bruno"], ["Elif"], []],
+        "answers": [["Bruno"], [], []],
+        "idx": [{"passage": i, "query": i} for i in range(3)],
     }
-    assert pairs.candidates(batch) == {
+    made = TASKS["record"].prepare(Dataset.from_dict(rows))
+    assert made.to_dict() == {
         "passage": ["Ada met Bruno . In Rome"] * 2 + ["Elif slept"],
         "filled": ["Ada left", "Bruno left", "Where is Elif ?"],
         "label": [0, 1, -1],
         "entity": ["Ada", "Bruno", "Elif"],
         "answers": [["Bruno"], ["Bruno"], []],
-        "idx": [batch["idx"][0]] * 2 + [batch["idx"][1]],
+        "idx": [rows["idx"][0]] * 2 + [rows["idx"][1]],
     }
 
 
 def test_a_question_and_its_answer_become_one_text():
-    batch = {"question": ["Who ?"], "answer": ["Ada ."]}
-    assert pairs.question_and_answer(batch) == {"question_answer": ["Who ? Ada ."]}
+    row = {"question": "Who ?", "answer": "Ada ."}
+    assert pairs.question_and_answer(row) == {"question_answer": "Who ? Ada ."}
 
 
 def test_prepared_rows_keep_what_scoring_needs():
@@ -723,11 +726,17 @@ def test_the_columns_of_the_table_are_those_of_the_schemas():
 def test_two_reference_scores_are_in_the_order_of_the_metrics_keys():
     """Or the source names them."""
     named = {"multirc": "exact / F1a", "axg": "accuracy / parity"}
-    for _, source, scores in REFERENCES:
-        for name in [name for name, score in scores.items() if " / " in score]:
-            two = len(find_metric(TASKS[name].metrics[0]).score_info) == 2
-            assert named[name] in source if name in named else two, name
-    large = next(scores for model, _, scores in REFERENCES if model == "bert-large-cased")
+    tasks = table()
+    for name, task in tasks.items():
+        for one in [one for one in task.references if " / " in one.score]:
+            two = len(find_metric(task.metrics[0]).score_info) == 2
+            assert named[name] in one.source if name in named else two, name
+    large = {
+        name: one.score
+        for name, task in tasks.items()
+        for one in task.references
+        if one.model == "bert-large-cased"
+    }
     assert large["cb"] == "83.6 / 75.7"  # accuracy and F1: the paper has them the other way round
     assert large["record"] == "71.3 / 72.0" and large["multirc"] == "24.1 / 70.0"
 

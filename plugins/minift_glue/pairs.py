@@ -3,14 +3,18 @@
 Wang et al. 2019 (arXiv 1905.00537, section 3.2 and appendix) let BERT score each candidate by
 itself and take the best; here a candidate is a row with two classes, so that the usual classifier
 serves: its margin, the logit of class 1 less that of class 0, takes the place of the score.
-The functions on batches know nothing but lists and text, and `map` keeps their results.
+The functions on rows know nothing but lists and text, and `map` keeps their results.
 """
 
 import string
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from minift.data.dataset import Dataset
+from minift.data.features import ClassLabel
 from minift.errors import DataError
 
+Row = dict[str, Any]
 CONNECTIVES = {"cause": "because", "effect": "so"}
 
 
@@ -43,87 +47,83 @@ def plain(words: list[str]) -> list[str]:
     return [word.strip(string.punctuation).casefold().removesuffix("'s") for word in words]
 
 
-def word_in_context(batch: dict[str, Any]) -> dict[str, Any]:
+def word_in_context(row: Row) -> Row:
     """WiC: both sentences with the word marked where it is meant, the first after the word."""
-    columns = ("word", "sentence1", "start1", "end1", "sentence2", "start2", "end2")
-    rows = list(zip(*(batch[name] for name in columns), strict=True))
-    first = [f"{word}: {marked(*one)}" for word, *one, _, _, _ in rows]
-    return {"first": first, "second": [marked(*one) for _, _, _, _, *one in rows]}
+    first = marked(row["sentence1"], row["start1"], row["end1"])
+    second = marked(row["sentence2"], row["start2"], row["end2"])
+    return {"first": f"{row['word']}: {first}", "second": second}
 
 
-def pronoun_and_noun(batch: dict[str, Any]) -> dict[str, Any]:
+def pronoun_and_noun(row: Row) -> Row:
     """WSC: the text with _noun_ and *pronoun* marked; "pronoun: noun" as the second text."""
-    columns = ("text", "span1_index", "span1_text", "span2_index", "span2_text")
-    rows = list(zip(*(batch[name] for name in columns), strict=True))
-    first = [marked_words(marked_words(t, i, a, "_"), j, b, "*") for t, i, a, j, b in rows]
-    return {"first": first, "second": [f"{b}: {a}" for _, _, a, _, b in rows]}
+    noun, pronoun = row["span1_text"], row["span2_text"]
+    first = marked_words(row["text"], row["span1_index"], noun, "_")
+    first = marked_words(first, row["span2_index"], pronoun, "*")
+    return {"first": first, "second": f"{pronoun}: {noun}"}
 
 
-def question_and_answer(batch: dict[str, Any]) -> dict[str, Any]:
+def question_and_answer(row: Row) -> Row:
     """MultiRC: the question and one answer become the second text; one row an answer, as given."""
-    both = zip(batch["question"], batch["answer"], strict=True)
-    return {"question_answer": [f"{question} {answer}" for question, answer in both]}
+    return {"question_answer": f"{row['question']} {row['answer']}"}
 
 
-def choices(batch: dict[str, Any]) -> dict[str, Any]:
+def choices(row: Row) -> Iterator[Row]:
     """COPA: two rows each, "premise because" or "premise so" with one choice; class 1 is right."""
-    made: dict[str, Any] = {"context": [], "choice": [], "label": [], "idx": []}
-    columns = ("premise", "question", "choice1", "choice2", "label", "idx")
-    for premise, question, *both, label, idx in zip(*(batch[n] for n in columns), strict=True):
-        context = f"{premise.rstrip('. ')} {CONNECTIVES[question]}"
-        for number, choice in enumerate(both):
-            right = -1 if label == -1 else int(label == number)
-            for name, value in zip(made, (context, choice, right, idx), strict=True):
-                made[name].append(value)
-    return made
+    context = f"{row['premise'].rstrip('. ')} {CONNECTIVES[row['question']]}"
+    for number, choice in enumerate([row["choice1"], row["choice2"]]):
+        right = -1 if row["label"] == -1 else int(row["label"] == number)
+        yield {"context": context, "choice": choice, "label": right, "idx": row["idx"]}
 
 
-def candidates(batch: dict[str, Any]) -> dict[str, Any]:
+def candidates(row: Row) -> Iterator[Row]:
     """ReCoRD: a row an entity, which takes the placeholder's place; class 1 is an answer."""
-    made: dict[str, Any] = {"passage": [], "filled": [], "label": [], "entity": []}
-    made |= {"answers": [], "idx": []}
-    columns = ("passage", "query", "entities", "answers", "idx")
-    for passage, query, entities, answers, idx in zip(*(batch[n] for n in columns), strict=True):
-        text = passage.replace("\n@highlight\n", " ")
-        for entity in entities:
-            filled = query.replace("@placeholder", entity)
-            right = int(entity in answers) if answers else -1  # the test rows hide theirs
-            row = (text, filled, right, entity, answers, idx)
-            for name, value in zip(made, row, strict=True):
-                made[name].append(value)
-    return made
+    passage = row["passage"].replace("\n@highlight\n", " ")
+    for entity in row["entities"]:
+        filled = row["query"].replace("@placeholder", entity)
+        right = int(entity in row["answers"]) if row["answers"] else -1  # test rows hide theirs
+        made = {"passage": passage, "filled": filled, "label": right, "entity": entity}
+        yield {**made, "answers": row["answers"], "idx": row["idx"]}
 
 
-def prepare_with(function: Any, several: bool = False) -> Any:
-    """Return a `prepare` that adds texts to a row's columns, or makes `several` rows of each.
+def with_texts(function: Callable[[Row], Row]) -> Callable[[Dataset], Dataset]:
+    """Return a `prepare` that adds texts to each row's columns."""
 
-    Those have the classes wrong and right.
-    """
-
-    def prepare(dataset: Any) -> Any:
-        from minift import ClassLabel
-
-        if not several:
-            return dataset.map(function, batched=True)
-        made = dataset.map(function, batched=True, remove_columns=dataset.column_names)
-        return made.cast_column("label", ClassLabel(names=["wrong", "right"]))
+    def prepare(dataset: Dataset) -> Dataset:
+        return dataset.map(function)
 
     prepare.__doc__ = function.__doc__  # `minift tasks NAME` shows it
     return prepare
 
 
-def same_columns(dataset: Any) -> Any:
+def with_rows(function: Callable[[Row], Iterator[Row]]) -> Callable[[Dataset], Dataset]:
+    """Return a `prepare` that makes several rows of each, of the classes wrong and right."""
+
+    def batch_of_rows(batch: dict[str, Any]) -> dict[str, list[Any]]:
+        rows = (dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True))
+        made = [new for row in rows for new in function(row)]
+        return {name: [new[name] for new in made] for name in made[0]}
+
+    def prepare(dataset: Dataset) -> Dataset:
+        names = dataset.column_names
+        made = dataset.map(batch_of_rows, batched=True, remove_columns=names)
+        return made.cast_column("label", ClassLabel(names=["wrong", "right"]))
+
+    prepare.__doc__ = function.__doc__
+    return prepare
+
+
+def same_columns(dataset: Dataset) -> Dataset:
     """RTE's rows under the names of AX-b's columns."""
     return renamed(dataset, {"premise": "sentence1", "hypothesis": "sentence2"})
 
 
-def mnli_columns(dataset: Any) -> Any:
+def mnli_columns(dataset: Dataset) -> Dataset:
     """The columns as they are; those of GLUE's own files under the same names."""
     names = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
     return renamed(dataset, names)
 
 
-def renamed(dataset: Any, names: dict[str, str]) -> Any:
+def renamed(dataset: Dataset, names: dict[str, str]) -> Dataset:
     """Return the dataset with other names for those columns that it has."""
     return dataset.rename_columns({n: names[n] for n in dataset.column_names if n in names})
 
