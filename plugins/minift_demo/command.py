@@ -19,7 +19,6 @@ SETTINGS: dict[str, Any] = {
 }
 EXAMPLES = 3
 
-
 help = "fine-tune MiniLM on 'does this headline belong to this article?'"
 
 
@@ -38,13 +37,8 @@ def run(args: Namespace) -> int:
 
     inputs = Inputs.prepare(DataOptions(dataset=TASK, task=TASK))
     splits = inputs.data
-    settings = TrainingArguments(
-        args.output_dir,
-        device=args.device,
-        seed=args.seed,
-        max_steps=args.max_steps,
-        **SETTINGS,
-    )
+    chosen = {"device": args.device, "seed": args.seed, "max_steps": args.max_steps}
+    settings = TrainingArguments(args.output_dir, **chosen, **SETTINGS)
     print(f"{TASK}: " + ", ".join(f"{len(ds)} {split} pairs" for split, ds in splits.items()))
     trainer = build_trainer(MODEL, inputs, settings)
     train_and_save(trainer)
@@ -58,23 +52,23 @@ def run(args: Namespace) -> int:
 def report(result: Any, rows: Any, names: list[str]) -> None:
     """Print scores beside those of always answering the commoner class, then examples."""
     import numpy as np
+    import torch
     from rich.console import Console
     from rich.table import Table
 
     from minift.evaluate import find_metric
 
-    guesses, labels = result.predictions.argmax(-1), result.label_ids
+    labels = result.label_ids
+    best = torch.from_numpy(result.predictions).softmax(-1).max(-1)
+    probability, guesses = best.values.numpy(), best.indices.numpy()
     commoner = np.full_like(labels, np.bincount(labels).argmax())
-    table = Table(title=f"{len(rows)} test pairs, articles never seen in training")
-    for column in ("", "accuracy", "F1"):
-        table.add_column(column)
+    title = f"{len(rows)} test pairs, articles never seen in training"
+    table = Table("", "accuracy", "F1", title=title)
     for title, answers in (("this model", guesses), ("always the commoner class", commoner)):
-        accuracy, f1 = (find_metric(name)(answers, labels)[name] for name in ("accuracy", "f1"))
+        accuracy, f1 = find_metric("glue/mrpc")(answers, labels).values()
         table.add_row(title, f"{accuracy:.3f}", f"{f1:.3f}")
     console = Console(file=sys.stdout, width=100)
     console.print(table)
-    shifted = result.predictions - result.predictions.max(-1, keepdims=True)
-    probability = np.exp(shifted).max(-1) / np.exp(shifted).sum(-1)
     surest = np.argsort(-probability)
     for title, chosen in (("right", guesses == labels), ("wrong", guesses != labels)):
         console.print(f"\n{title}, the surest first", style="bold")

