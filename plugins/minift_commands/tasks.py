@@ -1,14 +1,13 @@
 """`minift tasks`: the tasks that plugins give, or all that is known of one."""
 
 import inspect
-import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from typing import Any
 
 from minift import plugins
 from minift.errors import ConfigError, PluginError, nearest
 from minift.tasks import Task
+from minift_commands.table import print_table
 
 help = "the tasks that --task knows, or what is known of one"
 
@@ -19,10 +18,10 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     if args.name:
-        print_table("", details(find_task(args.name)))
+        print_table([], details(find_task(args.name)))
     else:
         rows = [summary(name, task) for name, task in all_tasks().items()]
-        print_table("task data texts classes metric", rows)
+        print_table(["task", "data", "texts", "classes", "metric"], rows)
     return 0
 
 
@@ -108,21 +107,3 @@ def details(task: Task) -> list[list[str]]:
             rows.append(["metric", text])
     rows += [["others", f"{r.model}: {r.score} ({r.source})"] for r in task.references]
     return [row for row in rows if row[1]]
-
-
-def print_table(head: str, rows: Sequence[list[str]]) -> None:
-    """Print rows of cells: a table in a terminal, else columns of plain text."""
-    if sys.stdout.isatty():
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*head.split(), box=box.SIMPLE, show_header=bool(head))
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-        return
-    rows = [head.split(), *rows] if head else rows
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip())
