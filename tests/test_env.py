@@ -74,31 +74,33 @@ def test_for_people(capsys, plugin, own_cache):
     lines = said(capsys, "--plugin", plugin, "env").splitlines()
     assert "device cpu (cpu): available" in lines
     assert "device absent (quick): no such chip in this machine" in lines
-    assert '"auto" takes fast, which is a fast one' in lines
-    assert "precision bf16 (auto: a fast one computes bf16 natively)" in lines
-    assert "one process" in lines
-    assert f"torch {version('torch')}" in lines[0] and f"minift {version('minift')}" in lines[0]
-    assert any(line.startswith(f"cache: {own_cache}, ") and "GB free" in line for line in lines)
+    reason = "precision_reason auto: a fast one computes bf16 natively"
+    assert f"auto: device fast, description a fast one, precision bf16, {reason}" in lines
+    assert "processes: world_size 1, rank 0, local_rank 0" in lines
+    (versions,) = [line for line in lines if line.startswith("versions: ")]
+    assert f"torch {version('torch')}" in versions and f"minift {version('minift')}" in versions
+    (cache,) = [line for line in lines if line.startswith(f"cache: folder {own_cache}, free ")]
+    assert cache.endswith("GB")
 
 
 def test_memory_is_the_kernels(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(env, "MEMINFO", tmp_path / "meminfo")
-    assert env.memory() is None
-    assert "memory: " not in said(capsys, "env")
+    assert env.memory() == {}
+    assert "memory: total" not in said(capsys, "env")
     env.MEMINFO.write_text("MemTotal:  2000000 kB\nMemFree: 1 kB\nMemAvailable:  1000000 kB\n")
     assert env.memory() == {"total": 2_048_000_000, "available": 1_024_000_000}
-    assert "memory: 2.0 GB total, 1.0 GB available" in said(capsys, "env").splitlines()
+    assert "memory: total 2.0 GB, available 1.0 GB" in said(capsys, "env").splitlines()
 
 
 def test_one_of_several_processes(monkeypatch, capsys):
     for name, value in (("WORLD_SIZE", "4"), ("RANK", "3"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    assert "process 3 of 4, number 1 on this machine" in said(capsys, "env").splitlines()
+    assert "processes: world_size 4, rank 3, local_rank 1" in said(capsys, "env").splitlines()
 
 
 def test_without_any_device_it_says_so_and_goes_on(capsys):
     out = said(capsys, "-p", "commands", "env")
-    assert '"auto" takes no device: no installed plugin provides a device' in out
+    assert "auto: reason no installed plugin provides a device" in out
     assert "precision" not in out and "cache: " in out
 
 

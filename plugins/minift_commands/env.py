@@ -15,6 +15,7 @@ from minift.errors import DeviceError
 from minift_commands.plugins import describe_devices
 
 MEMINFO = Path("/proc/meminfo")
+SIZES = {"total", "available", "free"}  # in bytes
 
 
 help = "devices, precision, versions and memory, as minift finds them here"
@@ -64,10 +65,10 @@ def choice(manager: plugins.Manager) -> dict[str, Any]:
     return {**chosen, "precision": precision, "precision_reason": reason}
 
 
-def memory() -> dict[str, int] | None:
-    """Return the bytes in all and available; None where the kernel does not say so."""
+def memory() -> dict[str, int]:
+    """Return the bytes in all and available; {} where the kernel does not say so."""
     if not MEMINFO.is_file():
-        return None
+        return {}
     lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
     keys = {"total": "MemTotal", "available": "MemAvailable"}
     return {name: 1024 * int(lines[key].split()[0]) for name, key in keys.items() if key in lines}
@@ -80,31 +81,15 @@ def free_space(folder: Path) -> int | None:
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """Return the report for people, in a few lines."""
-    versions = dict(report["versions"])
-    python, platform = versions.pop("python"), versions.pop("platform")
-    lines = [", ".join(f"{name} {number}" for name, number in versions.items())]
-    lines.append(f"Python {python} on {platform}")
-    for device in report["devices"]:
-        state = device["unavailable"] or "available"
-        lines.append(f"device {device['name']} ({device['plugin']}): {state}")
-    for name, error in report["not_loaded"].items():
-        lines.append(f"plugin {name} does not load: {error}")
-    auto, cores, cache = report["auto"], report["processor"], report["cache"]
-    if auto["device"] is None:
-        lines.append(f'"auto" takes no device: {auto["reason"]}')
-    else:
-        named = auto["description"] == auto["device"]
-        chip = "" if named else f", which is {auto['description']}"
-        lines.append(f'"auto" takes {auto["device"]}{chip}')
-        lines.append(f"precision {auto['precision']} ({auto['precision_reason']})")
-    usable = "" if cores["usable"] in (None, cores["cores"]) else f", {cores['usable']} usable"
-    lines.append(f"{cores['cores']} cores{usable}; torch's threads: {cores['threads']}")
-    if sizes := report["memory"]:
-        lines.append("memory: " + ", ".join(f"{filesize.decimal(n)} {k}" for k, n in sizes.items()))
-    rank = "process {rank} of {world_size}, number {local_rank} on this machine"
-    several = report["processes"]["world_size"] > 1
-    lines.append(rank.format(**report["processes"]) if several else "one process")
-    free = "" if cache["free"] is None else f", {filesize.decimal(cache['free'])} free"
-    lines.append(f"cache: {cache['folder']}{free}")
+    """Return the report for people, a line for each device and for each other part."""
+    lines = [
+        f"device {device['name']} ({device['plugin']}): {device['unavailable'] or 'available'}"
+        for device in report["devices"]
+    ]
+    lines += [f"plugin {k} does not load: {error}" for k, error in report["not_loaded"].items()]
+    for part in ("versions", "auto", "processor", "memory", "processes", "cache"):
+        known = {name: value for name, value in report[part].items() if value is not None}
+        for name in SIZES & set(known):
+            known[name] = filesize.decimal(known[name])
+        lines.append(f"{part}: " + ", ".join(f"{name} {value}" for name, value in known.items()))
     return "\n".join(lines)
