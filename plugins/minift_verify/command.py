@@ -90,30 +90,38 @@ def settings_of(record: dict[str, Any], steps: int, every: int) -> dict[str, Any
 
 
 class Copy:
-    """One of the two runs; each of its processes appends to FOLDER.log."""
+    """One of the two runs; each of its processes has a log of its own.
+
+    Attributes:
+        folder: of the run.
+        command: that starts a process.
+        process: the newest one.
+        log: its output.
+        step: of the checkpoint that it resumed from.
+    """
 
     def __init__(self, folder: Path, settings: dict[str, Any], record: dict[str, Any]) -> None:
-        self.folder, self.log = folder, folder.with_suffix(".log")
         config = folder.with_suffix(".toml")
         config.write_text(as_toml({**settings, "output_dir": str(folder)}), encoding="utf-8")
+        self.folder, self.step, self.starts = folder, 0, 0
         self.command = [sys.executable, "-m", "minift", *plugins_of(record["command"]), "train"]
         self.command += ["--config", str(config)]
-        self.log_start = 0  # bytes in the log before this process
-        self.step = 0  # of the checkpoint that it resumed from
 
     def start(self, *options: str) -> None:
-        self.log_start = self.log.stat().st_size if self.log.exists() else 0
-        self.scratch = set(self.folder.glob(".*.tmp-*"))
-        with self.log.open("ab") as log:
+        self.starts += 1
+        self.log = self.folder.with_suffix(f".{self.starts}.log")
+        command = [*self.command, *options]
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*self.command, *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+        while self.process.poll() is None and STARTED not in self.output():
+            time.sleep(0.002)
 
     def resume(self) -> str:
         """Start it again from its newest checkpoint, and return what it continues from."""
         saved = any(self.folder.glob(f"checkpoint-*/{MANIFEST}"))
         self.start(*(("--resume-from-checkpoint", "true") if saved else ()))
-        self.until_started()
         skipped = re.findall(r"^skipped (.*)", self.output(), re.M)
         resumed = re.search(r"^going on from .*-(\d+)$", self.output(), re.M)
         self.step = int(resumed[1]) if resumed else 0
@@ -121,22 +129,12 @@ class Copy:
         return text + "".join(f"; skipped {line}" for line in skipped)
 
     def output(self) -> str:
-        return self.log.read_bytes()[self.log_start :].decode(errors="replace")
-
-    def until_started(self) -> None:
-        while self.process.poll() is None and STARTED not in self.output():
-            time.sleep(0.002)
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
     def finish(self) -> None:
         if self.process.wait():
             last = "\n".join(self.output().splitlines()[-8:])
             raise TrainingError(f"the run {self.folder} ended by itself:\n{last}")
-
-    def last_step(self) -> int:
-        """Return the step of the last record in metrics.jsonl."""
-        path = self.folder / "metrics.jsonl"
-        steps = re.findall(r'"step": (\d+)}', path.read_text() if path.is_file() else "")
-        return int(steps[-1]) if steps else 0
 
 
 def kill_again_and_again(copy: Copy, kills: int, seed: int, seconds: float, steps: int) -> None:
@@ -147,20 +145,14 @@ def kill_again_and_again(copy: Copy, kills: int, seed: int, seconds: float, step
     """
     rng = random.Random(seed)
     copy.start()
-    copy.until_started()
     for i in range(kills):
         moment = (i + rng.random()) / kills
         time.sleep(max(0.0, moment - copy.step / steps) * seconds)
         ended = copy.process.poll() is not None
         copy.process.kill()
-        copy.process.wait()
-        if ended and copy.process.returncode:
+        if copy.process.wait() and ended:
             copy.finish()
-        scratch = set(copy.folder.glob(".*.tmp-*")) - copy.scratch
-        writing = sorted({path.name[1:].rpartition(".tmp-")[0] for path in scratch})
-        doing = f"while writing {', '.join(writing)}" if writing else ""
-        at = f"{'after its end' if ended else 'killed'} at {moment:.0%} of A's time"
-        at = f"B {i + 1}: {at}, last record of step {copy.last_step()} {doing}".rstrip()
+        at = f"B {i + 1}: {'after its end' if ended else 'killed'} at {moment:.0%} of A's time"
         print(f"{at}; went on from {copy.resume()}", flush=True)
     copy.finish()
 

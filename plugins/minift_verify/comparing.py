@@ -11,10 +11,12 @@ TIMED = ("runtime", "per_second")  # endings of the names of values that may dif
 
 def differences(one: Path, other: Path) -> list[str]:
     """Return the first difference of records, weights and optimizer, a line each; [] if equal."""
+    from minift.training.checkpoint import list_checkpoints
+
     lines = [compare_records(records(one), records(other))]
     lines.append(compare_tensors(one / "model.safetensors", other / "model.safetensors"))
-    last = [newest_checkpoint(folder) / "optimizer.safetensors" for folder in (one, other)]
-    lines.append(compare_tensors(*last))
+    last = [[folder, *list_checkpoints(folder)][-1] for folder in (one, other)]
+    lines.append(compare_tensors(*(folder / "optimizer.safetensors" for folder in last)))
     return [line for line in lines if line]
 
 
@@ -35,12 +37,6 @@ def compare_records(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> s
     if len(one) != len(other):
         return f"metrics.jsonl has {len(one)} records in A, {len(other)} in B"
     return ""
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint of the highest step."""
-    saved = [p for p in folder.glob("checkpoint-*") if p.name.rpartition("-")[2].isdigit()]
-    return max(saved, key=lambda p: int(p.name.rpartition("-")[2]), default=folder)
 
 
 def compare_tensors(one: Path, other: Path) -> str:
