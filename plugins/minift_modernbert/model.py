@@ -13,7 +13,7 @@ It differs from BERT's layer (minift/models/encoder.py, which defines the axes) 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -91,11 +91,9 @@ class ModernBertConfig(EncoderConfig):
         for layer_type, older_name in older_names.items():
             rope = dict(config.rope_parameters.get(layer_type) or {})
             if config_dict.get("rope_scaling") or rope.get("rope_type", "default") != "default":
-                raise ModelError(
-                    "ModernBERT with scaled rotary positions is not supported",
-                    got=config_dict.get("rope_scaling") or rope["rope_type"],
-                    expected="default",
-                )
+                got = config_dict.get("rope_scaling") or rope["rope_type"]
+                what = "ModernBERT with scaled rotary positions is not supported"
+                raise ModelError(what, got=got, expected="default")
             theta = rope.get("rope_theta") or config_dict.get(older_name) or THETA[layer_type]
             theta = cls.checked_entry("rope_theta", theta, [float])
             rope |= {"rope_type": "default", "rope_theta": theta}
@@ -107,12 +105,8 @@ class ModernBertConfig(EncoderConfig):
         """Refuse a model that the classes below cannot be."""
         if unknown := set(self.layer_types) - {LOCAL, GLOBAL}:
             self.refuse("layer_types", sorted(unknown), [LOCAL, GLOBAL])
-        if len(self.layer_types) != self.num_hidden_layers:
-            raise ModelError(
-                "layer_types does not name every layer",
-                got=len(self.layer_types),
-                expected=self.num_hidden_layers,
-            )
+        if (got := len(self.layer_types)) != (n := self.num_hidden_layers):
+            raise ModelError("layer_types does not name every layer", got=got, expected=n)
         D = self.hidden_size // self.num_attention_heads
         if D % 2:
             raise ModelError("rotary positions need heads of an even size", got=D)
@@ -150,6 +144,20 @@ def window_biases(unpadding: Unpadding, positions: Tensor, window: int) -> list[
     return local
 
 
+class Positions(NamedTuple):
+    """Where the tokens of a batch are, as layers of one type see it.
+
+    Attributes:
+        unpadding: the rows.
+        rotation: `angles` of the tokens' positions.
+        biases: what is added to the scores of each block, see `window_biases`.
+    """
+
+    unpadding: Unpadding
+    rotation: tuple[Tensor, Tensor]
+    biases: Sequence[Tensor | None]
+
+
 class Attention(nn.Module):
     """softmax(Q K^T / sqrt(D)) V with rotated queries and keys."""
 
@@ -160,15 +168,9 @@ class Attention(nn.Module):
         self.Wqkv = nn.Linear(H, 3 * H, bias=config.attention_bias)
         self.Wo = nn.Linear(H, H, bias=config.attention_bias)
 
-    def forward(
-        self,
-        x: Tensor,
-        unpadding: Unpadding,
-        rotation: tuple[Tensor, Tensor],
-        biases: Sequence[Tensor | None],
-        first_only: bool,
-    ) -> Tensor:
+    def forward(self, x: Tensor, where: Positions, first_only: bool) -> Tensor:
         """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
+        unpadding, rotation, biases = where
         p = self.p if self.training else 0.0
         if first_only:
             states, query = self.keys_and_first_query(x, unpadding.first_token_index, rotation)
@@ -224,17 +226,10 @@ class Layer(nn.Module):
         self.mlp_norm = norm(config)
         self.mlp = GatedMLP(config)
 
-    def forward(
-        self,
-        x: Tensor,
-        unpadding: Unpadding,
-        rotation: tuple[Tensor, Tensor],
-        biases: Sequence[Tensor | None],
-        first_only: bool,
-    ) -> Tensor:
+    def forward(self, x: Tensor, where: Positions, first_only: bool) -> Tensor:
         """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
-        residual = x[unpadding.first_token_index] if first_only else x
-        x = residual + self.attn(self.attn_norm(x), unpadding, rotation, biases, first_only)
+        residual = x[where.unpadding.first_token_index] if first_only else x
+        x = residual + self.attn(self.attn_norm(x), where, first_only)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -295,15 +290,13 @@ class ModernBertModel(PretrainedModel):
         x = unpadding.append_extra(self.embeddings(input_ids, unpadding))  # (P, H), as in encoder
         positions = unpadding.append_extra(unpadding.indices % unpadding.shape[1])  # (P,)
         D, ropes = config.hidden_size // config.num_attention_heads, config.rope_parameters
-        rotations = {
-            layer_type: angles(positions, ropes[layer_type]["rope_theta"], D)
-            for layer_type in (LOCAL, GLOBAL)
-        }
         local = window_biases(unpadding, positions, config.local_attention // 2)
-        biases = {LOCAL: local, GLOBAL: attention_biases(unpadding)}
-        for i, (layer, layer_type) in enumerate(zip(self.layers, config.layer_types, strict=True)):
-            last = first_only and i == len(self.layers) - 1
-            x = layer(x, unpadding, rotations[layer_type], biases[layer_type], last)
+        where = {
+            kind: Positions(unpadding, angles(positions, ropes[kind]["rope_theta"], D), biases)
+            for kind, biases in ((LOCAL, local), (GLOBAL, attention_biases(unpadding)))
+        }
+        for i, (layer, kind) in enumerate(zip(self.layers, config.layer_types, strict=True)):
+            x = layer(x, where[kind], first_only and i == len(self.layers) - 1)
         x = self.final_norm(x)
         num_tokens = len(unpadding.indices)
         return (x[unpadding.original_order] if first_only else x[:num_tokens]), unpadding
