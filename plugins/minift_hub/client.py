@@ -31,10 +31,9 @@ def library() -> Any:
         import huggingface_hub.errors
         import huggingface_hub.utils
     except ImportError:
-        raise PluginError(
-            "names on the Hub need the library huggingface_hub, which is not installed",
-            do='pip install "minift[hub]", or pass the path of a folder',
-        ) from None
+        what = "names on the Hub need the library huggingface_hub, which is not installed"
+        do = 'pip install "minift[hub]", or pass the path of a folder'
+        raise PluginError(what, do=do) from None
     return huggingface_hub
 
 
@@ -155,29 +154,25 @@ def translated(error: Exception, request: str) -> MiniftError:
         return MissingFileError(what, got=got, do=do)
     if status in (401, 403):
         account = "the token was not accepted" if library().get_token() else "nobody is logged in"
-        return HubError(
-            f"the Hub does not allow this with the {request}",
-            got=account if status == 401 else "this account may not",
-            do="ask for access on its page, then `hf auth login`, or a token in HF_TOKEN",
-        )
+        got = account if status == 401 else "this account may not"
+        do = "ask for access on its page, then `hf auth login`, or a token in HF_TOKEN"
+        return HubError(f"the Hub does not allow this with the {request}", got=got, do=do)
     if isinstance(error, errors.RevisionNotFoundError):
         what = f"there is no {request}, or no longer"
         do = 'leave it out, or pass revision="..." with the commit that a run.json recorded'
         return MissingFileError(what, expected="a branch, a tag or a commit", do=do)
+    connect = "connect (is HF_HUB_OFFLINE set?)"
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return MissingFileError(
-            f"there is no {request} on this machine as a whole, and the Hub cannot be reached",
-            got=first_line(first_cause(error)),
-            do="connect (is HF_HUB_OFFLINE set?), or pass the path of a folder",
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        what = f"there is no space left for the {request}"
-        return HubError(what, got=got, do="make some, or move the cache with HF_HOME")
-    if UNREACHABLE & {base.__name__ for base in type(error).__mro__}:
-        do = "connect (is HF_HUB_OFFLINE set?)"
-        return HubError(f"the Hub cannot be reached for the {request}", got=got, do=do)
+        what = f"there is no {request} on this machine as a whole, and the Hub cannot be reached"
+        do = f"{connect}, or pass the path of a folder"
+        return MissingFileError(what, got=first_line(first_cause(error)), do=do)
     what = f"the Hub and the {request} did not go together as they should"
-    return HubError(what, got=got, do="try again; what is complete is not downloaded twice")
+    do = "try again; what is complete is not downloaded twice"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what, do = f"there is no space left for the {request}", "make some, or set HF_HOME"
+    elif UNREACHABLE & {base.__name__ for base in type(error).__mro__}:
+        what, do = f"the Hub cannot be reached for the {request}", connect
+    return HubError(what, got=got, do=do)
 
 
 def first_cause(error: BaseException) -> BaseException:

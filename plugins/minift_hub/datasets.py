@@ -103,19 +103,15 @@ def has_script(snapshot: Snapshot) -> bool:
 
 def choose(repo: str, configs: Mapping[str, Any], name: str | None) -> str:
     """Return the configuration of that name, or the default one without a name."""
-    if name is not None:
-        if name not in configs:
-            known = clean(f"one of {', '.join(configs)}")
-            raise ConfigError(f"{repo} has no configuration {name!r}", expected=known)
-        return name
-    marked = [key for key, config in configs.items() if config.get("default") is True]
-    for choice in (marked, list(configs) if len(configs) == 1 else [], ["default"]):
-        if choice and choice[0] in configs:
-            return choice[0]
-    expected = clean(f"one of {', '.join(configs)}")
-    do = f'load_dataset("{repo}", "{clean(next(iter(configs)))}")'
-    what = f"{repo} has several configurations"
-    raise ConfigError(what, got="no name", expected=expected, do=do)
+    what = f"{repo} has no configuration {name!r}"
+    if name is None:
+        what = f"{repo} has several configurations"
+        marked = [key for key, config in configs.items() if config.get("default") is True]
+        name = [*marked, *(configs if len(configs) == 1 else ["default"])][0]
+    if name not in configs:
+        do = f'load_dataset("{repo}", "{clean(next(iter(configs), ""))}")'
+        raise ConfigError(what, expected=clean(f"one of {', '.join(configs)}"), do=do)
+    return name
 
 
 # ----------------------------------------------------------------------------------- files by split

@@ -6,7 +6,7 @@ their files; `dataset_info` has the features and the number of rows of each.
 
 import re
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from minift.data.features import Features
@@ -25,14 +25,12 @@ class Description:
     """The card's data.
 
     Attributes:
-        card: all of the head of README.md.
         configs: {name: the configuration's entry}, in the card's order.
-        infos: {name: "features", "splits" and more}.
+        infos: {name: "features" and more}.
     """
 
-    card: dict[str, Any] = field(default_factory=dict)
-    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    infos: dict[str, dict[str, Any]] = field(default_factory=dict)
+    configs: dict[str, dict[str, Any]]
+    infos: dict[str, dict[str, Any]]
 
     @property
     def only(self) -> str:
@@ -49,7 +47,7 @@ def describe(snapshot: Snapshot) -> Description:
     card = read_card(snapshot) if CARD in present else {}
     legacy = trust.read_json(snapshot, LEGACY) if LEGACY in present else {}
     infos = {clean(name): one for name, one in legacy.items() if isinstance(one, dict)}
-    return Description(card, by_name(card, "configs"), infos | by_name(card, "dataset_info"))
+    return Description(by_name(card, "configs"), infos | by_name(card, "dataset_info"))
 
 
 def by_name(card: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:

@@ -25,11 +25,9 @@ def publish(folder: Path | str, repo: str, message: str | None, private: bool) -
     folder = local_path(folder)
     missing = [name for name in ("config.json", WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        got, expected = (
-            " and no ".join(missing),
-            "the folder of a finished run, or of save_pretrained",
-        )
-        raise MissingFileError(f"{folder} holds no saved model", got=f"no {got}", expected=expected)
+        got = f"no {' and no '.join(missing)}"
+        expected = "the folder of a finished run, or of save_pretrained"
+        raise MissingFileError(f"{folder} holds no saved model", got=got, expected=expected)
     hub, adding = api(), library().CommitOperationAdd
     with translate_errors(f"model {repo!r}"):
         created = hub.create_repo(repo, private=private or None, exist_ok=True)

@@ -4,6 +4,7 @@ The client checks lengths, not content. The cache has what is needed to do so, o
 is a link to a blob that is called by its hash, and the listing of the commit has the hashes.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -17,8 +18,6 @@ from minift_hub.snapshot import Snapshot
 SMALL = 2_000_000  # bytes of a card, a configuration, an index
 BLOCK = 1 << 20  # bytes that are read at a time
 
-_hashes: dict[tuple[str, int, int], str] = {}  # (algorithm and file, size, time of change): hash
-
 
 def error_type(snapshot: Snapshot) -> type[MiniftError]:
     return ModelError if snapshot.repo_type == "model" else DataError
@@ -29,11 +28,9 @@ def check_names(snapshot: Snapshot, names: list[str]) -> None:
     for name in names:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or not parts:
-            what, do = "names a file outside its folder", "do not use this repository"
+            what, do = f"{snapshot.repo} names a file outside its folder", "do not use it"
             expected = "paths inside the repository"
-            raise error_type(snapshot)(
-                f"{snapshot.repo} {what}", got=repr(name), expected=expected, do=do
-            )
+            raise error_type(snapshot)(what, got=repr(name), expected=expected, do=do)
 
 
 def check_size(snapshot: Snapshot, name: str, limit: int = SMALL) -> None:
@@ -107,13 +104,15 @@ def hash_of(path: Path, algorithm: str) -> str:
     A file that this process has hashed before is read again only if its size or time has changed.
     """
     stat = path.stat()
-    key = (f"{algorithm} {os.path.realpath(path)}", stat.st_size, stat.st_mtime_ns)
-    if key not in _hashes:
-        digest = hashlib.new(algorithm, usedforsecurity=False)
-        if algorithm == "sha1":
-            digest.update(b"blob %d\0" % stat.st_size)
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-        _hashes[key] = digest.hexdigest()
-    return _hashes[key]
+    return hash_of_content(os.path.realpath(path), algorithm, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def hash_of_content(path: str, algorithm: str, size: int, changed: int) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    if algorithm == "sha1":
+        digest.update(b"blob %d\0" % size)
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
