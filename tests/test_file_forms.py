@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 import zipfile
 
 import numpy as np
@@ -871,6 +872,24 @@ def test_text_reader_yields_at_least_one_table(put):
     from pathlib import Path
 
     assert [t.num_rows for t in text_reader.read_text(Path(put("x.txt", "")), Options())] == [0, 0]
+
+
+def test_arrows_threads_have_given_back_what_they_read(put, monkeypatch):
+    """One that still holds an object of Python's when the interpreter ends aborts the process."""
+    made = []
+
+    class Blocks(csv_reader.Blocks):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(csv_reader, "Blocks", Blocks)
+    good, bad = put("good.csv", "text,label\na,0\n"), put("bad.csv", "text,label\na,0\nb\n" * 99)
+    for _ in range(50):
+        assert len(load_dataset("csv", data_files=good, split="train")) == 1
+        assert made.pop()() is None
+        assert "has 1 cells" in error(lambda: load_dataset("csv", data_files=bad), DataError)
+        assert made.pop()() is None
 
 
 # --- memory, and what is interrupted -------------------------------------------------------------

@@ -9,7 +9,9 @@ import csv
 import dataclasses
 import io
 import itertools
+import threading
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,8 +214,9 @@ def parse_blocks(layout: Layout, bad: list[int], size: int) -> Iterator[pa.Table
         yield from text
         yield f"\n{options.delimiter.join([END] * len(names))}\n".encode()
 
+    file = Blocks(blocks())
     batches = pyarrow.csv.open_csv(
-        Blocks(blocks()),
+        pa.BufferedInputStream(pa.PythonFile(file, mode="r"), size),
         read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=size),
         parse_options=pyarrow.csv.ParseOptions(
             delimiter=options.delimiter,
@@ -228,8 +231,18 @@ def parse_blocks(layout: Layout, bad: list[int], size: int) -> Iterator[pa.Table
             strings_can_be_null=bool(options.na_values),
         ),
     )
-    for batch in batches:
-        yield pa.Table.from_batches([batch])
+    # Arrow's threads give objects of Python's back some time after the last batch. One that does so
+    # while the interpreter ends aborts the process, so wait for both.
+    given_back = [threading.Event(), threading.Event()]
+    for held, event in zip((file, ragged), given_back, strict=True):
+        weakref.finalize(held, event.set)
+    try:
+        for batch in batches:
+            yield pa.Table.from_batches([batch])
+    finally:
+        del batches, file, ragged, held
+        for event in given_back:
+            event.wait(timeout=10)
 
 
 class Blocks(io.RawIOBase):
