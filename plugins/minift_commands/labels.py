@@ -52,9 +52,7 @@ def infer_names(data: dict[str, Dataset], label: str) -> list[str]:
     Raises:
         DataError: the labels do not say which classes there are, or in which order.
     """
-    features = {
-        split: rows.features[label] for split, rows in data.items() if label in rows.features
-    }
+    features = features_of(data, label)
     for feature in features.values():
         if isinstance(feature, ClassLabel):
             return list(feature.names)

@@ -67,19 +67,14 @@ class AcceleratorDevice(Device):
         """Return the number of the device: the one in `spec`, else that of this process."""
         number = self.spec.partition(":")[2]
         if number and self.world_size > 1:
-            raise DeviceError(
-                "each of several processes takes a device of its own",
-                got=self.spec,
-                do=f"pass device={self.name!r}",
-            )
+            what, do = "each of several processes takes a device of its own", f"pass {self.name!r}"
+            raise DeviceError(what, got=self.spec, do=do)
         index = int(number) if number.isdigit() else distributed.local_rank()
         if index >= count or (number and not number.isdigit()):
             more = "" if self.world_size == 1 else ", as many processes as the machine has of them"
-            raise DeviceError(
-                f"there is no {self.name}:{number or index}",
-                got=f"{count} of them",
-                expected=", ".join(f"{self.name}:{i}" for i in range(count)) + more,
-            )
+            what, got = f"there is no {self.name}:{number or index}", f"{count} of them"
+            expected = ", ".join(f"{self.name}:{i}" for i in range(count)) + more
+            raise DeviceError(what, got=got, expected=expected)
         return index
 
     @classmethod
@@ -176,10 +171,8 @@ class AcceleratorDevice(Device):
         ask_torch(self.name, "synchronize")
 
     def memory(self) -> dict[str, int]:
-        functions = {
-            key: getattr(self.module, name, None) for key, name in self.memory_functions.items()
-        }
-        return {key: function() for key, function in functions.items() if function is not None}
+        known = {k: name for k, name in self.memory_functions.items() if hasattr(self.module, name)}
+        return {key: getattr(self.module, name)() for key, name in known.items()}
 
 
 def has_module(torch: Any, name: str) -> bool:

@@ -48,11 +48,8 @@ def accuracy_and_f1(predictions: Any, references: Any) -> dict[str, float]:
 
 def pearson_and_spearman(predictions: Any, references: Any) -> dict[str, float]:
     """STS-B: similarities from 0 to 5 as they come from the model, not clipped."""
-    linear, ranked = (
-        statistics.pearsonr(predictions, references),
-        statistics.spearmanr(predictions, references),
-    )
-    return {"pearson": linear["pearsonr"], **ranked}
+    linear = statistics.pearsonr(predictions, references)["pearsonr"]
+    return {"pearson": linear, **statistics.spearmanr(predictions, references)}
 
 
 def cb(predictions: Any, references: Any, official: bool = False) -> dict[str, Any]:
@@ -141,18 +138,20 @@ def word_f1(first: list[str], second: list[str]) -> float:
 
 def by_name() -> dict[str, Metric]:
     """Return {"glue/mrpc": Metric, ...}: each config of `evaluate`'s glue, super_glue and ax."""
-    share = Metric(accuracy, {"accuracy": PROPORTION})
-    phi = Metric(matthews_correlation, {"matthews_correlation": CORRELATION})
-    pair = {"accuracy": PROPORTION, "f1": ScoreInfo()}
-    glue = dict.fromkeys(("sst2", "mnli", "mnli_mismatched", "mnli_matched"), share)
-    glue |= dict.fromkeys(("qnli", "rte", "wnli", "hans"), share) | {"cola": phi, "ax": phi}
-    glue |= dict.fromkeys(("mrpc", "qqp"), Metric(accuracy_and_f1, pair))
-    both = {"pearson": CORRELATION, "spearmanr": CORRELATION}
-    glue["stsb"] = Metric(pearson_and_spearman, both)
-    hard = dict.fromkeys(("boolq", "copa", "rte", "wic", "wsc", "wsc.fixed", "axg"), share)
-    hard |= {"axb": phi, "cb": Metric(cb, pair)}
     questions = {"exact_match": PROPORTION, "f1_m": ScoreInfo(), "f1_a": ScoreInfo()}
-    hard["multirc"] = Metric(multirc, questions, multirc_ratios)
-    hard["record"] = Metric(record, {"exact_match": PROPORTION, "f1": ScoreInfo()}, record_ratios)
-    metrics = {f"glue/{name}": metric for name, metric in glue.items()}
-    return metrics | {f"super_glue/{name}": metric for name, metric in hard.items()}
+    queries = {"exact_match": PROPORTION, "f1": ScoreInfo()}
+    two = {"accuracy": PROPORTION, "f1": ScoreInfo()}
+    both = {"pearson": CORRELATION, "spearmanr": CORRELATION}
+    share = Metric(accuracy, {"accuracy": PROPORTION})
+    metrics = [
+        ("sst2 mnli mnli_mismatched mnli_matched qnli rte wnli hans", "glue", share),
+        ("boolq copa rte wic wsc wsc.fixed axg", "super_glue", share),
+        ("cola ax", "glue", Metric(matthews_correlation, {"matthews_correlation": CORRELATION})),
+        ("axb", "super_glue", Metric(matthews_correlation, {"matthews_correlation": CORRELATION})),
+        ("mrpc qqp", "glue", Metric(accuracy_and_f1, two)),
+        ("stsb", "glue", Metric(pearson_and_spearman, both)),
+        ("cb", "super_glue", Metric(cb, two)),
+        ("multirc", "super_glue", Metric(multirc, questions, multirc_ratios)),
+        ("record", "super_glue", Metric(record, queries, record_ratios)),
+    ]
+    return {f"{family}/{name}": one for names, family, one in metrics for name in names.split()}

@@ -42,11 +42,9 @@ class XlaDevice(Device):
     def __init__(self, spec: str = "") -> None:
         super().__init__(spec)
         if self.world_size > 1:
-            raise DeviceError(
-                "xla computes on all of its devices from one process",
-                got=f"{self.world_size} processes",
-                do="start it without torchrun or notebook_launcher",
-            )
+            what, got = "xla computes on all of its devices from one process", self.world_size
+            do = "start it without torchrun or notebook_launcher"
+            raise DeviceError(what, got=f"{got} processes", do=do)
         import numpy as np
         import torch_xla.runtime as xr
 
@@ -150,14 +148,12 @@ class XlaDevice(Device):
         """Refuse to go on if there are many shapes: each is compiled, and the run would crawl."""
         self.shapes.add(tuple(sorted(shapes.items())))
         if len(self.shapes) > MAX_SHAPES:
-            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            raise DeviceError(
-                f"the batches have more than {MAX_SHAPES} shapes, and each of them is compiled",
-                got=f"a new one: {listed}",
-                expected="few shapes: lengths that are powers of two, and full batches",
-                do="have the collator pad to one size (padding='max_length', max_length=128), and "
-                "give other tensors the same size in every batch",
-            )
+            what = f"the batches have more than {MAX_SHAPES} shapes, and each of them is compiled"
+            got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            expected = "few shapes: lengths that are powers of two, and full batches"
+            do = "have the collator pad to one size (padding='max_length', max_length=128), and "
+            do += "give other tensors the same size in every batch"
+            raise DeviceError(what, got=f"a new one: {got}", expected=expected, do=do)
 
     def shard(self, batch: dict[str, Any]) -> None:
         """Divide the rows among the devices, if that is even; else each gets all rows."""
@@ -211,13 +207,11 @@ def check_backward(device: "torch.device") -> None:
     try:
         torch.ones((), requires_grad=True, device=device).square().backward()
     except RuntimeError as error:
-        raise DeviceError(
-            "torch computes no gradients on xla in this process",
-            got=str(error).partition("\n")[0][:200],
-            expected="xla chosen, or torch_xla imported, before the first backward pass",
-            do="make the Accelerator or the Trainer with device='xla' earlier, or import torch_xla "
-            "at the top of the script",
-        ) from error
+        what, got = "torch computes no gradients on xla in this process", str(error).splitlines()[0]
+        expected = "xla chosen, or torch_xla imported, before the first backward pass"
+        do = "make the Accelerator or the Trainer with device='xla' earlier, or import torch_xla "
+        do += "at the top of the script"
+        raise DeviceError(what, got=got[:200], expected=expected, do=do) from error
 
 
 @hookimpl
