@@ -149,19 +149,6 @@ def distinct(articles: Sequence[Article]) -> list[int]:
     return kept
 
 
-def tf_idf(documents: list[list[str]], column: dict[str, int], idf: np.ndarray) -> np.ndarray:
-    """Return TF-IDF vectors of length 1, (documents, vocabulary).
-
-    1 + ln(count) for a word that occurs: ten times as often is not ten times as telling.
-    """
-    counts = np.zeros((len(documents), len(column)))  # N V
-    for row, document in enumerate(documents):
-        for word in document:
-            counts[row, column[word]] += 1
-    weights = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * idf  # N V
-    return weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
-
-
 def similarity(articles: Sequence[Article]) -> np.ndarray:
     """Return the cosine of TF-IDF of each article's text (row) and each paragraph (column).
 
@@ -178,13 +165,26 @@ def similarity(articles: Sequence[Article]) -> np.ndarray:
     # The row's text includes its own paragraph: a headline of five words says too little alone.
     texts = [words(article.headline) + words(article.paragraph) for article in articles]
     vocabulary = sorted({word for text in texts for word in text})
-    column = {word: number for number, word in enumerate(vocabulary)}
-    documents_with = np.zeros(len(vocabulary))
-    for text in texts:
-        documents_with[[column[word] for word in set(text)]] += 1
-    idf = 1 + np.log((1 + len(texts)) / (1 + documents_with))
-    cosine = tf_idf(texts, column, idf) @ tf_idf(paragraphs, column, idf).T  # N N
+    counts = count_words(texts, vocabulary)  # N V
+    idf = 1 + np.log((1 + len(texts)) / (1 + (counts > 0).sum(0)))
+    cosine = tf_idf(counts, idf) @ tf_idf(count_words(paragraphs, vocabulary), idf).T  # N N
     return np.rint(cosine * 1e6).astype(np.int64)
+
+
+def count_words(documents: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> np.ndarray:
+    """Return how often each document has each word, int64 of shape (documents, vocabulary)."""
+    column = {word: number for number, word in enumerate(vocabulary)}
+    numbers = [np.array([column[word] for word in document], np.int64) for document in documents]
+    return np.stack([np.bincount(some, minlength=len(vocabulary)) for some in numbers])
+
+
+def tf_idf(counts: np.ndarray, idf: np.ndarray) -> np.ndarray:
+    """Return vectors of length 1, (documents, vocabulary).
+
+    1 + ln(count) for a word that occurs: ten times as often is not ten times as telling.
+    """
+    weights = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * idf  # N V
+    return weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
 
 
 def hard_partners(near: np.ndarray) -> list[tuple[int, int]]:
@@ -255,10 +255,10 @@ def build_pairs(articles: Sequence[Article], seed: int = 0) -> dict[str, list[di
     for position in distinct(articles):
         by_topic.setdefault(articles[position].topic, []).append(position)
     if not by_topic or min(map(len, by_topic.values())) < 20:
+        got = {topic: len(group) for topic, group in by_topic.items()} or "no articles"
+        expected = "at least 20 different ones for each topic, so that a tenth is a pair"
         raise DataError(
-            "There are too few articles to build pairs from.",
-            got={topic: len(group) for topic, group in by_topic.items()} or "no articles",
-            expected="at least 20 different ones for each topic, so that a tenth is a pair",
+            "there are too few articles to build pairs from", got=got, expected=expected
         )
     random = np.random.default_rng(seed)
     rows: dict[str, list[dict]] = {name: [] for name in SPLITS}
