@@ -680,15 +680,14 @@ def test_a_plugin_whose_task_is_a_dict_is_named():
         find_task("mine")
 
 
-def test_a_run_records_what_chose_its_columns_and_names(repositories, model, tmp_path):
+def test_an_option_goes_before_the_task_and_the_task_before_a_guess(model, tmp_path):
     out = tmp_path / "out"
     names = ",".join(SARCASM["default"].columns["sentiment"])
     words = ["--label-column", "sentiment", "--label-names", names]
     assert train(model, out, "ar_sarcasm", *words) == 0
-    run = json.loads((out / "run.json").read_text())
-    assert run["inputs"]["chosen_by"] == {
-        "columns": "task", "label": "option", "names": "option", "max_length": "option",
-    }  # fmt: skip
+    inputs = json.loads((out / "run.json").read_text())["inputs"]
+    assert inputs["columns"] == ["tweet"] and inputs["label"] == "sentiment"
+    assert inputs["names"] == names.split(",") and inputs["max_length"] == 32
 
 
 def test_the_table_names_every_task_without_torch():

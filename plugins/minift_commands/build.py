@@ -5,7 +5,7 @@ map; `build_trainer` and `train_and_save` are `minift train`, `predict_split` is
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,6 @@ class Inputs:
         data: {split: rows}, with the labels in the column `labels`.
         source: the data options that named the rows.
         label_names: of the classes; none where a number is predicted.
-        chosen_by: {choice: "option", "run" or "task"}; the others were guessed from the data.
         validation_fraction: the share of the training rows that became the validation rows.
         to_metric_inputs: of a task whose rows are scored by groups.
     """
@@ -46,7 +45,6 @@ class Inputs:
     label_names: list[str]
     metrics: list[str]
     max_length: int | None
-    chosen_by: Mapping[str, str]
     validation_fraction: float | None
     to_metric_inputs: Callable[[Any], Any] | None
 
@@ -99,8 +97,8 @@ class Inputs:
             check_metric(name, len(names))
         return cls(
             data=data, source=source, text_columns=columns, label_column=label, label_names=names,
-            metrics=metrics, max_length=choices.max_length, chosen_by=choices.chosen_by,
-            validation_fraction=held_out, to_metric_inputs=groups,
+            metrics=metrics, max_length=choices.max_length, validation_fraction=held_out,
+            to_metric_inputs=groups,
         )  # fmt: skip
 
     def record(self) -> dict[str, Any]:
@@ -113,7 +111,6 @@ class Inputs:
             "names": self.label_names or None,
             "metric": self.metrics,
             "max_length": self.max_length,
-            "chosen_by": self.chosen_by,
             "validation": drawn + str(labels.HELD_OUT_SEED) if self.validation_fraction else None,
         }
 

@@ -7,8 +7,7 @@ is guessed from the data, where its names leave no doubt. Nothing in this file c
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ class Choices:
         names: of the classes; [] where a number is predicted.
         metrics: what `evaluate.load` takes.
         max_length: where texts are cut, in tokens.
-        chosen_by: {field: "option", "run" or "task"}; a field that is not in it was guessed.
     """
 
     columns: list[str] | None = None
@@ -41,7 +39,11 @@ class Choices:
     names: list[str] | None = None
     metrics: list[str] | None = None
     max_length: int | None = None
-    chosen_by: Mapping[str, str] = field(default_factory=dict)
+
+    def completed_by(self, other: "Choices") -> "Choices":
+        """Return these choices, and those of `other` where these say nothing."""
+        open_ones = [name for name, value in vars(self).items() if value is None]
+        return replace(self, **{name: getattr(other, name) for name in open_ones})
 
 
 @dataclass(frozen=True)
@@ -79,22 +81,15 @@ def resolve(options: DataOptions, run: RunInputs, task: Task | None, rows: Datas
         Choices, whose `names` and `metrics` are None where only the labels can tell, and whose
         `columns` and `label` are None where nothing says which they are.
     """
-    sources = {"option": choices_of_options(options), "task": Choices(), "run": run.choices}
-    if task is not None:
-        sources["task"] = choices_of_task(task, options.label_column)
-        if options.task == run.source.get("task"):  # the run chose among what the task offers
-            sources = {name: sources[name] for name in ("option", "run", "task")}
-    chosen: dict[str, Any] = {}
-    chosen_by: dict[str, str] = {}
-    for name in ("columns", "label", "names", "metrics", "max_length"):
-        for source, choices in sources.items():
-            if name not in chosen and (value := getattr(choices, name)) is not None:
-                chosen[name], chosen_by[name] = value, source
-    if "label" not in chosen:
-        chosen["label"] = next((name for name in LABEL_NAMES if name in rows.features), None)
-    if "columns" not in chosen:
-        chosen["columns"] = likely_columns(rows, chosen["label"])
-    return Choices(**chosen, chosen_by=chosen_by)
+    of_task = choices_of_task(task, options.label_column) if task else Choices()
+    sources = [of_task, run.choices]
+    if options.task == run.source.get("task"):  # the run chose among what the task offers
+        sources.reverse()
+    guess = Choices(label=next((name for name in LABEL_NAMES if name in rows.features), None))
+    chosen = choices_of_options(options)
+    for source in (*sources, guess):
+        chosen = chosen.completed_by(source)
+    return chosen.completed_by(Choices(columns=likely_columns(rows, chosen.label)))
 
 
 def choices_of_options(options: DataOptions) -> Choices:
@@ -119,13 +114,6 @@ def likely_columns(rows: Dataset, label: str | None = None) -> list[str] | None:
             return names
     others = [name for name in strings if name != label]
     return others if len(others) == 1 else None
-
-
-def guess_columns(rows: Dataset) -> list[str]:
-    """Return the text columns, or raise a ConfigError where their names leave a doubt."""
-    if columns := likely_columns(rows):
-        return columns
-    raise unclear_columns(rows)
 
 
 def unclear_columns(rows: Dataset) -> ConfigError:

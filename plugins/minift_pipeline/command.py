@@ -57,7 +57,7 @@ def from_texts(texts: list[str], columns: list[str] | None) -> dict[str, str]:
 def from_rows(args: Namespace, run: Any, columns: list[str] | None) -> list[dict[str, str]]:
     """Make a pipeline's inputs of the rows of --file or --split."""
     from minift_commands.build import Inputs
-    from minift_commands.resolve import guess_columns
+    from minift_commands.resolve import likely_columns, unclear_columns
 
     from minift.data.loading import load_dataset
 
@@ -65,7 +65,9 @@ def from_rows(args: Namespace, run: Any, columns: list[str] | None) -> list[dict
         dataset = Inputs.prepare(DataOptions(**run.source), run).rows(args.split)
     else:
         dataset = load_dataset(args.file, split="train")
-    columns = columns or guess_columns(dataset)
+    columns = columns or likely_columns(dataset)
+    if columns is None:
+        raise unclear_columns(dataset)
     dataset.check_columns(columns)
     values = dataset.select_columns(columns).to_dict()
     keys = ("text", "text_pair")[: len(columns)]
