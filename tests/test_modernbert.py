@@ -223,7 +223,7 @@ def test_the_shortened_last_layer_equals_the_whole_one(types, kind):
     def compute(first_only, extra=0):
         model.zero_grad()
         unpadding = dataclasses.replace(Unpadding.from_mask(mask), num_extra_tokens=extra)
-        x, _ = model.encode(ids_of((3, 12)), mask, None, unpadding, first_only)
+        x = model.encode((ids_of((3, 12)), mask, None), unpadding, first_only)
         first = x if first_only else x[unpadding.first_token_index][unpadding.original_order]
         first.square().sum().backward()
         return first.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}

@@ -64,6 +64,7 @@ def attention(
             if bias is not None:
                 scores += bias
             weights = dropout(scores.softmax(-1), dropout_p, training=True)
+            unpadding.capture("attentions", weights)
             contexts.append(weights.to(v.dtype) @ v)  # (b, N, t|1, D)
     if first_query is None:
         return merge_heads(contexts, unpadding, states.dtype)
@@ -199,10 +200,13 @@ def is_unmodified(layer: nn.Module) -> bool:
 
     Only then does a call of the layer compute `F.linear` of its weight and bias and nothing else.
     """
-    if type(layer) is not nn.Linear or "forward" in vars(layer):
-        return False
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
-    return not any((*hooks, layer._backward_pre_hooks, nn.modules.module._has_any_global_hook()))
+    return type(layer) is nn.Linear and "forward" not in vars(layer) and not has_hooks(layer)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return True for a module that somebody watches with hooks, which see what goes in and out."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return any((*hooks, module._backward_pre_hooks, nn.modules.module._has_any_global_hook()))
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:

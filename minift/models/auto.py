@@ -65,10 +65,13 @@ class AutoModel:
     """`AutoModel.from_pretrained(path_or_name)`: the encoder without a head."""
 
     @staticmethod
-    def from_pretrained(name_or_path: str | Path, revision: str | None = None) -> PretrainedModel:
+    def from_pretrained(
+        name_or_path: str | Path, revision: str | None = None,
+        output_attentions: bool | None = None, output_hidden_states: bool | None = None,
+    ) -> PretrainedModel:  # fmt: skip
         """Load the encoder; see `AutoModelForSequenceClassification` for the arguments."""
         checkpoint = resolve_checkpoint(str(name_or_path), revision)
-        config, family = read_config(checkpoint.folder)
+        config, family = read_config(checkpoint.folder, output_attentions, output_hidden_states)
         return load_model(family.encoder, config, checkpoint)
 
 
@@ -80,6 +83,7 @@ class AutoModelForSequenceClassification:
         name_or_path: str | Path, num_labels: int | None = None,
         id2label: Mapping[int, str] | None = None, label2id: Mapping[str, int] | None = None,
         problem_type: str | None = None, revision: str | None = None, seed: int | None = None,
+        output_attentions: bool | None = None, output_hidden_states: bool | None = None,
     ) -> PretrainedModel:  # fmt: skip
         """Load a pretrained encoder with a classifier on it.
 
@@ -96,13 +100,15 @@ class AutoModelForSequenceClassification:
                 labels, or else inferred from the type of the labels.
             revision: a version, for plugins.
             seed: of the new head; by default the one last set by `set_seed` or torch.manual_seed.
+            output_attentions, output_hidden_states: whether all outputs have them, unless a call
+                says otherwise; by default as in the file.
 
         Raises:
             ConfigError: num_labels, id2label and label2id contradict each other.
             ModelError, MissingFileError: the folder does not hold such a model.
         """
         checkpoint = resolve_checkpoint(str(name_or_path), revision)
-        config, family = read_config(checkpoint.folder)
+        config, family = read_config(checkpoint.folder, output_attentions, output_hidden_states)
         names = dict(id2label or {})
         if label2id:
             numbers = {number: name for name, number in label2id.items()}
@@ -123,8 +129,12 @@ class AutoModelForSequenceClassification:
         return load_model(family.classifier, config, checkpoint, seed, new_head)
 
 
-def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
-    """Read config.json, and find the family that it belongs to."""
+def read_config(folder: Path, *asked: bool | None) -> tuple[EncoderConfig, Family]:
+    """Read config.json, and find the family that it belongs to.
+
+    Args:
+        asked: output_attentions and output_hidden_states; None: what the file says.
+    """
     path = folder / "config.json"
     if not path.is_file():
         got = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "an empty folder"
@@ -133,6 +143,8 @@ def read_config(folder: Path) -> tuple[EncoderConfig, Family]:
     family = find_family(model_type_of(entries), path)
     if entries.pop("auto_map", None):
         warnings.warn(f"{path} names Python code (auto_map), which is never run", stacklevel=4)
+    names = "output_attentions", "output_hidden_states"
+    entries |= {k: v for k, v in zip(names, asked, strict=False) if v is not None}
     return family.config.from_dict(entries), family
 
 

@@ -84,6 +84,8 @@ class EncoderConfig:
     pad_token_id: int | None = 0
     classifier_dropout: float | None = None
     problem_type: str | None = None
+    output_attentions: bool = False
+    output_hidden_states: bool = False
     id2label: dict[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     extra_entries: dict[str, Any] = field(default_factory=dict)
 

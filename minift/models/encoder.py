@@ -16,13 +16,14 @@ differ in data: the names of the parameters (`LayerNames`), some fields of the c
 positions begin, and the head. Parameters have the names that they have in the family's files.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from minift.models.attention import attention, dropout, fused_linear
+from minift.models.attention import attention, dropout, fused_linear, has_hooks
 from minift.models.config import ACTIVATIONS, EncoderConfig
 from minift.models.pretrained import EncoderOutput, PretrainedModel, check_inputs
 from minift.models.unpadding import Unpadding
@@ -66,7 +67,11 @@ class Layer(nn.Module):
         self.p_out = self.p if config.attention_output_dropout else 0.0
 
     def forward(self, x: Tensor, unpadding: Unpadding, first_only: bool = False) -> Tensor:
-        """Map (P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
+        """Map (P, H) to (P, H); with `first_only` to (B, H), the first position of each row.
+
+        A batch (B, T, H) is mapped to (B, T, H).
+        """
+        is_batch, x = x.dim() == 3, unpadding.append_extra(x)
         query, key, value, out, attention_norm, up, down, norm = (
             self.get_submodule(path) for path in self.paths
         )
@@ -82,7 +87,8 @@ class Layer(nn.Module):
         # From here on (P, H), or (B, H). Both halves end alike: add the input, then normalise.
         x = attention_norm(dropout(out(context), self.p_out, self.training) + residual)
         inner = self.activation(up(x))  # (P, 4H), as a rule
-        return norm(dropout(down(inner), self.p, self.training) + x)
+        x = norm(dropout(down(inner), self.p, self.training) + x)
+        return unpadding.pad(x) if is_batch else x
 
 
 def add_submodule(module: nn.Module, path: str, child: nn.Module) -> None:
@@ -96,7 +102,10 @@ def add_submodule(module: nn.Module, path: str, child: nn.Module) -> None:
 
 
 class Embeddings(nn.Module):
-    """Token, position and type embeddings, summed and normalised: (B, T) ids to (P, E)."""
+    """Token, position and type embeddings, summed and normalised: (B, T) ids to (P, E).
+
+    Whoever watches this module, or one of its tables, with hooks sees (B, T, E).
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -111,12 +120,19 @@ class Embeddings(nn.Module):
     def forward(
         self, ids: Tensor, positions: Tensor, types: Tensor | None, unpadding: Unpadding
     ) -> Tensor:
-        x = self.word_embeddings(unpadding.unpad(ids))  # (P, E)
+        x = look_up(self.word_embeddings, ids, unpadding)  # (P, E)
         if self.has_types:
             table = self.token_type_embeddings
-            x = x + (table.weight[0] if types is None else table(unpadding.unpad(types)))
-        x = x + self.position_embeddings(unpadding.unpad(positions))
-        return dropout(self.LayerNorm(x), self.p, self.training)
+            types = torch.zeros_like(ids) if types is None and has_hooks(table) else types
+            x = x + (table.weight[0] if types is None else look_up(table, types, unpadding))
+        x = x + look_up(self.position_embeddings, positions, unpadding)
+        x = dropout(self.LayerNorm(x), self.p, self.training)
+        return unpadding.pad(x) if has_hooks(self) else x
+
+
+def look_up(table: nn.Module, ids: Tensor, unpadding: Unpadding) -> Tensor:
+    """Return the embeddings of ids (B, T), (P, E); a table with hooks is given the whole batch."""
+    return unpadding.unpad(table(ids)) if has_hooks(table) else table(unpadding.unpad(ids))
 
 
 class Encoder(nn.Module):
@@ -127,11 +143,42 @@ class Encoder(nn.Module):
         self.layer = nn.ModuleList(Layer(config, names) for _ in range(config.num_hidden_layers))
 
     def forward(self, x: Tensor, unpadding: Unpadding, first_only: bool = False) -> Tensor:
-        """Map (P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
-        last = len(self.layer) - 1
-        for i, layer in enumerate(self.layer):
-            x = layer(x, unpadding, first_only and i == last)
-        return x[unpadding.first_token_index] if first_only and last < 0 else x
+        """See `run_layers`."""
+        return run_layers(self.layer, x, unpadding, first_only, [unpadding] * len(self.layer))
+
+
+def run_layers(
+    layers: nn.ModuleList, x: Tensor, unpadding: Unpadding, first_only: bool,
+    places: Sequence[Any], norm: nn.Module | None = None,
+) -> Tensor:  # fmt: skip
+    """Apply the layers of a model, record what is asked for, and take what the head reads.
+
+    A layer that somebody watches with hooks is given the batch (B, T, H), in its own order, and
+    returns such a batch. The last one is computed at the first positions only if nobody looks.
+
+    Args:
+        layers: take x, what `places` has for each, and `first_only`.
+        x: (P, H), with extra tokens.
+        first_only: return the first position of each row alone.
+        places: for each layer where the tokens are: `unpadding`, and what its family needs.
+        norm: follows the last layer.
+
+    Returns:
+        (P, H), without extra tokens; with `first_only` (B, H), in the order of the batch.
+    """
+    shorten = False
+    for layer, where in zip(layers, places, strict=True):
+        unpadding.capture("hidden_states", x)
+        watched = has_hooks(layer)
+        shorten = first_only and layer is layers[-1] and not (unpadding.captured or watched)
+        x = layer(unpadding.pad(x) if watched else x, where, shorten)
+        x = x if shorten else unpadding.append_extra(x)
+    x = x if norm is None else norm(x)
+    unpadding.capture("hidden_states", x)
+    if not first_only:
+        return x[: len(unpadding.indices)]
+    order = unpadding.original_order
+    return x[order if shorten else unpadding.first_token_index[order]]  # (B, H)
 
 
 class EncoderModel(PretrainedModel):
@@ -159,25 +206,31 @@ class EncoderModel(PretrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None, unpadding: Unpadding | None = None,
+        output_attentions: bool | None = None, output_hidden_states: bool | None = None,
     ) -> EncoderOutput:  # fmt: skip
-        x, unpadding = self.encode(input_ids, attention_mask, token_type_ids, unpadding)
-        first = x[unpadding.first_token_index[unpadding.original_order]]  # (B, H)
-        return EncoderOutput(unpadding.pad(x), self.pool(first))
+        """Encode a batch; see `SequenceClassifier.forward` for the arguments."""
+        batch = input_ids, attention_mask, token_type_ids
+        asked = output_attentions, output_hidden_states
+        unpadding = check_inputs(self.config, batch, unpadding, *asked)
+        x = self.encode(batch, unpadding)
+        pooled = self.pool(x[unpadding.first_token_index[unpadding.original_order]])  # (B, H)
+        return EncoderOutput(unpadding.pad(x), pooled, **unpadding.shown(attention_mask))
 
     def encode(
-        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None,
-        unpadding: Unpadding | None, first_only: bool = False,
-    ) -> tuple[Tensor, Unpadding]:  # fmt: skip
-        """Return the hidden states (P, H) of the real tokens, or (B, H) of the first positions."""
-        unpadding = check_inputs(self.config, input_ids, attention_mask, token_type_ids, unpadding)
+        self, batch: tuple[Any, ...], unpadding: Unpadding, first_only: bool = False
+    ) -> Tensor:
+        """Return the hidden states (P, H) of the real tokens, or (B, H) of the first positions.
+
+        Args:
+            batch: input_ids, attention_mask and token_type_ids, (B, T) each, checked.
+        """
+        input_ids, _, token_type_ids = batch
         positions = self.positions(input_ids)  # (B, T)
         x = self.embeddings(input_ids, positions, token_type_ids, unpadding)  # (P, E)
         x = unpadding.append_extra(x)  # through all layers, P includes the extra tokens
         if "embeddings_project" in self._modules:
             x = self.embeddings_project(x)  # (P, H)
-        x = self.get_submodule(self.encoder_name)(x, unpadding, first_only)
-        num_tokens = len(unpadding.indices)
-        return (x[unpadding.original_order] if first_only else x[:num_tokens]), unpadding
+        return self.get_submodule(self.encoder_name)(x, unpadding, first_only)
 
     def positions(self, input_ids: Tensor) -> Tensor:
         """Return for each position its row in the table of position embeddings, (B, T)."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from minift.errors import ConfigError, DataError
 from minift.models.config import EncoderConfig
-from minift.models.pretrained import PretrainedModel, SequenceClassifierOutput
+from minift.models.pretrained import PretrainedModel, SequenceClassifierOutput, check_inputs
 from minift.models.unpadding import Unpadding
 
 
@@ -34,6 +34,7 @@ class SequenceClassifier(PretrainedModel):
         self, input_ids: Tensor, attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None, labels: Tensor | None = None,
         unpadding: Unpadding | None = None, example_mask: Tensor | None = None,
+        output_attentions: bool | None = None, output_hidden_states: bool | None = None,
     ) -> SequenceClassifierOutput:  # fmt: skip
         """Compute logits, in fp32, and with labels the loss.
 
@@ -45,11 +46,15 @@ class SequenceClassifier(PretrainedModel):
             input_ids, attention_mask, token_type_ids: (B, T), as a collator makes them.
             labels, example_mask: see `classifier_loss`.
             unpadding: of the attention mask, if it has been made on the host already.
+            output_attentions, output_hidden_states: whether the output has them (the last layer is
+                then computed at all positions); None: what the configuration says.
         """
-        summary = self.summarize(input_ids, attention_mask, token_type_ids, unpadding)
-        logits, config = self.classify(summary).float(), self.config  # (B, num_labels)
+        batch, config = (input_ids, attention_mask, token_type_ids), self.config
+        unpadding = check_inputs(config, batch, unpadding, output_attentions, output_hidden_states)
+        logits = self.classify(self.summarize(batch, unpadding)).float()  # (B, num_labels)
+        shown = unpadding.shown(attention_mask)
         if labels is None:
-            return SequenceClassifierOutput(logits)
+            return SequenceClassifierOutput(logits, **shown)
         if not isinstance(labels, Tensor):
             raise DataError("labels must be a tensor of numbers", got=type(labels).__name__)
         if config.problem_type is None:
@@ -57,12 +62,12 @@ class SequenceClassifier(PretrainedModel):
         if not torch.compiler.is_compiling():
             check_labels(logits, labels, config.problem_type)
         loss_sum, num_items = classifier_loss(logits, labels, config.problem_type, example_mask)
-        return SequenceClassifierOutput(logits, loss_sum / num_items, loss_sum, num_items)
+        return SequenceClassifierOutput(logits, loss_sum / num_items, loss_sum, num_items, **shown)
 
-    def summarize(self, *batch: Any) -> Tensor:
+    def summarize(self, batch: tuple[Any, ...], unpadding: Unpadding) -> Tensor:
         """Encode a batch to one state for each row, (B, H): that of the first position."""
         encoder: Any = self.get_submodule(self.base_model_prefix)
-        return encoder.encode(*batch, first_only=True)[0]
+        return encoder.encode(batch, unpadding, first_only=True)
 
     def classify(self, summary: Tensor) -> Tensor:
         """Compute logits (B, num_labels) from what `summarize` returns."""

@@ -15,33 +15,60 @@ from minift.models.config import EncoderConfig
 from minift.models.unpadding import Unpadding
 from minift.models.weights import LoadReport, model_tensors, save_weights
 
+# What the outputs of models are, by number, of those that are there.
+ORDER = "loss", "logits", "last_hidden_state", "pooler_output", "hidden_states", "attentions"
+
+
+class ModelOutput:
+    """An output by attribute, by name, and by number: that of a tuple of all that is not None."""
+
+    def keys(self) -> list[str]:
+        return [name for name in ORDER if getattr(self, name, None) is not None]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.keys())
+
+    def __getitem__(self, key: Any) -> Any:
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.keys()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return getattr(self, key, default)
+
 
 @dataclass
-class EncoderOutput:
+class EncoderOutput(ModelOutput):
     """An encoder's output.
 
     Attributes:
         last_hidden_state: (B, T, H); zeros at padding, where nothing was computed (transformers
             has numbers there that mean nothing).
         pooler_output: (B, H), what a classifier reads, if the family has a pooler.
+        hidden_states: where they are asked for, those before the first layer and behind each, a
+            tuple of (B, T, H); zeros at padding.
+        attentions: where they are asked for, the weights of each layer's attention, a tuple of
+            (B, N, T, T): from each token (row) to each (column); zeros at padding. In training
+            they are those behind dropout, as in transformers.
     """
 
     last_hidden_state: Tensor
     pooler_output: Tensor | None = None
-
-    def __getitem__(self, key: Any) -> Any:
-        return getattr(self, key) if isinstance(key, str) else tuple(vars(self).values())[key]
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
-class SequenceClassifierOutput:
-    """A classifier's output; by number, as a tuple, it is (loss, logits), or (logits,).
+class SequenceClassifierOutput(ModelOutput):
+    """A classifier's output; by number it is (loss, logits, hidden_states, attentions).
 
     Attributes:
         logits: (B, num_labels), fp32.
         loss: the mean over the labelled rows, or None without labels.
         loss_sum: the sum that `loss` is the mean of.
         num_items: how many items were summed, a scalar tensor.
+        hidden_states, attentions: as in `EncoderOutput`.
 
     Whoever gives it another loss (`outputs.loss = ...`) takes the sum away: a Trainer then trains
     by that loss, the mean over its batch, instead of by a sum that nobody sees.
@@ -51,21 +78,16 @@ class SequenceClassifierOutput:
     loss: Tensor | None = None
     loss_sum: Tensor | None = None
     num_items: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "loss":
             self.loss_sum = self.num_items = None
 
-    def __getitem__(self, key: Any) -> Any:
-        values = [value for value in (self.loss, self.logits) if value is not None]
-        return getattr(self, key) if isinstance(key, str) else tuple(values)[key]
-
     def __setitem__(self, key: str, value: Any) -> None:
         setattr(self, key, value)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return getattr(self, key, default)
 
 
 class PretrainedModel(nn.Module):
@@ -152,20 +174,27 @@ class PretrainedModel(nn.Module):
 
 
 def check_inputs(
-    config: EncoderConfig, input_ids: Tensor, attention_mask: Tensor | None,
-    token_type_ids: Tensor | None, unpadding: Unpadding | None,
+    config: EncoderConfig, batch: tuple[Any, ...], unpadding: Unpadding | None,
+    output_attentions: bool | None, output_hidden_states: bool | None,
 ) -> Unpadding:  # fmt: skip
     """Check the shapes of a batch and, where reading them is free, its values.
 
     Unpadding flattens tensors, so one of another shape would be read at the wrong places without
     any complaint from torch.
 
+    Args:
+        batch: input_ids, attention_mask, token_type_ids; the last two may be None.
+        unpadding: of the attention mask, if it has been made already.
+        output_attentions, output_hidden_states: what to show; None: what the configuration says.
+
     Returns:
-        Where the real tokens are: `unpadding`, or else what the attention mask says.
+        Where the real tokens are: `unpadding`, or else what the attention mask says; with a list
+        for all that is to be shown.
 
     Raises:
         DataError: a shape, a type or a value does not fit the model.
     """
+    input_ids, attention_mask, token_type_ids = batch
     if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
         got = getattr(input_ids, "dtype", type(input_ids).__name__)
         raise DataError("input_ids must be a tensor of whole numbers", got=got)
@@ -187,7 +216,12 @@ def check_inputs(
         check_ids("input_ids", input_ids, config.vocab_size)
         if token_type_ids is not None and config.type_vocab_size:  # DistilBERT has no types
             check_ids("token_type_ids", token_type_ids, config.type_vocab_size)
-    return Unpadding.from_mask(attention_mask) if unpadding is None else unpadding
+    unpadding = Unpadding.from_mask(attention_mask) if unpadding is None else unpadding
+    states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+    weights = config.output_attentions if output_attentions is None else output_attentions
+    asked = {"hidden_states": states, "attentions": weights}
+    captured: dict[str, list[Tensor]] = {name: [] for name, yes in asked.items() if yes}
+    return replace(unpadding, captured=captured) if captured else unpadding
 
 
 def check_ids(name: str, ids: Tensor, size: int) -> None:

@@ -54,6 +54,8 @@ The hidden states of the ten tokens go back into a padded batch, here with H = 1
     [[5, 6, 7, 0, 0], [0, 1, 2, 3, 4], [8, 9, 0, 0, 0]]
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,6 +101,9 @@ class Unpadding:
         num_extra_tokens: how many tokens of zeros are appended to the P inside the layers, for a
             device that prefers certain sizes (`Device.unpadded_size`). Nothing attends to them.
         cache: values that attention.py computes from the other attributes, once per batch.
+        captured: what the output is to have, with what the model adds to it: "hidden_states",
+            (P, H), before the first layer and behind each, and "attentions", (b, N, t, t), of each
+            block of each layer.
     """
 
     shape: tuple[int, int]
@@ -108,6 +113,7 @@ class Unpadding:
     blocks: list[Block]
     num_extra_tokens: int = 0
     cache: dict[Any, Any] = field(default_factory=dict)
+    captured: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __getitem__(self, rows: Any) -> None:
         """Return None: of a slice of the batch's rows, the model finds the tokens itself."""
@@ -175,19 +181,64 @@ class Unpadding:
         return Unpadding(self.shape, indices, first, order, blocks, self.num_extra_tokens)
 
     def unpad(self, padded: Tensor) -> Tensor:
-        """Take the real tokens out of a batch: (B, T) to (P,)."""
-        return padded.flatten()[self.indices]
+        """Take the real tokens out of a batch: (B, T) to (P,), (B, T, H) to (P, H)."""
+        return padded.flatten(0, 1)[self.indices]
 
     def pad(self, tokens: Tensor) -> Tensor:
         """Put tokens back into a batch: (P, H) to (B, T, H), with zeros where none was computed."""
         B, T = self.shape
-        padded = tokens.new_zeros(B * T, tokens.shape[1])
+        padded, tokens = tokens.new_zeros(B * T, tokens.shape[1]), tokens[: len(self.indices)]
         return padded.index_copy(0, self.indices, tokens).view(B, T, -1)
 
+    def pad_pairs(self, blocks: list[Tensor]) -> Iterator[Tensor]:
+        """Put numbers for each two tokens back, layer by layer: (b, N, t, t) to (B, N, T, T).
+
+        Differentiable. What the blocks have at their padding is left out.
+        """
+        N, T, n = blocks[0].shape[1], self.shape[1], len(self.blocks)
+        indices = self.indices.tensor_split(self.first_token_index[1:].cpu())  # of each row
+        for i in range(0, len(blocks), n):
+            rows = itertools.chain(*blocks[i : i + n])  # (N, t, t) each
+            squares = [pairs.new_zeros(N, T, T) for pairs in blocks[i : i + n] for _ in pairs]
+            for square, at, pairs in zip(squares, indices, rows, strict=True):
+                at = at % T  # the positions of the row's tokens
+                square[:, at[:, None], at] = pairs[:, : len(at), : len(at)]
+            yield torch.stack(squares)[self.original_order]
+
     def append_extra(self, tokens: Tensor) -> Tensor:
-        """Append the extra tokens, of zeros: (P, H) to (P + num_extra_tokens, H)."""
-        zeros = tokens.new_zeros(self.num_extra_tokens, *tokens.shape[1:])
-        return torch.cat([tokens, zeros]) if self.num_extra_tokens else tokens
+        """Append the extra tokens, of zeros: (P, H) to (P + num_extra_tokens, H).
+
+        A batch (B, T, H), as modules with hooks give it, is unpadded first; what has its extra
+        tokens already is returned as it is.
+        """
+        tokens = self.unpad(tokens) if tokens.dim() == 3 else tokens
+        missing = len(self.indices) + self.num_extra_tokens - len(tokens)
+        if not missing:
+            return tokens
+        return torch.cat([tokens, tokens.new_zeros(missing, *tokens.shape[1:])])
+
+    def capture(self, name: str, value: Tensor) -> None:
+        """Keep what somebody asked to see."""
+        if name in self.captured:
+            self.captured[name].append(value)
+
+    def shown(self, attention_mask: Tensor | None) -> dict[str, Any]:
+        """Return what was captured as transformers returns it, with zeros at padding.
+
+        Returns:
+            Of what was asked for: "hidden_states", (B, T, H) each, and "attentions", (B, N, T, T).
+        """
+        if not self.captured:
+            return {}
+        real = torch.ones(self.shape) if attention_mask is None else attention_mask
+        one = (real == 0).to(self.indices.device)[:, None]  # (B, 1, T): is it padding?
+        either = (one | one.mT)[:, None]  # (B, 1, T, T)
+        states, weights = (self.captured.get(name) for name in ("hidden_states", "attentions"))
+        return {
+            "hidden_states": states and tuple(self.pad(x).masked_fill(one.mT, 0) for x in states),
+            "attentions": weights
+            and tuple(x.masked_fill(either, 0) for x in self.pad_pairs(weights)),
+        }
 
 
 def add_unpadding(batch: dict[str, Any], device: Device, precision: str) -> dict[str, Any]:

@@ -20,8 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minift.errors import ModelError
-from minift.models.attention import attention, attention_biases, dropout, is_unmodified
+from minift.models.attention import (
+    attention,
+    attention_biases,
+    dropout,
+    has_hooks,
+    is_unmodified,
+)
 from minift.models.config import ACTIVATIONS, EncoderConfig
+from minift.models.encoder import look_up, run_layers
 from minift.models.heads import SequenceClassifier
 from minift.models.pretrained import EncoderOutput, PretrainedModel, check_inputs
 from minift.models.unpadding import Unpadding
@@ -227,10 +234,12 @@ class Layer(nn.Module):
         self.mlp = GatedMLP(config)
 
     def forward(self, x: Tensor, where: Positions, first_only: bool) -> Tensor:
-        """(P, H) to (P, H); with `first_only` to (B, H), the first position of each row."""
+        """As minift's own: (P, H), or with `first_only` (B, H); of a batch (B, T, H) a batch."""
+        is_batch, x = x.dim() == 3, where.unpadding.append_extra(x)
         residual = x[where.unpadding.first_token_index] if first_only else x
         x = residual + self.attn(self.attn_norm(x), where, first_only)
-        return x + self.mlp(self.mlp_norm(x))
+        x = x + self.mlp(self.mlp_norm(x))
+        return where.unpadding.pad(x) if is_batch else x
 
 
 def norm(config: ModernBertConfig) -> nn.LayerNorm:
@@ -238,7 +247,7 @@ def norm(config: ModernBertConfig) -> nn.LayerNorm:
 
 
 class Embeddings(nn.Module):
-    """Token embeddings, normalised: (B, T) ids to (P, H)."""
+    """Token embeddings, normalised: (B, T) ids to (P, H); with hooks to (B, T, H)."""
 
     def __init__(self, config: ModernBertConfig) -> None:
         super().__init__()
@@ -249,8 +258,9 @@ class Embeddings(nn.Module):
         self.p = config.embedding_dropout
 
     def forward(self, input_ids: Tensor, unpadding: Unpadding) -> Tensor:
-        x = self.norm(self.tok_embeddings(unpadding.unpad(input_ids)))  # (P, H)
-        return dropout(x, self.p, self.training)
+        x = self.norm(look_up(self.tok_embeddings, input_ids, unpadding))  # (P, H)
+        x = dropout(x, self.p, self.training)
+        return unpadding.pad(x) if has_hooks(self) else x
 
 
 class ModernBertModel(PretrainedModel):
@@ -271,23 +281,21 @@ class ModernBertModel(PretrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         unpadding: Unpadding | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> EncoderOutput:
         """Token types are accepted, as by other families, and ignored."""
-        x, unpadding = self.encode(input_ids, attention_mask, token_type_ids, unpadding)
-        return EncoderOutput(unpadding.pad(x))
+        batch, asked = (input_ids, attention_mask, None), (output_attentions, output_hidden_states)
+        unpadding = check_inputs(self.config, batch, unpadding, *asked)
+        x = self.encode(batch, unpadding)
+        return EncoderOutput(unpadding.pad(x), None, **unpadding.shown(attention_mask))
 
     def encode(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        unpadding: Unpadding | None,
-        first_only: bool = False,
-    ) -> tuple[Tensor, Unpadding]:
+        self, batch: tuple[Any, ...], unpadding: Unpadding, first_only: bool = False
+    ) -> Tensor:
         """Return the hidden states (P, H) of the real tokens, or (B, H) of the first positions."""
         config = self.config
-        unpadding = check_inputs(config, input_ids, attention_mask, None, unpadding)
-        x = unpadding.append_extra(self.embeddings(input_ids, unpadding))  # (P, H), as in encoder
+        x = unpadding.append_extra(self.embeddings(batch[0], unpadding))  # (P, H), as in encoder
         positions = unpadding.append_extra(unpadding.indices % unpadding.shape[1])  # (P,)
         D, ropes = config.hidden_size // config.num_attention_heads, config.rope_parameters
         local = window_biases(unpadding, positions, config.local_attention // 2)
@@ -295,11 +303,8 @@ class ModernBertModel(PretrainedModel):
             kind: Positions(unpadding, angles(positions, ropes[kind]["rope_theta"], D), biases)
             for kind, biases in ((LOCAL, local), (GLOBAL, attention_biases(unpadding)))
         }
-        for i, (layer, kind) in enumerate(zip(self.layers, config.layer_types, strict=True)):
-            x = layer(x, where[kind], first_only and i == len(self.layers) - 1)
-        x = self.final_norm(x)
-        num_tokens = len(unpadding.indices)
-        return (x[unpadding.original_order] if first_only else x[:num_tokens]), unpadding
+        places = [where[kind] for kind in config.layer_types]
+        return run_layers(self.layers, x, unpadding, first_only, places, self.final_norm)
 
 
 # --------------------------------------------------------------------------------- the classifier
@@ -331,13 +336,12 @@ class ModernBertForSequenceClassification(SequenceClassifier):
         self.head = Head(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
-    def summarize(self, *batch: Any) -> Tensor:
+    def summarize(self, batch: tuple[Any, ...], unpadding: Unpadding) -> Tensor:
         """Encode a batch to one state for each row, (B, H)."""
         if self.config.classifier_pooling == "cls":
-            return super().summarize(*batch)
+            return super().summarize(batch, unpadding)
         encoder: Any = self.model
-        x, unpadding = encoder.encode(*batch)
-        return mean(x, unpadding, attention_mask=batch[1])
+        return mean(encoder.encode(batch, unpadding), unpadding, attention_mask=batch[1])
 
     def classify(self, summary: Tensor) -> Tensor:
         return self.classifier(dropout(self.head(summary), self.p, self.training))
