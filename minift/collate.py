@@ -1,4 +1,4 @@
-"""Rows to padded batches: the collator, and padding to fixed shapes."""
+"""Rows to padded batches: the collator."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -46,31 +46,3 @@ class DataCollatorWithPadding:
         rows = features.columns() if isinstance(features, RowBatch) else features
         lengths = (self.padding, self.max_length, self.pad_to_multiple_of)
         return self.tokenizer.pad(rows, *lengths, return_tensors=self.return_tensors).data
-
-
-def pad_to_shape(
-    batch: dict[str, Any], batch_size: int, length: int, pad_token_id: int
-) -> dict[str, Any]:
-    """Pad a collated batch in host memory to B x T, for devices that compile each shape anew.
-
-    Args:
-        batch: tensors of shape (B, ...); those that have the shape of `input_ids` are (B, T).
-        batch_size: the new B. Added rows repeat the first one; an `example_mask` of 0 must leave
-            them out of the loss.
-        length: the new T. Added positions hold padding, which `attention_mask` marks with 0.
-        pad_token_id: fills `input_ids`; all other columns are filled with 0.
-    """
-    import torch
-
-    padded = dict(batch)
-    for name, value in batch.items():
-        if not isinstance(value, torch.Tensor) or not value.dim():
-            continue
-        per_token = name != "labels" and "input_ids" in batch
-        if per_token and value.shape == batch["input_ids"].shape:
-            pad_value = pad_token_id if name == "input_ids" else 0
-            missing = length - value.shape[1]
-            value = torch.nn.functional.pad(value, (0, missing), value=pad_value)
-        copies = value[:1].expand(batch_size - len(value), *value.shape[1:])
-        padded[name] = torch.cat([value, copies])
-    return padded

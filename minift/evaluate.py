@@ -1,13 +1,11 @@
 """Metrics, and `evaluate.load(name)` to find one: no network, no code from elsewhere.
 
 A metric is a function of two sequences, predictions and references, that returns numbers by name.
-`Metric` describes those numbers: their range, and whether higher is better. Accuracy is here; F1,
-correlations and the metrics of known tasks ("glue/mrpc") come from plugins, through the hook
-`minift_register_metrics` (plugins/minift_glue).
+`Metric` describes those numbers: their range, and whether higher is better. All of them come from
+plugins, through the hook `minift_register_metrics` (plugins/minift_glue has the usual ones).
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,51 +67,12 @@ def ratio_of_sums(group_ratios: GroupRatios) -> dict[str, float]:
     return {key: float(top / bottom) if bottom else 0.0 for key, (top, bottom) in sums.items()}
 
 
-# ----------------------------------------------------------------------------------------- inputs
-
-
 def as_array(values: Any) -> np.ndarray:
     """Return tensors, arrays or lists as an array; one of objects for strings and dicts."""
     array = np.asarray(tensor_to_numpy(values))
     if array.dtype.kind == "U":  # numpy's strings of fixed width drop trailing NULs
         return np.asarray(values, dtype=object)
     return array
-
-
-def paired(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays of shape (rows,) or (rows, labels), or raise a DataError."""
-    p, r = as_array(predictions), as_array(references)
-    if p.shape != r.shape or p.ndim not in (1, 2):
-        what = "predictions and references must be two equally long sequences"
-        do = "from logits: argmax(-1), or > 0 with several labels a row, or [:, 0] for numbers"
-        raise DataError(what, got=f"shapes {p.shape} and {r.shape}", do=do)
-    return p, r
-
-
-def paired_classes(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays of classes, which are whole numbers or strings."""
-    p, r = paired(predictions, references)
-    for values in (p, r):
-        if values.dtype == object and (missing := [i for i, v in enumerate(values) if v is None]):
-            raise DataError("a class is missing", got=f"None in row {missing[0]}")
-        if values.dtype.kind == "f" and (fractions := values[values % 1 != 0]).size:
-            raise DataError("class numbers are whole numbers", got=fractions[0])
-    if len(p) and (p.dtype == object) != (r.dtype == object):
-        raise DataError("strings and numbers are never equal", got=f"{p[0]!r} and {r[0]!r}")
-    return p, r
-
-
-# ---------------------------------------------------------------------------------------- metrics
-
-
-def accuracy(predictions: Any, references: Any) -> dict[str, float]:
-    """The proportion of rows that are right, in all their labels; nan without rows."""
-    p, r = paired_classes(predictions, references)
-    right = p == r if p.ndim == 1 else (p == r).all(axis=1)
-    return {"accuracy": float(np.mean(right)) if len(p) else math.nan}
-
-
-METRICS = {"accuracy": Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)})}
 
 
 # --------------------------------------------------------------------------------- finding metrics
@@ -173,14 +132,14 @@ def unwrap_single(values: dict[str, Any]) -> Any:
 
 
 def all_metrics() -> dict[str, Metric]:
-    """Return the metrics of this file and of all plugins, by name."""
+    """Return the metrics of all plugins, by name."""
     registered = registry(default_manager(), "minift_register_metrics")
-    plugins = {name: entry.value for name, entry in registered.items()}
-    return METRICS | {k: m if isinstance(m, Metric) else Metric(m) for k, m in plugins.items()}
+    metrics = {name: entry.value for name, entry in registered.items()}
+    return {k: m if isinstance(m, Metric) else Metric(m) for k, m in metrics.items()}
 
 
 def find_metric(name: str) -> Metric:
-    """Return the metric with this name, of this file or of a plugin.
+    """Return the metric with this name.
 
     Raises:
         ConfigError: there is none; the message names the nearest.

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from minift_generic import AcceleratorDevice
+from minift_generic import AcceleratorDevice, pad_to_shape
 
 from minift import hookimpl
 
@@ -65,8 +65,6 @@ class CudaDevice(AcceleratorDevice):
 
     def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Round T up if the model computes padding, and pin all tensors."""
-        from minift.collate import pad_to_shape
-
         padded = {"input_ids", "attention_mask"} <= batch.keys() and "unpadding" not in batch
         if padded and self.pad_id is not None:
             B, T = batch["input_ids"].shape

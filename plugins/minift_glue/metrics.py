@@ -32,7 +32,7 @@ def check_labels(references: Any) -> None:
 def accuracy(predictions: Any, references: Any) -> dict[str, float]:
     """Most tasks."""
     check_labels(references)
-    return evaluate.accuracy(predictions, references)
+    return statistics.accuracy(predictions, references)
 
 
 def matthews_correlation(predictions: Any, references: Any) -> dict[str, float]:
@@ -80,7 +80,7 @@ def multirc_ratios(predictions: Any, references: Any, official: bool = False) ->
     ids = [(p["idx"]["paragraph"], p["idx"]["question"]) for p in predictions]
     numbers = {question: number for number, question in enumerate(dict.fromkeys(ids))}
     question = np.array([numbers[i] for i in ids], dtype=np.int64)
-    given, true = evaluate.paired([p["prediction"] for p in predictions], references)
+    given, true = statistics.paired([p["prediction"] for p in predictions], references)
     if not np.isin([given, true], [0, 1]).all():
         raise DataError("an answer of MultiRC is 0 or 1, wrong or right")
     right = np.bincount(question, given == true)

@@ -1,4 +1,4 @@
-"""Metrics beside accuracy: precision, recall, F1, confusion matrix, exact match, correlations.
+"""Metrics: accuracy, precision, recall, F1, confusion matrix, exact match, correlations.
 
 GLUE's tasks are scored by some of them. The names are those of `evaluate.load`.
 
@@ -16,9 +16,40 @@ from typing import Any
 import numpy as np
 
 from minift.errors import ArgumentError, DataError
-from minift.evaluate import Metric, ScoreInfo, accuracy, as_array, paired, paired_classes
+from minift.evaluate import Metric, ScoreInfo, as_array
 
+PER_CLASS = ("f1", "precision", "recall")
 AVERAGES = ("binary", "micro", "macro", "weighted", None)
+
+
+def paired(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as arrays of shape (rows,) or (rows, labels), or raise a DataError."""
+    p, r = as_array(predictions), as_array(references)
+    if p.shape != r.shape or p.ndim not in (1, 2):
+        what = "predictions and references must be two equally long sequences"
+        do = "from logits: argmax(-1), or > 0 with several labels a row, or [:, 0] for numbers"
+        raise DataError(what, got=f"shapes {p.shape} and {r.shape}", do=do)
+    return p, r
+
+
+def paired_classes(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as arrays of classes, which are whole numbers or strings."""
+    p, r = paired(predictions, references)
+    for values in (p, r):
+        if values.dtype == object and (missing := [i for i, v in enumerate(values) if v is None]):
+            raise DataError("a class is missing", got=f"None in row {missing[0]}")
+        if values.dtype.kind == "f" and (fractions := values[values % 1 != 0]).size:
+            raise DataError("class numbers are whole numbers", got=fractions[0])
+    if len(p) and (p.dtype == object) != (r.dtype == object):
+        raise DataError("strings and numbers are never equal", got=f"{p[0]!r} and {r[0]!r}")
+    return p, r
+
+
+def accuracy(predictions: Any, references: Any) -> dict[str, float]:
+    """The proportion of rows that are right, in all their labels; nan without rows."""
+    p, r = paired_classes(predictions, references)
+    right = p == r if p.ndim == 1 else (p == r).all(axis=1)
+    return {"accuracy": float(np.mean(right)) if len(p) else math.nan}
 
 
 def per_class_metric(name: str) -> Callable[..., dict[str, Any]]:
@@ -182,6 +213,7 @@ def averaged(name: str, average: str) -> Metric:
 
 
 METRICS = {
+    "accuracy": Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)}),
     "confusion_matrix": Metric(confusion_matrix),
     "f1": Metric(f1, {"f1": ScoreInfo()}),
     "precision": Metric(precision, {"precision": ScoreInfo()}),
@@ -193,9 +225,8 @@ METRICS = {
 }
 METRICS |= {
     f"{name}_{average}": averaged(name, average)
-    for name in ("f1", "precision", "recall")
+    for name in PER_CLASS
     for average in ("macro", "micro", "weighted")
 }
 # As `evaluate` names them; here the metrics themselves take several labels a row.
-METRICS |= {f"{name}/multilabel": METRICS[name] for name in ("f1", "precision", "recall")}
-METRICS["accuracy/multilabel"] = Metric(accuracy, {"accuracy": ScoreInfo(is_proportion=True)})
+METRICS |= {f"{name}/multilabel": METRICS[name] for name in ("accuracy", *PER_CLASS)}

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from minift_generic import keep_parameters
+from minift_generic import keep_parameters, pad_to_shape
 
 from minift import Device, hookimpl
 from minift.errors import DeviceError
@@ -121,8 +121,6 @@ class XlaDevice(Device):
     def extended(self, batch: dict[str, Any], batch_size: int) -> dict[str, Any]:
         """Extend a batch, in host memory, to one of few shapes."""
         import torch
-
-        from minift.collate import pad_to_shape
 
         batch = {name: value for name, value in batch.items() if name != "unpadding"}
         tensors = {n: x for n, x in batch.items() if isinstance(x, torch.Tensor) and x.dim()}
