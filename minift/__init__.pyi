@@ -1,4 +1,5 @@
 # The public names of minift: `__init__.py` imports each when it is first used.
+from minift_callbacks.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
 from minift_notebook.launch import notebook_launcher as notebook_launcher
 from minift_pipeline.pipeline import pipeline as pipeline
 
@@ -28,7 +29,6 @@ from minift.schedule import get_linear_schedule_with_warmup as get_linear_schedu
 from minift.schedule import get_scheduler as get_scheduler
 from minift.tokenizer import AutoTokenizer as AutoTokenizer
 from minift.training.arguments import TrainingArguments as TrainingArguments
-from minift.training.callbacks import EarlyStoppingCallback as EarlyStoppingCallback
 from minift.training.evaluation import EvalPrediction as EvalPrediction
 from minift.training.trainer import Trainer as Trainer
 

@@ -16,6 +16,8 @@ from minift.data.features import tensor_to_numpy
 from minift.errors import ArgumentError, ConfigError, DataError, nearest
 from minift.plugins import default_manager, registry
 
+# Words in the names of numbers of which less is better, where no metric says it of the name.
+LESS_IS_BETTER = {"loss", "error", "mse", "rmse", "mae", "perplexity", "brier", "ece"}
 # {key: (numerators, denominators)}, each of shape (groups,), for metrics that score rows in groups.
 GroupRatios = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -79,19 +81,10 @@ def as_array(values: Any) -> np.ndarray:
 
 
 class EvaluationModule:
-    """A metric to call at once, or to feed batch by batch with `add_batch` before `compute()`.
-
-    Attributes:
-        range: (low, high) of the metric's number; {key: (low, high)} if it has several; None if
-            unknown.
-        higher_is_better: likewise, True or False.
-    """
+    """A metric to call at once, or to feed batch by batch with `add_batch` before `compute()`."""
 
     def __init__(self, name: str, metric: Metric) -> None:
         self.name, self.metric = name, metric
-        info = metric.score_info.items()
-        self.range = unwrap_single({key: (one.low, one.high) for key, one in info})
-        self.higher_is_better = unwrap_single({key: one.higher_is_better for key, one in info})
         self._batches: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, prediction: Any, reference: Any) -> None:
@@ -126,11 +119,6 @@ class EvaluationModule:
         return f"EvaluationModule({self.name!r})"
 
 
-def unwrap_single(values: dict[str, Any]) -> Any:
-    """Return the only value of a dict, None if it is empty, else the dict."""
-    return values if len(values) > 1 else next(iter(values.values()), None)
-
-
 def all_metrics() -> dict[str, Metric]:
     """Return the metrics of all plugins, by name."""
     registered = registry(default_manager(), "minift_register_metrics")
@@ -146,22 +134,18 @@ def find_metric(name: str) -> Metric:
     """
     metrics = all_metrics()
     if name not in metrics:
-        tasks = [key.split("/", 1)[1] for key in metrics if key.startswith(f"{name}/")]
-        if tasks:
-            what = f"{name!r} has a metric for each of its tasks"
-            raise ConfigError(what, expected=", ".join(tasks), do="name one: load(name, config)")
         raise ConfigError(f"no metric is called {name!r}", expected=nearest(name, metrics))
     return metrics[name]
 
 
-def higher_is_better(key: str) -> bool | None:
-    """Return whether higher is better for a number of this name.
+def higher_is_better(key: str) -> bool:
+    """Return whether higher is better for a number of this name, as its metric says.
 
-    None if no metric has it, or if two disagree.
+    If no metric has it, or two disagree, words in the name decide.
     """
     infos = [m.score_info[key] for m in all_metrics().values() if key in m.score_info]
     directions = {info.higher_is_better for info in infos}
-    return directions.pop() if len(directions) == 1 else None
+    return directions.pop() if len(directions) == 1 else not set(key.split("_")) & LESS_IS_BETTER
 
 
 def load(path: str, config_name: str | None = None) -> EvaluationModule:

@@ -58,7 +58,7 @@ ROWS = [
     ["training.loaders", "training.serialization"],
     ["training.batches"],
     ["training.evaluation", "training.triggers"],
-    ["training.recorder", "training.checkpoint", "training.callbacks"],
+    ["training.recorder", "training.checkpoint"],
     ["training.loop"],
     ["training.trainer"],
     ["accelerate.gradient_state"],

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
 from minift.errors import ArgumentError, ConfigError, DataError, MiniftError
-from minift.evaluate import find_metric
+from minift.evaluate import find_metric, higher_is_better
 from minift.training.batches import device_batches, split_into_batches
 from minift.training.compatibility import to_plain
 from minift.training.loaders import ask_loader, read_loader
@@ -144,19 +144,15 @@ def loggable(returned: Any) -> dict[str, Any]:
 def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
     """Call `compute_metrics` once on two rows, before training, for the sake of what it returns.
 
-    An exception may only mean that it needs more rows, more classes than two rows have, or all rows
-    because it knows them. So it is said in a line, and training goes on. What rather is a mistake
-    (of a name, an attribute, a type, an import; what cannot be logged; minift's own errors) is
-    tried again on all rows, and raised if it stays. What is called is a copy, so that a state which
-    it keeps is not changed.
+    What rather is a mistake (of a name, an attribute, a type, an import; what cannot be logged;
+    minift's own errors) is raised. Another exception may only mean that it needs more rows, or more
+    classes than two rows have: it is said in a line, and training goes on. What is called is a
+    copy, so that a state which it keeps is not changed.
     """
     args, dataset = run.args, run.eval_dataset
     if not run.compute_metrics or not (args.eval_strategy != "no" or args.eval_on_start):
         return
     assert dataset is not None
-    shared = (run.model, run.processing_class, run.train_dataset, dataset)
-    compute_metrics = detached(run.compute_metrics, {id(one): one for one in shared})
-
     trial, seen = copy.copy(run), list[EvalPrediction]()
 
     def keep(prediction: EvalPrediction) -> dict[str, float]:
@@ -164,18 +160,17 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
         return {}
 
     trial.compute_metrics = keep
-    for rows in (dataset.select(range(min(2, len(dataset)))), dataset):
-        evaluate(trial, loader(rows))
-        try:
-            loggable(compute_metrics(seen.pop()) if seen else {})
-            return
-        except MISTAKES as error:
-            mistake = error
-        except Exception as error:
-            what = f"compute_metrics raised {type(error).__name__} ({error}) on two rows, tried"
-            run.log_message(f"{what} before training. If it needs more, nothing is wrong")
-            return
-    raise mistake
+    evaluate(trial, loader(dataset.select(range(min(2, len(dataset))))))
+    shared = (run.model, run.processing_class, run.train_dataset, dataset)
+    compute_metrics = detached(run.compute_metrics, {id(one): one for one in shared})
+    try:
+        for prediction in seen:
+            loggable(compute_metrics(prediction))
+    except MISTAKES:
+        raise
+    except Exception as error:
+        what = f"compute_metrics raised {type(error).__name__} ({error}) on two rows, tried"
+        run.log_message(f"{what} before training. If it needs more, nothing is wrong")
 
 
 def detached(function: Any, shared: dict[int, Any]) -> Any:
@@ -267,3 +262,12 @@ def named_metrics(
     if hasattr(config, "num_labels"):
         compute_metrics(right_answers(config))
     return compute_metrics
+
+
+def best_metric_of(args: Any) -> tuple[str, bool]:
+    """Return the name of the metric that decides which model is best, and if more is better."""
+    key, greater = (
+        (args.metric_for_best_model or "loss").removeprefix("eval_"),
+        args.greater_is_better,
+    )
+    return f"eval_{key}", higher_is_better(key) if greater is None else greater

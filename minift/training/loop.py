@@ -28,8 +28,8 @@ from minift.device import Device
 from minift.errors import ConfigError, TrainingError
 from minift.training import checkpoint
 from minift.training.batches import epoch_plan, epoch_updates, split_batches, steps_per_epoch
-from minift.training.callbacks import best_metric_of
 from minift.training.compatibility import to_plain
+from minift.training.evaluation import best_metric_of
 from minift.training.run import Run
 from minift.training.triggers import should_evaluate, should_log, should_save
 

@@ -8,8 +8,7 @@ from minift_commands.build import inputs_for, predict_split
 from minift_commands.options import DataOptions
 
 from minift.errors import DataError
-from minift.evaluate import find_metric
-from minift.training.callbacks import more_is_better
+from minift.evaluate import find_metric, higher_is_better
 from minift.training.evaluation import EvalPrediction
 from minift_compare.intervals import CONFIDENCE, estimate, percentile_interval
 
@@ -97,7 +96,7 @@ def compare(
         if info and info.is_proportion and metric.group_ratios is None:
             p = mcnemar(*(np.equal(predictions, labels) for predictions, labels in (first, second)))
         significant = (low > 0 or high < 0) if p is None else p < 1 - CONFIDENCE
-        improved = (difference > 0) == more_is_better(key)
+        improved = (difference > 0) == higher_is_better(key)
         results[key] = {
             "a": a[key].value, "a_interval": a[key].interval,
             "b": b[key].value, "b_interval": b[key].interval,

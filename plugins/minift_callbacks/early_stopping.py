@@ -1,17 +1,13 @@
-"""Callbacks: plugins for one run, passed as `Trainer(callbacks=[...])`.
+"""`EarlyStoppingCallback`: a plugin for one run, passed as `Trainer(callbacks=[...])`.
 
-Each is an object with methods marked `@hookimpl`, as any plugin. What a callback needs for a
-decision it reads from `run.state`, which survives an interruption.
+What a callback needs for a decision it reads from `run.state`, which survives an interruption.
 """
 
 import math
 from typing import Any
 
-from minift.evaluate import higher_is_better
-from minift.hookspecs import hookimpl
-
-# Words in the names of numbers of which less is better, where no metric says it of the name.
-LESS_IS_BETTER = {"loss", "error", "mse", "rmse", "mae", "perplexity", "brier", "ece"}
+from minift import hookimpl
+from minift.training.evaluation import best_metric_of
 
 
 class EarlyStoppingCallback:
@@ -43,16 +39,3 @@ class EarlyStoppingCallback:
             return f"{name} was not a number in {waited} evaluation(s)"
         more = f" by more than {self.threshold}" if self.threshold else ""
         return f"{name} has not improved{more} for {waited} evaluation(s); its best is {best}"
-
-
-def best_metric_of(args: Any) -> tuple[str, bool]:
-    """Return the name of the metric that decides which model is best, and if more is better."""
-    key = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    greater = args.greater_is_better
-    return f"eval_{key}", more_is_better(key) if greater is None else greater
-
-
-def more_is_better(key: str) -> bool:
-    """Return whether a higher value of this metric is better; if no metric says, by its name."""
-    by_metric = None if key == "loss" else higher_is_better(key)
-    return not set(key.split("_")) & LESS_IS_BETTER if by_metric is None else by_metric

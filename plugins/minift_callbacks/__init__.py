@@ -1,0 +1,1 @@
+"""Plugins for one run, which `Trainer(callbacks=[...])` takes; so far early stopping."""
