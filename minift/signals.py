@@ -10,8 +10,18 @@ import threading
 from collections.abc import Callable, Iterator
 
 
-def in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+@contextlib.contextmanager
+def handled(number: int, handle: Callable[[int], object]) -> Iterator[None]:
+    """Call `handle(number)` for each such signal in the block."""
+    outside = threading.current_thread() is not threading.main_thread()
+    if outside or signal.getsignal(number) is None:  # None: something else than Python handles it
+        yield
+        return
+    before = signal.signal(number, lambda number, frame: handle(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @contextlib.contextmanager
@@ -22,16 +32,11 @@ def defer_ctrl_c() -> Iterator[None]:
     which is freed after Python has ended. Arrays of numpy's among it need Python's lock for that,
     which nobody releases any more: the process would print "interrupted" and hang.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if not in_main_thread() or not callable(before):
-        yield
-        return
     received: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:
-        yield
+        with handled(signal.SIGINT, received.append):
+            yield
     finally:
-        signal.signal(signal.SIGINT, before)
         for number in received:
             signal.raise_signal(number)
 
@@ -44,20 +49,14 @@ def on_signal(number: int, notice: Callable[[int], None]) -> Iterator[None]:
     Ctrl-C does not raise KeyboardInterrupt, its handler is the user's own and is left alone.
     """
     before = signal.getsignal(number)
-    own = number == signal.SIGINT and before is not signal.default_int_handler
-    if own or not in_main_thread():
-        yield
-        return
 
-    def handle(number: int, frame: object) -> None:
+    def first(number: int) -> None:
         signal.signal(number, before)
         notice(number)
 
-    signal.signal(number, handle)
-    try:
+    own = number == signal.SIGINT and before is not signal.default_int_handler
+    with contextlib.nullcontext() if own else handled(number, first):
         yield
-    finally:
-        signal.signal(number, before)
 
 
 @contextlib.contextmanager

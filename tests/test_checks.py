@@ -213,7 +213,7 @@ def test_a_negative_class_is_not_filtered_out(folder):
     """-1, 0 and 1 are bad, neither and good: the advice keeps all three."""
     with pytest.raises(DataError, match="no class for") as caught:
         trainer(folder, rows([-1, 0, 1]), num_labels=3)
-    assert "if it is a class" in caught.value.do and "class_encode_column" in caught.value.do
+    assert "class_encode_column" in caught.value.do
     encoded = DatasetDict(train=rows([-1, 0, 1])).class_encode_column("label")["train"]
     trainer(folder, encoded, num_labels=3).train()
 
@@ -265,7 +265,7 @@ def test_the_advice_for_labels_that_nobody_sees(folder):
 
 
 def test_training_rows_whose_label_a_format_hides_are_refused(folder):
-    with pytest.raises(ColumnError, match="train_dataset hides its labels by its format"):
+    with pytest.raises(ColumnError, match="train_dataset .* hides its labels by its format"):
         trainer(folder, hidden(rows([0, 1])))
 
 

@@ -59,9 +59,8 @@ def select_model_columns(
     label = next((n for n in LABEL_NAMES if n in shown), None)
     got = f"columns {', '.join(shown)}"
     if must_have_labels and label is None:
-        what, do = f"{name} has no label column", "rename_column(your_label_column, 'labels')"
-        if set(LABEL_NAMES) & set(dataset.features):
-            what, do = f"{name} hides its labels by its format", "show it: with_format(columns=...)"
+        what = f"{name} has no label column, or hides its labels by its format"
+        do = "rename_column(your_label_column, 'labels'), or show it: with_format(columns=...)"
         raise ColumnError(what, got=got, expected=f"one of {', '.join(LABEL_NAMES)}", do=do)
     columns = [n for n in shown if (names is None or n in names) and n not in LABEL_NAMES]
     if not columns:
@@ -137,38 +136,31 @@ def check_labels(
         DataError, ConfigError: a label is missing or fits no output of the model.
     """
     num_labels = getattr(getattr(model, "config", None), "num_labels", None)
-    column = dataset.arrow_column(label)
+    column, feature = dataset.arrow_column(label), dataset.features[label]
     if not len(column) or num_labels is None:
         return True
-    numbers = f"class numbers 0 to {num_labels - 1}"
-    feature = dataset.features[label]
+    names = f" ({', '.join(feature.names)})" if isinstance(feature, ClassLabel) else ""
+    expected = f"class numbers 0 to {num_labels - 1}{names}"
+    do = (
+        f"number all classes from 0 by class_encode_column({label!r}) of the DatasetDict, and load "
+    )
+    do += "the model with as many num_labels (in `minift train`, name them all by --label-names); "
+    do += "filter unlabelled rows out; cast numbers that are to be predicted to float"
     if "string" in getattr(feature, "dtype", ""):
         what, got = f"the labels in {name} are strings", f"{column[0].as_py()!r:.40}"
-        do = f"class_encode_column({label!r}) of the DatasetDict, which numbers all splits alike"
-        raise DataError(what, got=got, expected=numbers, do=do)
+        raise DataError(what, got=got, expected=expected, do=do)
     missing = pc.is_null(column, nan_is_null=True)
     if count := pc.sum(missing).as_py():
         got = f"{count} of {len(column)}, first in row {pc.index(missing, True)}"
         raise DataError(f"rows of {name} have no label, or NaN", got=got, do="label or remove them")
-    if not pa.types.is_integer(column.type):
-        return True
-    values = pc.unique(column).to_pylist()
-    if num_labels == 1 and not own_loss:
-        what = f"the labels in {name} are integers, but the model has one output (num_labels=1)"
-        raise ConfigError(what, do="pass num_labels=2 or more, or cast the labels to float")
+    values = pc.unique(column).to_pylist() if pa.types.is_integer(column.type) else []
     if values == [-1] and not training:
         return False
     wrong = sorted(v for v in values if v != -100 and not 0 <= v < num_labels)
     if wrong and not own_loss:
-        names = f" ({', '.join(feature.names)})" if isinstance(feature, ClassLabel) else ""
-        what, row = f"{name} has labels that the model has no class for", pc.index(column, wrong[0])
-        do = "if a negative label means unlabelled, filter such rows out; if it is a class, number "
-        do += f"all from 0 by class_encode_column({label!r}) of the DatasetDict"
-        if wrong[0] >= 0:
-            do = f"load the model with num_labels={max(values) + 1} (in `minift train`, name all "
-            do += "classes with --label-names), or correct the labels"
-        got = f"{', '.join(map(str, wrong[:5]))}, first in row {row}"
-        raise DataError(what, got=got, expected=f"{numbers}{names}", do=do)
+        what = f"{name} has labels that the model has no class for"
+        got = f"{', '.join(map(str, wrong[:5]))}, first in row {pc.index(column, wrong[0])}"
+        raise DataError(what, got=got, expected=expected, do=do)
     return True
 
 
@@ -178,30 +170,21 @@ def choose_problem_type(dataset: Dataset, label: str, config: Any, name: str) ->
     Lists are several labels a row, floats are numbers to predict, integers are classes.
 
     Raises:
-        DataError: the labels are no numbers, or do not fit the number of outputs.
-        ConfigError: the configuration says another type.
+        DataError: they are of another type, or as many a row as the model has no outputs for.
     """
-    column = dataset.arrow_column(label)
-    lists, numbers = leaves(column)[1] > 0, pa.types.is_floating(column.type)
-    if not (lists or numbers or pa.types.is_integer(column.type)):
-        expected = "class numbers, numbers to predict, or lists of 0 and 1"
-        raise DataError(f"the labels in {name} are no numbers", got=column.type, expected=expected)
-    width = pc.unique(pc.list_value_length(column)).to_pylist() if lists else [1]
-    fits = ["single_label_classification"]
-    if lists and config.num_labels > 1:
-        fits = ["multi_label_classification", "regression"]
-    elif lists or numbers:
-        fits = ["regression"]
-    if (lists or numbers) and width != [config.num_labels]:
+    column, n = dataset.arrow_column(label), config.num_labels
+    lists, kinds = leaves(column)[1] > 0, ["regression"]
+    widths = pc.unique(pc.list_value_length(column)).to_pylist() if lists else [1]
+    fits = widths == [n] and (lists or pa.types.is_floating(column.type))
+    if lists and n > 1:
+        kinds = ["multi_label_classification", "regression"]
+    elif pa.types.is_integer(column.type):
+        fits, kinds = n > 1, ["single_label_classification"]
+    kind = config.problem_type or kinds[0]
+    if not fits or kind not in kinds:
         what = f"the labels in {name} do not fit the outputs of the model"
-        got = (
-            f"{column.type}, {', '.join(map(str, width[:5]))} a row, num_labels={config.num_labels}"
-        )
-        expected = "as many numbers a row as num_labels; or class numbers, which are whole"
-        do = "pass num_labels= when the model is loaded, or cast the labels"
+        got = f"{column.type}, {', '.join(map(str, widths[:5]))} a row; num_labels={n}, {kind}"
+        expected = "num_labels numbers a row; or class numbers, which are whole"
+        do = f"load the model with num_labels= or problem_type={kinds[0]!r}, or cast the labels"
         raise DataError(what, got=got, expected=expected, do=do)
-    config.problem_type = config.problem_type or fits[0]
-    if config.problem_type not in fits:
-        what = f"the labels in {name} are not those of {config.problem_type}"
-        do = f"load the model with problem_type={fits[0]!r}, or cast the labels"
-        raise ConfigError(what, got=column.type, do=do)
+    config.problem_type = kind
