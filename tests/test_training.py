@@ -599,7 +599,7 @@ def test_the_labels_decide_the_kind_of_problem_before_training(
         (
             [0.5, 1.5],
             {"num_labels": 1, "problem_type": "single_label_classification"},
-            "do not fit",
+            "not those",
         ),
     ],
     ids=["numbers for classes", "too few a row", "classes for many labels", "numbers for a class"],
