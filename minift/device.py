@@ -109,10 +109,8 @@ class Device:
 
         parallel = torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel
         if any(isinstance(module, parallel) for module in model.modules()):
-            what = f"a model must not be wrapped for several devices, as {type(model).__name__} is"
-            raise ArgumentError(
-                what, do="pass the .module in it; torchrun starts several processes"
-            )
+            what, got = "a model must not be wrapped for several devices", type(model).__name__
+            raise ArgumentError(what, got=got, do="pass its .module; torchrun starts processes")
         if self.torch_device.type != "cpu":
             Device.initialized = self.description
         model = model.to(self.torch_device)
@@ -337,11 +335,6 @@ def choose_device(name: str, manager: Manager) -> Device:
     """
     entries = registry(manager, "minift_register_devices")
     devices = {key: entry.value for key, entry in entries.items()}
-    if not devices:
-        broken = [f"{key} failed to load ({e})" for key, e in manager.load_errors.items()]
-        got = "; ".join(broken) or "plugins that register none"
-        do = "reinstall with `pip install minift` (or `pip install -e .` in a checkout)"
-        raise DeviceError("no installed plugin provides a device", got=got, do=do)
     reasons = {key: reason_unavailable(device) for key, device in devices.items()}
     available = [key for key, reason in reasons.items() if reason is None]
     key = name.partition(":")[0]
@@ -349,9 +342,10 @@ def choose_device(name: str, manager: Manager) -> Device:
         return devices[max(available, key=lambda key: devices[key].priority)]()
     if key in available:
         return devices[key](name)
-    listed = [f"{key} ({'available' if why is None else why})" for key, why in reasons.items()]
-    why, expected = reasons.get(key, f"no plugin provides {key!r}"), "; ".join(listed)
-    do = "pass device='auto', or install the plugin that provides it"
+    why, everything = reasons.get(key, f"no plugin provides {key!r}"), reasons | manager.load_errors
+    listed = [f"{key} ({'available' if why is None else why})" for key, why in everything.items()]
+    expected = "; ".join(listed) or "a plugin that provides devices, and none does"
+    do = "pass device='auto', or install the plugin that provides it (`pip install minift`)"
     raise DeviceError(f"the device {name!r} cannot be used here", got=why, expected=expected, do=do)
 
 

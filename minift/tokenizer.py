@@ -65,10 +65,7 @@ class Tokenizer:
         return f"{self.digest} {self.model_input_names} {limits}"
 
     def __repr__(self) -> str:
-        return (
-            f"Tokenizer(vocab_size={len(self)}, model_max_length={self.model_max_length}, "
-            f"model_input_names={self.model_input_names}, padding_side={self.padding_side!r})"
-        )
+        return f"Tokenizer(vocab_size={len(self)}, model_max_length={self.model_max_length})"
 
     def __len__(self) -> int:
         return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)

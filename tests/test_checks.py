@@ -265,7 +265,7 @@ def test_the_advice_for_labels_that_nobody_sees(folder):
 
 
 def test_training_rows_whose_label_a_format_hides_are_refused(folder):
-    with pytest.raises(ColumnError, match="train_dataset .* hides its labels by its format"):
+    with pytest.raises(ColumnError, match=r"train_dataset .* hides its labels by its format"):
         trainer(folder, hidden(rows([0, 1])))
 
 

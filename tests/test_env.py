@@ -100,7 +100,7 @@ def test_one_of_several_processes(monkeypatch, capsys):
 
 def test_without_any_device_it_says_so_and_goes_on(capsys):
     out = said(capsys, "-p", "commands", "env")
-    assert "auto: reason no installed plugin provides a device" in out
+    assert "auto: reason the device 'auto' cannot be used here" in out
     assert "precision" not in out and "cache: " in out
 
 

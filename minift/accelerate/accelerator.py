@@ -22,7 +22,7 @@ import random
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from minift.models.weights import unwrap
 from minift.plugins import default_manager
 from minift.settings import AT_LEAST_1, checked
 from minift.training import checkpoint, serialization
+from minift.training.compatibility import to_plain
 
 STATE = "accelerator.json"  # in a folder of `save_state`, beside the model and files of tensors
 
@@ -327,7 +328,6 @@ class Accelerator:
             self._check_before_saving(folder)
             model = self._originals()[0]
             schedulers, loaders = self._all(PreparedScheduler), self._all(PreparedLoader)
-            name, words, *rest = cast(tuple[Any, ...], np.random.get_state())
             other = {
                 "built": self._description(),
                 "seed": self._state.seed,
@@ -335,7 +335,7 @@ class Accelerator:
                 "seen_updates": [scheduler.seen_updates for scheduler in schedulers],
                 "loaders": [[loader.epoch, loader.seed] for loader in loaders],
                 "python": random.getstate(),
-                "numpy": [name, words.tolist(), *rest],
+                "numpy": to_plain(np.random.get_state(legacy=False)),
             }
             state = serialization.training_state(*self._originals(), other)
             generators = {"torch": torch.get_rng_state(), "device": self._device.rng_state()}
@@ -376,7 +376,7 @@ class Accelerator:
             loader.epoch, loader.begun, loader.seed = epoch, False, seed
         version, words, gauss = saved["python"]
         random.setstate((version, tuple(words), gauss))
-        np.random.set_state(tuple(saved["numpy"]))
+        np.random.set_state(saved["numpy"])
         generators = load_file(path.with_name("generators.safetensors"))
         torch.set_rng_state(generators["torch"])
         self._device.set_rng_state(generators["device"])

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset
 
 from minift import rng
 from minift.accelerate.gradient_state import Batch, GradientState, GradientSum, mark
 from minift.device import Device
 from minift.errors import ArgumentError, ConfigError
 from minift.training.batches import row_order, split_into_batches
+from minift.training.loaders import shuffles
 
 # The settings of a DataLoader that do not decide which rows are in a batch.
 LOADER_SETTINGS = ["collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn"]
@@ -50,7 +51,8 @@ class PreparedLoader:
         if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
             what = "a prepared DataLoader needs batches that can be found by number"
             raise ArgumentError(what, do="use a dataset with a length, and a batch_size")
-        self.dataset, self.loader = loader.dataset, loader
+        self.dataset: Any = loader.dataset
+        self.loader = loader
         self.device, self.state, self.add_unpadding = device, state, add_unpadding
         sampler = getattr(loader.batch_sampler, "sampler", None)
         generator = getattr(sampler, "generator", None)
@@ -129,15 +131,12 @@ class PreparedLoader:
     def plan(self, epoch: int) -> Iterator[Any]:
         """Give the row numbers of an epoch's batches, as the DataLoader cuts them."""
         batch_sampler: Any = self.loader.batch_sampler
-        sampler: Any = getattr(batch_sampler, "sampler", None)
-        n = len(self.dataset)  # type: ignore[arg-type]
-        shuffles = isinstance(sampler, RandomSampler) and not sampler.replacement
-        if not shuffles or len(sampler) != n:
-            if self.lacks_generator:  # it would draw from the one that dropout uses
-                sampler.generator = rng.torch_generator(self.seed, "order", epoch)
-            return iter(batch_sampler)
-        order, size = row_order(n, self.seed, epoch), batch_sampler.batch_size
-        return iter(split_into_batches(order, size, batch_sampler.drop_last))
+        if shuffles(self.loader):
+            order, size = row_order(len(self.dataset), self.seed, epoch), batch_sampler.batch_size
+            return iter(split_into_batches(order, size, batch_sampler.drop_last))
+        if self.lacks_generator:  # it would draw from the one that dropout uses
+            batch_sampler.sampler.generator = rng.torch_generator(self.seed, "order", epoch)
+        return iter(batch_sampler)
 
 
 @dataclass

@@ -127,7 +127,8 @@ def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
         grouped = args.train_sampling_strategy == "group_by_length"
         lengths = dataset.lengths("input_ids") if grouped else None
         order = row_order(len(dataset), seed, epoch, lengths, run.micro_batch_size * group)
-        batches = split_into_batches(order, loader.batch_size, loader.drop_last)
+        cut = loader.batch_sampler
+        batches = split_into_batches(order, cut.batch_size, cut.drop_last)
     else:
         while len(run.epochs) <= epoch:
             run.epochs.append(ask_loader(run, loader, len(run.epochs)))

@@ -293,11 +293,6 @@ def restore(run: Run, folder: Path) -> None:
     )
     run.state, run.id = TrainerState(**saved["state"]), run_id_of(folder) or run.id
     run.losses.load_state_dict(saved["losses"], run.state.global_step)
-    if run.args.load_best_model_at_end:
-        try:
-            best_folder(run)
-        except DataError as error:  # a better one may follow; else `load_best` raises it
-            run.log_message(f"the best model so far cannot be loaded: {error}")
     if (device := saved["device"]) != (now := run.device.description):
         run.log_message(f"saved on {device}: on {now} results are equal to rounding")
 
@@ -328,20 +323,13 @@ def remove_other_best(run: Run) -> None:
 
 
 def load_best(run: Run) -> None:
-    """Load the weights that were best.
+    """Load the weights that were best, wherever the run folder was moved to.
 
     Raises:
         DataError: they are gone or damaged; the last ones are in the newest checkpoint.
     """
-    if (folder := best_folder(run)) is not None:
+    if run.state.best_model_checkpoint is not None:
+        folder = Path(run.state.best_model_checkpoint)
+        folder = folder if folder.is_dir() else run.folder / folder.name
+        files.verify_folder(folder)
         serialization.load_model(run.model, folder)
-
-
-def best_folder(run: Run) -> Path | None:
-    """Return the folder of the best model, verified, wherever the run folder was moved to."""
-    if run.state.best_model_checkpoint is None:
-        return None
-    folder = Path(run.state.best_model_checkpoint)
-    folder = folder if folder.is_dir() else run.folder / folder.name
-    files.verify_folder(folder)
-    return folder

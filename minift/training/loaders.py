@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from minift import rng
 from minift.data.dataset import Dataset
@@ -33,11 +33,12 @@ def read_loader(run: Run, loader: Any, training: bool = False) -> tuple[Dataset,
     return loader.dataset if own else dataset, loader.collate_fn
 
 
-def shuffles(loader: DataLoader) -> bool:
+def shuffles(loader: Any) -> bool:
     """Return whether each epoch of a loader has every row once, in a random order."""
-    sampler = loader.sampler
+    batches = loader.batch_sampler
+    sampler: Any = getattr(batches, "sampler", None)
     whole = type(sampler) is RandomSampler and not sampler.replacement
-    return whole and len(sampler) == len(loader.dataset) and loader.batch_size is not None  # type: ignore[arg-type]
+    return whole and len(sampler) == len(loader.dataset) and type(batches) is BatchSampler
 
 
 def ask_loader(run: Run, loader: DataLoader, epoch: int) -> list[np.ndarray]:

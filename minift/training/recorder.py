@@ -69,15 +69,6 @@ class Recorder:
                 file.write(json.dumps(record) + "\n")
         run.call_observers("minift_on_log", record=record)
 
-    def finish(self) -> None:
-        self.write_status("finished")
-        self.run.call_observers("minift_on_train_end")
-
-    def fail(self, error: BaseException) -> None:
-        """Record the exception that ends the run, and call the observers."""
-        self.write_status("failed", error)
-        self.run.call_observers("minift_on_exception", exception=error)
-
     def write_status(self, status: str, error: BaseException | None = None) -> None:
         """Write run.json; with an error that only stopped the run, the status is "interrupted"."""
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)

@@ -117,19 +117,22 @@ class Trainer:
     def _read_attributes(self) -> None:
         """Check the attributes that a run is made of, and hand them to it."""
         run, loss, smoothing = self.run, self._loss, self.args.label_smoothing_factor
-        if loss is not None and smoothing:
-            raise ConfigError("label_smoothing_factor is for the model's own loss, not loss=")
+        plain = unwrap(self.model)
+        config = getattr(plain, "config", None)
+        classes = getattr(config, "problem_type", None) in (None, "single_label_classification")
+        if smoothing and (loss is not None or not classes):
+            raise ConfigError("label_smoothing_factor is for class labels, and not loss=")
         run.own_loss = override_of(self, Trainer, "compute_loss")
         run.save_model = override_of(self, Trainer, "save_model")
         run.loss = loss or (smoothed_loss(smoothing) if smoothing else model_loss)
-        own, plain = bool(run.own_loss or loss), unwrap(self.model)
+        own = bool(run.own_loss or loss)
         run.forward_args = forward_arguments(plain, loss or smoothing or None)
         run.select_columns = select = partial(select_model_columns, {}, model=plain, own_loss=own)
         if run.train_loader is None:  # else what it loads is trained on
             run.train_dataset = select(self.train_dataset, "train_dataset", True)
         run.eval_dataset = select(self.eval_dataset, "eval_dataset", True)
         run.collate, run.processing_class = self.data_collator, self.processing_class
-        asked, config = self.compute_metrics, getattr(plain, "config", None)
+        asked = self.compute_metrics
         by_name: Any = asked is not None and not callable(asked)
         run.compute_metrics = named_metrics(asked, config=config) if by_name else asked  # type: ignore
 
@@ -192,7 +195,8 @@ class Trainer:
                 if args.load_best_model_at_end:
                     checkpoint.load_best(run)
             except BaseException as error:
-                recorder.fail(error)
+                recorder.write_status("failed", error)
+                run.call_observers("minift_on_exception", exception=error)
                 raise
             finally:
                 run.device.set_rng_state(generator)  # as the caller left it
@@ -203,7 +207,8 @@ class Trainer:
         self.log(metrics)
         if run.state.stop_reason:
             run.log_message(f"stopped early: {run.state.stop_reason}")
-        recorder.finish()
+        recorder.write_status("finished")
+        run.call_observers("minift_on_train_end")
         return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)
 
     def _check_before_training(self) -> None:
@@ -224,9 +229,6 @@ class Trainer:
         if not plan:
             got = f"{len(run.train_dataset)} rows, dataloader_drop_last={args.dataloader_drop_last}"
             raise ConfigError("there is no batch to train on", got=got, do="pass more rows")
-        problem = getattr(getattr(unwrap(run.model), "config", None), "problem_type", None)
-        if args.label_smoothing_factor and problem not in (None, "single_label_classification"):
-            raise ConfigError("label_smoothing_factor is for class labels", got=problem)
         if not any(p.requires_grad for p in run.model.parameters()):
             raise ConfigError("every parameter of the model is frozen (requires_grad=False)")
         total = math.ceil(args.num_train_epochs * steps_per_epoch(run))
@@ -399,20 +401,17 @@ class Trainer:
         Raises:
             PluginError: no plugin publishes models.
         """
-        if self.args.output_dir is None:
-            raise ArgumentError("push_to_hub needs a run folder", do="pass output_dir=")
         if self.run.eval_dataset is not None and not self.recorder.current_scores:
             self.evaluate()
         self.save_model()
-        address = ""
+        address, folder, hook = "", self.run.folder, self.run.manager.hook.minift_publish
         if self.run.device.rank == 0:
-            folder = self.run.folder
-            repo, publish = repo_id or folder.resolve().name, self.run.manager.hook.minift_publish
-            address = publish(folder=folder, repo=repo, message=commit_message, private=private)
+            repo = repo_id or folder.resolve().name
+            address = hook(folder=folder, repo=repo, message=commit_message, private=private)
             if address is None:
                 raise PluginError("no plugin publishes models (hook minift_publish)")
         self.run.device.barrier()
-        return str(address)
+        return address
 
     def _announce(self) -> None:
         run, args, ranks = self.run, self.args, self.run.device.world_size
