@@ -174,14 +174,14 @@ def by_hand(model: Path, folder: Path, size: int = 8, steps: int = 20) -> dict:
         batches, scored, network, optimizer, scheduler
     )
     network.train()
-    while optimizer.gradients.updates < steps:
+    while optimizer.updates < steps:
         for batch in batches:
             accelerator.backward(network(**batch))
             accelerator.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            if optimizer.gradients.updates == steps:
+            if optimizer.updates == steps:
                 break
     network.eval()
     labels = []

@@ -254,7 +254,7 @@ def test_an_optimizer_steps_only_by_its_own_losses():
             one.step()
             one.zero_grad()
     assert_equal(weights(other), before)
-    assert (optimizer.gradients.updates, second.gradients.updates) == (6, 0)
+    assert (optimizer.updates, second.updates) == (6, 0)
     loss_of(other, batch).backward()
     with pytest.raises(ConfigError, match=r"accelerator\.backward"):
         second.step()
@@ -410,7 +410,7 @@ def test_a_prepared_scheduler_goes_on_by_one_for_each_process(processes):
     """Called once an epoch, it counts epochs; and one with an end stops there."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
     device = SimpleNamespace(world_size=processes)
-    counted = SimpleNamespace(gradients=SimpleNamespace(applied_updates=0), device=device)
+    counted = SimpleNamespace(applied_updates=0, device=device)
     linear = PreparedScheduler(get_scheduler("linear", optimizer, 0, 12), counted)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=5)
     cycle, epochs = (
@@ -418,7 +418,7 @@ def test_a_prepared_scheduler_goes_on_by_one_for_each_process(processes):
         for one in (cycle, torch.optim.lr_scheduler.StepLR(optimizer, 1))
     )
     for update in range(1, 7):
-        counted.gradients.applied_updates = update
+        counted.applied_updates = update
         for scheduler in (linear, linear, cycle):
             scheduler.step()
         assert linear.last_epoch == update * processes

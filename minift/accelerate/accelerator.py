@@ -132,7 +132,7 @@ class Accelerator:
         if isinstance(one, nn.Module):
             return self._prepare_model(one)
         if isinstance(one, Optimizer):
-            if self._device.scaler is not None and self._all(PreparedOptimizer):
+            if self._device.scaler is not None and self._state.optimizers:
                 what = "fp16 takes one optimizer: its scaler follows the overflows of one"
                 raise ConfigError(what, do="put all parameters into its groups, or use bf16")
             return PreparedOptimizer(one, self._device, self._state)
@@ -213,7 +213,7 @@ class Accelerator:
         Raises:
             ArgumentError: it is neither, or the number of rows of a scalar is not known.
         """
-        state, optimizers = self._state, self._all(PreparedOptimizer)
+        state, optimizers = self._state, self._state.optimizers
         loss_sum, count = getattr(loss, "loss_sum", None), getattr(loss, "num_items", None)
         scalar = isinstance(loss, Tensor) and loss.numel() == 1
         batch = find_batch(loss.reshape(()) if scalar else loss_sum, state.current)
@@ -227,14 +227,14 @@ class Accelerator:
             raise ArgumentError("backward needs a loss", got=type(loss).__name__, expected=known)
         if batch is not None:
             loss_sum, count = loss_sum * batch.counts, count * batch.counts
-            again = any(one.counted and one.counted[0] is batch for one in state.sums)
+            again = any(one.counted and one.counted[0] is batch for one in optimizers)
             ends_epoch = batch.loader.train_on(batch, again)
             state.sync_gradients = state.sync_gradients or ends_epoch
         before = [one.gradient_versions() for one in optimizers if len(optimizers) > 1]
         self._device.backward(loss_sum, last=state.sync_gradients)
         for i, one in enumerate(optimizers):
             if not before or one.gradient_versions() != before[i]:  # else the loss is another's
-                one.gradients.add(count, (batch, state.micro_batches), several_losses=scalar)
+                one.add(count, (batch, state.micro_batches), several_losses=scalar)
 
     def clip_grad_norm_(
         self, parameters: Tensor | Iterable[Tensor], max_norm: float
@@ -254,7 +254,7 @@ class Accelerator:
             return None
         parameters = [parameters] if isinstance(parameters, Tensor) else parameters
         ids = {id(p) for p in parameters if p.requires_grad}
-        for optimizer in self._all(PreparedOptimizer):
+        for optimizer in self._state.optimizers:
             groups = optimizer.param_groups
             if ids == {id(p) for g in groups for p in g["params"] if p.requires_grad}:
                 return optimizer.divide_and_clip(max_norm)
@@ -331,7 +331,7 @@ class Accelerator:
             other = {
                 "built": self._description(),
                 "seed": self._state.seed,
-                "updates": [[one.updates, one.applied_updates] for one in self._state.sums],
+                "updates": [[one.updates, one.applied_updates] for one in self._state.optimizers],
                 "seen_updates": [scheduler.seen_updates for scheduler in schedulers],
                 "loaders": [[loader.epoch, loader.seed] for loader in loaders],
                 "python": random.getstate(),
@@ -366,9 +366,9 @@ class Accelerator:
             raise ConfigError(what, got=self._description(), expected=built)
         saved = serialization.load_training_state(path, *self._originals())
         state.seed, state.micro_batches, state.sync_gradients = saved["seed"], 0, True
-        for gradients, steps in zip(state.sums, saved["updates"], strict=True):
-            gradients.updates, gradients.applied_updates = steps
-            gradients.clear()
+        for optimizer, steps in zip(state.optimizers, saved["updates"], strict=True):
+            optimizer.updates, optimizer.applied_updates = steps
+            optimizer.clear()
         schedulers, loaders = self._all(PreparedScheduler), self._all(PreparedLoader)
         for scheduler, seen in zip(schedulers, saved["seen_updates"], strict=True):
             scheduler.seen_updates = seen
@@ -385,7 +385,7 @@ class Accelerator:
         """Return what was passed to `prepare`; several models as submodules, by number."""
         models, schedulers = self._models(), self._all(PreparedScheduler)
         model = models[0] if len(models) == 1 else nn.ModuleList(models)
-        optimizers = [one.optimizer for one in self._all(PreparedOptimizer)]
+        optimizers = [one.optimizer for one in self._state.optimizers]
         return model, self._device, optimizers, [one.scheduler for one in schedulers]
 
     def _description(self) -> dict[str, Any]:
@@ -398,12 +398,12 @@ class Accelerator:
         }
 
     def _check_before_saving(self, folder: Path) -> None:
-        sums = self._state.sums
-        if sums and all(one.counted for one in sums):
+        optimizers = self._state.optimizers
+        if optimizers and all(one.counted for one in optimizers):
             what = "gradients wait for their update, and they are not saved"
             raise ConfigError(what, do="save_state where accelerator.sync_gradients, after step()")
         prepared = [scheduler.optimizer for scheduler in self._all(PreparedScheduler)]
-        for optimizer in self._all(PreparedOptimizer):
+        for optimizer in optimizers:
             steps = (optimizer.step, optimizer.optimizer.step)
             marked = any(hasattr(step, "_wrapped_by_lr_sched") for step in steps)  # by LRScheduler
             if marked and optimizer not in prepared:

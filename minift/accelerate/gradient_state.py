@@ -45,31 +45,6 @@ class Batch:
 
 
 @dataclass
-class GradientSum:
-    """The gradients of one optimizer since its last step, which are sums, and its steps.
-
-    Attributes:
-        count: how many items the gradients are a sum over; None: they have been divided by it.
-        counted: the batch that was counted last, and in which micro-batch; None: no gradients.
-        updates: steps so far; `applied_updates`: without those that fp16 left out.
-    """
-
-    count: Any = 0
-    counted: Any = None
-    updates: int = 0
-    applied_updates: int = 0
-
-    def clear(self) -> None:
-        self.count, self.counted = 0, None
-
-    def add(self, count: Any, counted: Any, several_losses: bool) -> None:
-        """Count the items of a backward pass; with several losses of the same rows, only once."""
-        if not (several_losses and self.counted == counted):
-            self.count = self.count + count
-        self.counted = counted
-
-
-@dataclass
 class GradientState:
     """Which batch, which micro-batch of an update, and which update the loop is at.
 
@@ -79,7 +54,7 @@ class GradientState:
         micro_batches: micro-batches of the current update so far, with `accumulate`.
         current: the batch that was handed out, or given to a model, last.
         drawing_update: the update whose dropout masks were drawn last.
-        sums: of each prepared optimizer.
+        optimizers: those that are prepared.
     """
 
     seed: int = 0
@@ -87,7 +62,7 @@ class GradientState:
     micro_batches: int = 0
     current: Batch | None = None
     drawing_update: int = -1
-    sums: list[GradientSum] = field(default_factory=list)
+    optimizers: list[Any] = field(default_factory=list)
 
     def seed_generator(self, device: Device, purpose: str) -> None:
         """Start a random stream of the next update, unless a model has drawn from one already.
@@ -95,7 +70,7 @@ class GradientState:
         "dropout" starts with the first forward pass that trains, as in the Trainer's loop, however
         early its batch was taken. Until then, "batch" is for what a sampler or a collator draws.
         """
-        update = sum(one.updates for one in self.sums)
+        update = sum(one.updates for one in self.optimizers)
         if self.drawing_update != update:
             stream = update * device.world_size + device.rank
             device.seed(rng.derive(self.seed, purpose, stream))

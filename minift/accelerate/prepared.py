@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from minift import rng
-from minift.accelerate.gradient_state import Batch, GradientState, GradientSum, mark
+from minift.accelerate.gradient_state import Batch, GradientState, mark
 from minift.device import Device
 from minift.errors import ArgumentError, ConfigError
 from minift.training.batches import row_order, split_into_batches
@@ -161,15 +161,18 @@ class PreparedOptimizer(Optimizer):
 
     Attributes:
         optimizer: as it was given to `prepare`.
-        gradients: how many items they are a sum over, and the updates so far.
+        count: how many items the gradients are a sum over; None: they have been divided by it.
+        counted: the batch that was counted last, and in which micro-batch; None: no gradients.
+        updates: steps so far; `applied_updates`: without those that fp16 left out.
         step_was_skipped: gradients overflowed in fp16, so that the last step was left out.
     """
 
     def __init__(self, optimizer: Optimizer, device: Device, state: GradientState) -> None:
         self.optimizer, self.device, self.shared_state = optimizer, device, state
-        self.gradients = GradientSum()
-        state.sums.append(self.gradients)
-        self.step_was_skipped = False
+        self.count: Any = 0
+        self.counted: Any = None
+        self.updates, self.applied_updates, self.step_was_skipped = 0, 0, False
+        state.optimizers.append(self)
         # Methods that an Optimizer has, so that `__getattr__` is not asked for them.
         for name in ("state_dict", "load_state_dict", "add_param_group"):
             setattr(self, name, getattr(optimizer, name))
@@ -177,15 +180,24 @@ class PreparedOptimizer(Optimizer):
     def __getattr__(self, name: str) -> Any:  # param_groups, state, defaults
         return getattr(self.__dict__["optimizer"], name)
 
+    def clear(self) -> None:
+        self.count, self.counted = 0, None
+
+    def add(self, count: Any, counted: Any, several_losses: bool) -> None:
+        """Count the items of a backward pass; with several losses of the same rows, only once."""
+        if not (several_losses and self.counted == counted):
+            self.count = self.count + count
+        self.counted = counted
+
     def divide_and_clip(self, max_norm: float = 0) -> Tensor:
         """Turn summed gradients into mean ones of at most this norm; return the norm before."""
-        gradients, where = self.gradients, self.device.torch_device
-        if gradients.count is None:
+        where = self.device.torch_device
+        if self.count is None:
             raise ConfigError("the gradient of this update was clipped already")
-        if gradients.counted is None or not any(self.gradient_versions()):
+        if self.counted is None or not any(self.gradient_versions()):
             what = "the optimizer has no gradient to step by, or its parameters are not the model's"
             raise ConfigError(what, do="call accelerator.backward(loss), not loss.backward()")
-        count, gradients.count = gradients.count, None
+        count, self.count = self.count, None
         if not isinstance(count, Tensor):  # made on the device: sending a number would wait
             count = torch.full((), float(count), device=where)
         count = self.device.all_reduce(count.to(where, torch.float32))
@@ -198,24 +210,24 @@ class PreparedOptimizer(Optimizer):
 
     def step(self) -> None:  # type: ignore[override]
         """Update the parameters, if this micro-batch ends its update."""
-        idle = self.gradients.counted is None and not any(self.gradient_versions())
-        if not self.shared_state.sync_gradients or (idle and len(self.shared_state.sums) > 1):
+        idle = self.counted is None and not any(self.gradient_versions())
+        if not self.shared_state.sync_gradients or (idle and len(self.shared_state.optimizers) > 1):
             return  # with several optimizers, it may be another's turn
-        if self.gradients.count is not None:
+        if self.count is not None:
             self.divide_and_clip()
         torch.clear_autocast_cache()  # it has the old weights, should autocast be around the loop
         applied = self.device.step(self.optimizer)
         self.step_was_skipped = not applied
-        self.gradients.updates += 1
-        self.gradients.applied_updates += applied
-        self.gradients.clear()
+        self.updates += 1
+        self.applied_updates += applied
+        self.clear()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, except those of an unfinished update."""
         state = self.shared_state
-        if self.gradients.counted is None or (state.sync_gradients and state.micro_batches <= 1):
+        if self.counted is None or (state.sync_gradients and state.micro_batches <= 1):
             self.optimizer.zero_grad(set_to_none)
-            self.gradients.clear()
+            self.clear()
 
 
 class PreparedScheduler:
@@ -228,14 +240,14 @@ class PreparedScheduler:
 
     def __init__(self, scheduler: LRScheduler, optimizer: PreparedOptimizer) -> None:
         self.scheduler, self.optimizer = scheduler, optimizer
-        self.seen_updates = optimizer.gradients.applied_updates
+        self.seen_updates = optimizer.applied_updates
 
     def __getattr__(self, name: str) -> Any:  # get_last_lr, last_epoch...
         return getattr(self.__dict__["scheduler"], name)
 
     def step(self, *metrics: Any) -> None:
         """Call it after `optimizer.step()`, as always."""
-        updates = self.optimizer.gradients.applied_updates - self.seen_updates
+        updates = self.optimizer.applied_updates - self.seen_updates
         self.seen_updates += updates
         for _ in range(self.optimizer.device.world_size if updates == 1 else min(updates, 1)):
             if self.scheduler.last_epoch < getattr(self.scheduler, "total_steps", math.inf):

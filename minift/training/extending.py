@@ -5,7 +5,6 @@ or a value that is never read, would train something else than its author believ
 these are, and what to use instead, is a table of the page FROM_HUGGING_FACE.md.
 """
 
-import difflib
 from typing import Any
 
 from minift.errors import ArgumentError, nearest
@@ -47,12 +46,8 @@ def check_attribute(trainer: Any, base: type, name: str) -> None:
     Raises:
         ArgumentError: transformers' Trainer has it and minift's has not; or it is misspelt.
     """
-    if hasattr(trainer, name):
+    if hasattr(trainer, name) or (type(trainer) is not base and name not in absent_names()):
         return
     known = [one for one in (*vars(trainer), *dir(base)) if not one.startswith("_")]
-    if type(trainer) is not base and name not in absent_names():
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-        if not close or name == f"{close[0]}s":  # several of something are no slip of the pen
-            return
     what, do = f"a Trainer has no attribute {name!r} to set", absent_names().get(name)
     raise ArgumentError(what, expected=nearest(name, known), do=do)

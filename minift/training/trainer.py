@@ -22,20 +22,11 @@ from minift.models.weights import unwrap
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, manager_for_run
 from minift.schedule import get_scheduler
-from minift.training import checkpoint, loop, serialization
+from minift.training import checkpoint, evaluation, extending, loop, losses, serialization
 from minift.training.arguments import TrainingArguments
 from minift.training.batches import epoch_plan, steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
-from minift.training.evaluation import (
-    EvalLoopOutput,
-    evaluate,
-    named_metrics,
-    speed_metrics,
-    try_metrics,
-)
-from minift.training.extending import check_attribute, check_methods, override_of
 from minift.training.loaders import read_loader
-from minift.training.losses import LossFunction, LossTracker, model_loss, smoothed_loss
 from minift.training.recorder import Recorder
 from minift.training.run import Run, TrainerState
 from minift.training.triggers import check_decisions
@@ -84,9 +75,9 @@ class Trainer:
         processing_class: Any = None,
         compute_metrics: Callable[[Any], dict[str, float]] | str | Sequence[str] | None = None,
         callbacks: Sequence[object] | None = (), optimizers: tuple[Any, Any] | None = (None, None),
-        loss: LossFunction | None = None, tokenizer: Any = None,
+        loss: losses.LossFunction | None = None, tokenizer: Any = None,
     ) -> None:  # fmt: skip
-        check_methods(type(self), Trainer, (*SETTABLE, *READ_AT_START))
+        extending.check_methods(type(self), Trainer, (*SETTABLE, *READ_AT_START))
         self.model, self.args = model, args or TrainingArguments()
         self.processing_class = processing_class or tokenizer
         if data_collator is None and self.processing_class is None:
@@ -122,9 +113,9 @@ class Trainer:
         classes = getattr(config, "problem_type", None) in (None, "single_label_classification")
         if smoothing and (loss is not None or not classes):
             raise ConfigError("label_smoothing_factor is for class labels, and not loss=")
-        run.own_loss = override_of(self, Trainer, "compute_loss")
-        run.save_model = override_of(self, Trainer, "save_model")
-        run.loss = loss or (smoothed_loss(smoothing) if smoothing else model_loss)
+        run.own_loss = extending.override_of(self, Trainer, "compute_loss")
+        run.save_model = extending.override_of(self, Trainer, "save_model")
+        run.loss = loss or (losses.smoothed_loss(smoothing) if smoothing else losses.model_loss)
         own = bool(run.own_loss or loss)
         run.forward_args = forward_arguments(plain, loss or smoothing or None)
         run.select_columns = select = partial(select_model_columns, {}, model=plain, own_loss=own)
@@ -134,7 +125,7 @@ class Trainer:
         run.collate, run.processing_class = self.data_collator, self.processing_class
         asked = self.compute_metrics
         by_name: Any = asked is not None and not callable(asked)
-        run.compute_metrics = named_metrics(asked, config=config) if by_name else asked  # type: ignore
+        run.compute_metrics = evaluation.named_metrics(asked, config=config) if by_name else asked  # type: ignore
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute as if it had been passed to the constructor.
@@ -145,7 +136,7 @@ class Trainer:
         """
         made = "recorder" in vars(self)
         if made:
-            check_attribute(self, Trainer, name)
+            extending.check_attribute(self, Trainer, name)
             if name == "args" or (name in READ_AT_START and self.recorder.status == "running"):
                 raise ConfigError(f"{name} cannot change any more", do="make a new Trainer")
         super().__setattr__(name, value)
@@ -180,7 +171,7 @@ class Trainer:
         if run.state.global_step and folder is None:
             raise ConfigError("this Trainer has trained already", do="make a new Trainer")
         self._prepare_optimizer()
-        try_metrics(run, self.get_eval_dataloader)
+        evaluation.try_metrics(run, self.get_eval_dataloader)
         if folder is not None:
             checkpoint.restore(run, folder)
             run.log_message(f"going on from {folder}")
@@ -202,7 +193,8 @@ class Trainer:
                 run.device.set_rng_state(generator)  # as the caller left it
         seconds, steps = time.perf_counter() - started, run.state.global_step - before.global_step
         rows = run.epoch_rows * (run.state.epoch - before.epoch)
-        metrics = {f"train_{k}": v for k, v in speed_metrics(seconds, rows, steps).items()}
+        speeds = evaluation.speed_metrics(seconds, rows, steps)
+        metrics = {f"train_{name}": speed for name, speed in speeds.items()}
         metrics["train_loss"] = run.losses.mean()
         self.log(metrics)
         if run.state.stop_reason:
@@ -249,7 +241,7 @@ class Trainer:
             raise ConfigError(what, do="set self.optimizer and self.lr_scheduler for trainer.model")
         if isinstance(run.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ConfigError("the schedule must depend on the step alone", got="ReduceLROnPlateau")
-        run.losses = LossTracker(run.device)
+        run.losses = losses.LossTracker(run.device)
         for name, dataset in (("train", run.train_dataset), ("eval", run.eval_dataset)):
             if dataset is not None and args.output_dir is not None:
                 run.data_digests[name] = serialization.dataset_digest(dataset)
@@ -350,7 +342,8 @@ class Trainer:
             ignore_keys: of transformers; here of all outputs only the logits are kept.
             metric_key_prefix: of the names of the metrics.
         """
-        result = evaluate(self.run, self.get_eval_dataloader(eval_dataset), metric_key_prefix)
+        loader = self.get_eval_dataloader(eval_dataset)
+        result = evaluation.evaluate(self.run, loader, metric_key_prefix)
         self.log(result.metrics)
         self.run.call_observers("minift_on_evaluate", result=result)
         if eval_dataset is None and self.recorder.status != "running":
@@ -360,10 +353,10 @@ class Trainer:
     def predict(
         self, test_dataset: Dataset, ignore_keys: Sequence[str] | None = None,
         metric_key_prefix: str = "test",
-    ) -> EvalLoopOutput:  # fmt: skip
+    ) -> evaluation.EvalLoopOutput:  # fmt: skip
         """Return logits in fp32 in the dataset's order, and metrics if it has labels."""
         loader = self.get_test_dataloader(test_dataset)
-        return evaluate(self.run, loader, metric_key_prefix, precision="fp32")
+        return evaluation.evaluate(self.run, loader, metric_key_prefix, precision="fp32")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add a record of numbers to the history, to metrics.jsonl and to what observers see."""
