@@ -208,18 +208,17 @@ class Tokenizer:
     ) -> int:
         """Return T, the length of all rows after padding."""
         length, multiple = int(lengths.max(initial=0)), check_length("pad_to_multiple_of", multiple)
-        if strategy == "do_not_pad":
-            if np.any(lengths != length):
-                what = "rows of different lengths do not make a tensor"
-                raise DataError(what, got=lengths.tolist(), do="padding=True")
-            return length
         if strategy == "max_length":
             limit = check_length("max_length", max_length) or self.model_max_length
             if length > limit:
-                what = "a row is longer than the length to pad to"
-                do = "tokenize with truncation=True"
+                what, do = "a row is longer than the length to pad to", "truncation=True"
                 raise DataError(what, got=length, expected=limit, do=do)
             length = limit
+        elif strategy == "do_not_pad":
+            if np.any(lengths != length):
+                what, got = "rows of different lengths do not make a tensor", lengths.tolist()
+                raise DataError(what, got=got, do="padding=True")
+            return length
         return -(-length // multiple) * multiple if multiple else length
 
 

@@ -191,13 +191,12 @@ class PreparedOptimizer(Optimizer):
 
     def divide_and_clip(self, max_norm: float = 0) -> Tensor:
         """Turn summed gradients into mean ones of at most this norm; return the norm before."""
-        where = self.device.torch_device
         if self.count is None:
             raise ConfigError("the gradient of this update was clipped already")
         if self.counted is None or not any(self.gradient_versions()):
             what = "the optimizer has no gradient to step by, or its parameters are not the model's"
             raise ConfigError(what, do="call accelerator.backward(loss), not loss.backward()")
-        count, self.count = self.count, None
+        count, self.count, where = self.count, None, self.device.torch_device
         if not isinstance(count, Tensor):  # made on the device: sending a number would wait
             count = torch.full((), float(count), device=where)
         count = self.device.all_reduce(count.to(where, torch.float32))

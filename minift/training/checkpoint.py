@@ -213,9 +213,8 @@ def check_saving(run: Run) -> None:
     disk = f"{limit} are kept, {limit * size / 1e6:,.0f} MB of disk" if limit else "all are kept"
     with explained(run.folder, size):
         pass
-    run.log_message(
-        f"checkpoints are written {save_frequency(run)}, {size / 1e6:,.0f} MB each; {disk}"
-    )
+    often = save_frequency(run)
+    run.log_message(f"checkpoints are written {often}, {size / 1e6:,.0f} MB each; {disk}")
 
 
 @contextlib.contextmanager

@@ -142,10 +142,10 @@ def check_labels(
     names = f" ({', '.join(feature.names)})" if isinstance(feature, ClassLabel) else ""
     expected = f"class numbers 0 to {num_labels - 1}{names}"
     do = (
-        f"number all classes from 0 by class_encode_column({label!r}) of the DatasetDict, and load "
+        f"number all classes from 0 by class_encode_column({label!r}) of the DatasetDict; load the "
     )
-    do += "the model with as many num_labels (in `minift train`, name them all by --label-names); "
-    do += "filter unlabelled rows out; cast numbers that are to be predicted to float"
+    do += "model with as many num_labels (`minift train` takes --label-names); filter unlabelled "
+    do += "rows out; cast numbers that are to be predicted to float"
     if "string" in getattr(feature, "dtype", ""):
         what, got = f"the labels in {name} are strings", f"{column[0].as_py()!r:.40}"
         raise DataError(what, got=got, expected=expected, do=do)

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,8 +145,8 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
 
     What rather is a mistake (of a name, an attribute, a type, an import; what cannot be logged;
     minift's own errors) is raised. Another exception may only mean that it needs more rows, or more
-    classes than two rows have: it is said in a line, and training goes on. What is called is a
-    copy, so that a state which it keeps is not changed.
+    classes than two rows have: it is said in a line, and training goes on. Of an object with a
+    state of its own a copy is called, so that its state is not changed.
     """
     args, dataset = run.args, run.eval_dataset
     if not run.compute_metrics or not (args.eval_strategy != "no" or args.eval_on_start):
@@ -161,8 +160,10 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
 
     trial.compute_metrics = keep
     evaluate(trial, loader(dataset.select(range(min(2, len(dataset))))))
-    shared = (run.model, run.processing_class, run.train_dataset, dataset)
-    compute_metrics = detached(run.compute_metrics, {id(one): one for one in shared})
+    compute_metrics = run.compute_metrics
+    with contextlib.suppress(Exception):  # it holds a file, a lock...
+        shared = (run.model, run.processing_class, run.train_dataset, dataset)
+        compute_metrics = copy.deepcopy(compute_metrics, {id(one): one for one in shared})
     try:
         for prediction in seen:
             loggable(compute_metrics(prediction))
@@ -171,28 +172,6 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
     except Exception as error:
         what = f"compute_metrics raised {type(error).__name__} ({error}) on two rows, tried"
         run.log_message(f"{what} before training. If it needs more, nothing is wrong")
-
-
-def detached(function: Any, shared: dict[int, Any]) -> Any:
-    """Copy a callable with its state, so that calling the copy leaves no trace.
-
-    The state of a function is what it closes over, and the global names that it uses. What cannot
-    be copied (a module, an open file, a lock) is shared, as are the objects in `shared`, by id.
-    """
-
-    def copied(value: Any) -> Any:
-        with contextlib.suppress(Exception):
-            return copy.deepcopy(value, shared)
-        return value
-
-    if not isinstance(function, FunctionType):
-        return copied(function)
-    code, names = function.__code__, function.__globals__
-    names = names | {name: copied(names[name]) for name in code.co_names if name in names}
-    cells = tuple(CellType(copied(cell.cell_contents)) for cell in function.__closure__ or ())
-    twin = FunctionType(code, names, function.__name__, function.__defaults__, cells)
-    twin.__kwdefaults__ = function.__kwdefaults__
-    return twin
 
 
 def longest_first(dataset: Dataset) -> np.ndarray:
@@ -266,8 +245,6 @@ def named_metrics(
 
 def best_metric_of(args: Any) -> tuple[str, bool]:
     """Return the name of the metric that decides which model is best, and if more is better."""
-    key, greater = (
-        (args.metric_for_best_model or "loss").removeprefix("eval_"),
-        args.greater_is_better,
-    )
+    key = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    greater = args.greater_is_better
     return f"eval_{key}", higher_is_better(key) if greater is None else greater

@@ -93,15 +93,8 @@ class Trainer:
         self._read_once = {name: getattr(self.args, name) for name in READ_ONCE}
         chosen: tuple[Any, Any] = optimizers or (None, None)
         self.optimizer, self.lr_scheduler = chosen
-        self.run = Run(
-            args=self.args,
-            model=device.prepare(model),
-            device=device,
-            precision=precision,
-            precision_reason=reason,
-            collate=self.data_collator,
-            manager=manager_for_run(manager, callbacks or ()),
-        )
+        plugins, model = manager_for_run(manager, callbacks or ()), device.prepare(model)
+        self.run = Run(self.args, model, device, precision, reason, self.data_collator, plugins)
         self._read_attributes()
         self.recorder = Recorder(self.run)
 
