@@ -20,7 +20,7 @@ from minift.models.bert import BertForSequenceClassification
 from minift.models.pretrained import SequenceClassifierOutput
 from minift.testing import tiny
 from minift.training.batches import epoch_plan
-from minift.training.extending import absent_names
+from minift.training.compatibility import absent_names
 
 WEIGHTS = torch.tensor([1.0, 5.0])
 

@@ -20,8 +20,7 @@ from minift import rng
 from minift.accelerate.gradient_state import Batch, GradientState, mark
 from minift.device import Device
 from minift.errors import ArgumentError, ConfigError
-from minift.training.batches import row_order, split_into_batches
-from minift.training.loaders import shuffles
+from minift.training.batches import row_order, shuffles, split_into_batches
 
 # The settings of a DataLoader that do not decide which rows are in a batch.
 LOADER_SETTINGS = ["collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn"]

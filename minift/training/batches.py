@@ -1,8 +1,11 @@
 """Rows of a dataset to batches: their order in an epoch, cutting it up, collating, the device.
 
 An epoch's order is a function of (seed, epoch) alone, so it is the same on every device and any
-number of machines, and step k of epoch e is found by arithmetic: resuming skips nothing.
+number of machines, and step k of epoch e is found by arithmetic: resuming skips nothing. Of a
+DataLoader that a subclass of Trainer returns, minift takes the row numbers and loads the rows
+itself: so batches can be cut for several processes or for want of memory.
 
+    ask_loader        the rows that a DataLoader would load, of which none is loaded
     epoch_plan        row numbers of all processes: epoch -> optimizer steps -> micro-batches
     share_of_rank     of a step, the batches of this process
     load_batches      row numbers -> collated batches in host memory, by this or other processes
@@ -11,6 +14,7 @@ number of machines, and step k of epoch e is found by arithmetic: resuming skips
 """
 
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -18,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from minift import rng
 from minift.collate import DataCollatorWithPadding
@@ -26,7 +30,6 @@ from minift.data.dataset import Dataset
 from minift.errors import ConfigError, TrainingError
 from minift.models.unpadding import add_unpadding
 from minift.signals import accept_sigterm_from_parent_only, block_termination
-from minift.training.loaders import ask_loader, shuffles
 from minift.training.losses import model_loss
 from minift.training.run import Run
 
@@ -62,6 +65,49 @@ def split_into_batches(order: np.ndarray, size: int, drop_last: bool = False) ->
         raise ConfigError("a batch needs at least one row", got=size)
     stop = len(order) - len(order) % size if drop_last else len(order)
     return [order[i : i + size] for i in range(0, stop, size)]
+
+
+def read_loader(run: Run, loader: Any, training: bool = False) -> tuple[Dataset, Any]:
+    """Return the dataset and the collator of a loader, which an override may have made.
+
+    Raises:
+        ConfigError: there is more to its batches than rows and a collator, or another dataset.
+    """
+    plain = isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__
+    if not plain or loader.batch_sampler is None or not isinstance(loader.dataset, Dataset):
+        what = "get_train_dataloader and its kin must return a DataLoader of torch's"
+        got = f"{type(loader).__name__} over {type(getattr(loader, 'dataset', None)).__name__}"
+        raise ConfigError(what, got=got, expected="one with batches of a minift Dataset's rows")
+    dataset = run.select_columns(loader.dataset, "the loader's dataset", training)
+    own = loader.collate_fn is not run.collate  # it may read any column
+    return loader.dataset if own else dataset, loader.collate_fn
+
+
+def shuffles(loader: Any) -> bool:
+    """Return whether each epoch of a loader has every row once, in a random order."""
+    batches = loader.batch_sampler
+    sampler: Any = getattr(batches, "sampler", None)
+    whole = type(sampler) is RandomSampler and not sampler.replacement
+    return whole and len(sampler) == len(loader.dataset) and type(batches) is BatchSampler
+
+
+def ask_loader(run: Run, loader: DataLoader, epoch: int) -> list[np.ndarray]:
+    """Return the row numbers of a loader's batches in an epoch, without loading any.
+
+    Raises:
+        ConfigError: they differ between processes, which share the rows out here.
+    """
+    sampler: Any
+    for sampler in (loader.sampler, loader.batch_sampler):
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+    with rng.streams(run.args.seed, "sampler", epoch):
+        batches = [np.asarray(rows, dtype=np.int64) for rows in loader.batch_sampler or ()]
+    digest = float(zlib.crc32(b"".join(rows.tobytes() for rows in batches)) % 2**16)
+    if run.device.all_reduce(torch.tensor(digest)).item() != digest * run.device.world_size:
+        what = "the loaders of the processes give different rows, and all must give the same"
+        raise ConfigError(what, do="use no DistributedSampler: each gets its share of the rows")
+    return batches
 
 
 def load_batches(

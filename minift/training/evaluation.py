@@ -21,9 +21,8 @@ from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
 from minift.errors import ArgumentError, ConfigError, DataError, MiniftError
 from minift.evaluate import find_metric, higher_is_better
-from minift.training.batches import device_batches, split_into_batches
+from minift.training.batches import ask_loader, device_batches, read_loader, split_into_batches
 from minift.training.compatibility import to_plain
-from minift.training.loaders import ask_loader, read_loader
 from minift.training.losses import read_outputs
 from minift.training.run import Run
 

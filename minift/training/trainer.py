@@ -22,11 +22,10 @@ from minift.models.weights import unwrap
 from minift.optim import AdamW, parameter_groups
 from minift.plugins import default_manager, manager_for_run
 from minift.schedule import get_scheduler
-from minift.training import checkpoint, evaluation, extending, loop, losses, serialization
+from minift.training import checkpoint, compatibility, evaluation, loop, losses, serialization
 from minift.training.arguments import TrainingArguments
-from minift.training.batches import epoch_plan, steps_per_epoch
+from minift.training.batches import epoch_plan, read_loader, steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
-from minift.training.loaders import read_loader
 from minift.training.recorder import Recorder
 from minift.training.run import Run, TrainerState
 from minift.training.triggers import check_decisions
@@ -77,7 +76,7 @@ class Trainer:
         callbacks: Sequence[object] | None = (), optimizers: tuple[Any, Any] | None = (None, None),
         loss: losses.LossFunction | None = None, tokenizer: Any = None,
     ) -> None:  # fmt: skip
-        extending.check_methods(type(self), Trainer, (*SETTABLE, *READ_AT_START))
+        compatibility.check_methods(type(self), Trainer, (*SETTABLE, *READ_AT_START))
         self.model, self.args = model, args or TrainingArguments()
         self.processing_class = processing_class or tokenizer
         if data_collator is None and self.processing_class is None:
@@ -106,8 +105,8 @@ class Trainer:
         classes = getattr(config, "problem_type", None) in (None, "single_label_classification")
         if smoothing and (loss is not None or not classes):
             raise ConfigError("label_smoothing_factor is for class labels, and not loss=")
-        run.own_loss = extending.override_of(self, Trainer, "compute_loss")
-        run.save_model = extending.override_of(self, Trainer, "save_model")
+        run.own_loss = compatibility.override_of(self, Trainer, "compute_loss")
+        run.save_model = compatibility.override_of(self, Trainer, "save_model")
         run.loss = loss or (losses.smoothed_loss(smoothing) if smoothing else losses.model_loss)
         own = bool(run.own_loss or loss)
         run.forward_args = forward_arguments(plain, loss or smoothing or None)
@@ -129,7 +128,7 @@ class Trainer:
         """
         made = "recorder" in vars(self)
         if made:
-            extending.check_attribute(self, Trainer, name)
+            compatibility.check_attribute(self, Trainer, name)
             if name == "args" or (name in READ_AT_START and self.recorder.status == "running"):
                 raise ConfigError(f"{name} cannot change any more", do="make a new Trainer")
         super().__setattr__(name, value)

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 import minift
 from minift.testing import tiny
-from minift.training.extending import absent_names
+from minift.training.compatibility import absent_names
 
 STEPS, SIZE, ROWS = 10, 4, 22
 WEIGHTS = torch.tensor([1.0, 5.0])
