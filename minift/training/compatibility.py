@@ -87,7 +87,7 @@ def unknown_argument(name: str, names: Collection[str]) -> ArgumentError:
     return ArgumentError(what, got=why and why[0], expected=expected, do=do)
 
 
-# ------------------------------ what a subclass of Trainer may define, and what may be assigned to it
+# ------------------------------------- what a subclass may define, and what may be assigned to it
 #
 # Everything else that transformers' Trainer has is refused by its name: code that is never called,
 # or a value that is never read, would train something else than its author believes.
