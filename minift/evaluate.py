@@ -58,8 +58,7 @@ class Metric:
         known = list(inspect.signature(self.compute).parameters)[2:]
         for name in set(options) - set(known):
             what = f"{getattr(self.compute, '__name__', 'this metric')} has no option {name!r}"
-            do = "for confidence intervals run `minift compare`" if name == "confidence" else None
-            raise ArgumentError(what, expected=nearest(name, known), do=do)
+            raise ArgumentError(what, expected=nearest(name, known))
         return self.compute(predictions, references, **options)
 
 
@@ -114,9 +113,6 @@ class EvaluationModule:
         p, r = map(np.concatenate, zip(*self._batches, strict=True))
         self._batches = []
         return self.metric(p, r, **options)
-
-    def __repr__(self) -> str:
-        return f"EvaluationModule({self.name!r})"
 
 
 def all_metrics() -> dict[str, Metric]:

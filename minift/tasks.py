@@ -8,15 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A score that somebody else published, as they print it, and where."""
-
-    model: str
-    score: str
-    source: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is known of a data set; the commands that read it check it.
@@ -34,7 +25,7 @@ class Task:
         prepare: function(Dataset) -> Dataset with `columns`, for rows that have others.
         to_metric_inputs: function(EvalPrediction) -> (predictions, references) for the metrics,
             where rows are scored by groups; the prediction's `rows` have all columns.
-        references: scores of others.
+        references: (model, score as printed, source) for scores that others have published.
         note: one more sentence for `minift tasks NAME`.
     """
 
@@ -48,5 +39,5 @@ class Task:
     validation_fraction: float | None = None
     prepare: Callable[[Any], Any] | None = None
     to_metric_inputs: Callable[[Any], tuple[Any, Any]] | None = None
-    references: Sequence[Reference] = ()
+    references: Sequence[tuple[str, str, str]] = ()
     note: str = ""

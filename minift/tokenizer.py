@@ -65,7 +65,8 @@ class Tokenizer:
         return f"{self.digest} {self.model_input_names} {limits}"
 
     def __repr__(self) -> str:
-        return f"Tokenizer(vocab_size={len(self)}, model_max_length={self.model_max_length})"
+        sizes = f"vocab_size={len(self)}, model_max_length={self.model_max_length}"
+        return f"Tokenizer({sizes}, padding_side={self.padding_side!r})"
 
     def __len__(self) -> int:
         return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
@@ -349,7 +350,12 @@ def as_columns(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[s
     if isinstance(batch, Mapping):
         columns = dict(batch)
     else:
-        columns = {name: [row[name] for row in batch] for name in shared_keys(batch)}
+        names = list(batch[0]) if len(batch) else []
+        for i, row in enumerate(batch):
+            if set(row) != set(names):
+                what = f"row {i} of the batch has other columns than row 0"
+                raise DataError(what, got=sorted(row), expected=sorted(names))
+        columns = {name: [row[name] for row in batch] for name in names}
     ids = columns.get("input_ids", ())
     if not isinstance(ids, Ragged) and len(ids) and np.ndim(ids[0]) == 0:
         columns = {name: [value] for name, value in columns.items()}  # a single row
@@ -357,13 +363,3 @@ def as_columns(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[s
     if len(labels) > 1:
         raise DataError("which column holds the labels?", got=labels, do="remove the others")
     return {"labels" if name in LABEL_NAMES else name: value for name, value in columns.items()}
-
-
-def shared_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys of the rows, or raise a DataError if rows have different keys."""
-    names = list(rows[0]) if len(rows) else []
-    for i, row in enumerate(rows):
-        if set(row) != set(names):
-            what = f"row {i} of the batch has other columns than row 0"
-            raise DataError(what, got=sorted(row), expected=sorted(names))
-    return names

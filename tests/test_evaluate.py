@@ -256,8 +256,6 @@ def test_an_option_that_is_none_gets_the_nearest(name, option, nearest):
     with pytest.raises(ArgumentError, match=f"{name} has no option '{option}'") as caught:
         evaluate.load(name).compute([0], [0], **{option: 1})
     assert nearest in str(caught.value)
-    with pytest.raises(ArgumentError, match="minift compare"):
-        evaluate.load(name).compute([0], [0], confidence=0.95)
     with pytest.raises(ArgumentError, match="micro"):
         evaluate.load("f1").compute([0], [0], average="mean")
 
@@ -287,7 +285,6 @@ def test_a_plugin_brings_a_metric():
     set_default_manager(build_manager(None, plugins=[Plugin()]))
     try:
         metric = evaluate.load("mine", "first")
-        assert repr(metric) == "EvaluationModule('mine/first')"
         assert metric.compute([1, 2, 3], [1, 2, 3]) == {"mine": 3.0}
     finally:
         set_default_manager(None)

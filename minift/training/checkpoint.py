@@ -211,7 +211,7 @@ def check_saving(run: Run) -> None:
     json.dumps(serialization.run_state(run)[1])
     size, limit = serialization.checkpoint_bytes(run.model), run.args.save_total_limit
     disk = f"{limit} are kept, {limit * size / 1e6:,.0f} MB of disk" if limit else "all are kept"
-    with explained(run.folder, size):
+    with explained(run.folder / PREFIX, size):
         pass
     often = save_frequency(run)
     run.log_message(f"checkpoints are written {often}, {size / 1e6:,.0f} MB each; {disk}")

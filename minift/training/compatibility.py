@@ -19,9 +19,6 @@ ALIASES: dict[str, str] = {
     "evaluation_strategy": "eval_strategy",
     "no_cuda": "use_cpu",
     "warmup_ratio": "warmup_steps",  # a value below 1 is a share of all steps
-    "num_epochs": "num_train_epochs",
-    "per_gpu_train_batch_size": "per_device_train_batch_size",
-    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "group_by_length": "train_sampling_strategy",  # as it was before there were three of them
 }
 

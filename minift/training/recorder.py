@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from minift.errors import ConfigError
 from minift.files import write_text
 from minift.models.weights import unwrap
 from minift.training.compatibility import to_plain
@@ -49,12 +48,8 @@ class Recorder:
         run = self.run
         if run.writes:
             records = "".join(json.dumps(record) + "\n" for record in run.state.log_history)
-            try:
-                run.folder.mkdir(parents=True, exist_ok=True)
-                write_text(run.folder / "metrics.jsonl", records)
-            except OSError as error:
-                what = f"the run folder {run.folder} cannot be written"
-                raise ConfigError(what, got=error, do="choose another") from None
+            run.folder.mkdir(parents=True, exist_ok=True)
+            write_text(run.folder / "metrics.jsonl", records)
         run.started = time.time()
         self.write_status("running")
         run.call_observers("minift_on_train_begin")

@@ -105,5 +105,5 @@ def details(task: Task) -> list[list[str]]:
             better = "more" if score.higher_is_better else "less"
             text = f"{name}: {key}, {score.low:g} to {score.high:g}, {better} is better"
             rows.append(["metric", text])
-    rows += [["others", f"{r.model}: {r.score} ({r.source})"] for r in task.references]
+    rows += [["others", f"{model}: {score} ({source})"] for model, score, source in task.references]
     return [row for row in rows if row[1]]

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minift.tasks import Reference, Task
+from minift.tasks import Task
 from minift_glue import pairs
 
 SPLITS = {"train": "train", "validation": "validation", "test": "test"}
@@ -103,8 +103,8 @@ TASKS = {
 def table() -> dict[str, Task]:
     """Return {name: task}, each with its published scores."""
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
-    references: dict[str, list[Reference]] = {name: [] for name in TASKS}
+    references: dict[str, list[tuple[str, str, str]]] = {name: [] for name in TASKS}
     for one in tomllib.loads(text)["published"]:
         for name, score in one["scores"].items():
-            references[name].append(Reference(one["model"], score, one["source"]))
+            references[name].append((one["model"], score, one["source"]))
     return {name: replace(task, references=references[name]) for name, task in TASKS.items()}
