@@ -20,7 +20,7 @@ from minift import rng
 from minift.accelerate.gradient_state import Batch, GradientState, mark
 from minift.device import Device
 from minift.errors import ArgumentError, ConfigError
-from minift.training.batches import row_order, shuffles, split_into_batches
+from minift.training.batches import loader_batches
 
 # The settings of a DataLoader that do not decide which rows are in a batch.
 LOADER_SETTINGS = ["collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn"]
@@ -55,7 +55,6 @@ class PreparedLoader:
         self.device, self.state, self.add_unpadding = device, state, add_unpadding
         sampler = getattr(loader.batch_sampler, "sampler", None)
         generator = getattr(sampler, "generator", None)
-        self.lacks_generator = generator is None and hasattr(sampler, "generator")
         self.seed = state.seed if generator is None else generator.initial_seed()
         self.epoch, self.begun, self.largest = 0, False, 0
 
@@ -72,7 +71,6 @@ class PreparedLoader:
         """Give the next epoch's batches from number `skip` on."""
         epoch, state = self.epoch + self.begun, self.state
         outer = state.current  # the batch of a loop around this one
-        state.seed_generator(self.device, "batch")  # for what a sampler draws
         shares = list(islice(self.shares_of_rank(epoch), skip, None))
         plan = [rows for rows, _ in shares]
         self.largest = max(map(len, plan), default=0)
@@ -122,20 +120,10 @@ class PreparedLoader:
 
     def shares_of_rank(self, epoch: int) -> Iterator[tuple[list[int], bool]]:
         """Give this process's rows of each batch; False marks one that is another process's."""
-        ranks, plan = self.device.world_size, iter(self.plan(epoch))
+        ranks, plan = self.device.world_size, iter(loader_batches(self.loader, self.seed, epoch))
         while at_once := [int(row) for rows in islice(plan, ranks) for row in rows]:
             share = np.array_split(at_once, ranks)[self.device.rank].tolist()
             yield share or at_once[:1], bool(share)
-
-    def plan(self, epoch: int) -> Iterator[Any]:
-        """Give the row numbers of an epoch's batches, as the DataLoader cuts them."""
-        batch_sampler: Any = self.loader.batch_sampler
-        if shuffles(self.loader):
-            order, size = row_order(len(self.dataset), self.seed, epoch), batch_sampler.batch_size
-            return iter(split_into_batches(order, size, batch_sampler.drop_last))
-        if self.lacks_generator:  # it would draw from the one that dropout uses
-            batch_sampler.sampler.generator = rng.torch_generator(self.seed, "order", epoch)
-        return iter(batch_sampler)
 
 
 @dataclass

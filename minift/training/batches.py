@@ -5,7 +5,7 @@ number of machines, and step k of epoch e is found by arithmetic: resuming skips
 DataLoader that a subclass of Trainer returns, minift takes the row numbers and loads the rows
 itself: so batches can be cut for several processes or for want of memory.
 
-    ask_loader        the rows that a DataLoader would load, of which none is loaded
+    loader_batches    the rows that a DataLoader would load in an epoch, of which none is loaded
     epoch_plan        row numbers of all processes: epoch -> optimizer steps -> micro-batches
     share_of_rank     of a step, the batches of this process
     load_batches      row numbers -> collated batches in host memory, by this or other processes
@@ -91,18 +91,32 @@ def shuffles(loader: Any) -> bool:
     return whole and len(sampler) == len(loader.dataset) and type(batches) is BatchSampler
 
 
-def ask_loader(run: Run, loader: DataLoader, epoch: int) -> list[np.ndarray]:
+def loader_batches(
+    loader: Any, seed: int, epoch: int, lengths: np.ndarray | None = None, size: int = 1
+) -> list[np.ndarray]:
     """Return the row numbers of a loader's batches in an epoch, without loading any.
+
+    If it shuffles, the order is `row_order`. Any other sampler is asked, and what it draws from the
+    global generators is a stream of its own.
+    """
+    batch_sampler = loader.batch_sampler
+    if shuffles(loader):
+        order = row_order(len(loader.dataset), seed, epoch, lengths, size)
+        return split_into_batches(order, batch_sampler.batch_size, batch_sampler.drop_last)
+    for sampler in (loader.sampler, batch_sampler):
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+    with rng.streams(seed, "sampler", epoch):
+        return [np.asarray(rows, dtype=np.int64) for rows in batch_sampler]
+
+
+def ask_loader(run: Run, loader: DataLoader, epoch: int) -> list[np.ndarray]:
+    """Return `loader_batches`.
 
     Raises:
         ConfigError: they differ between processes, which share the rows out here.
     """
-    sampler: Any
-    for sampler in (loader.sampler, loader.batch_sampler):
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-    with rng.streams(run.args.seed, "sampler", epoch):
-        batches = [np.asarray(rows, dtype=np.int64) for rows in loader.batch_sampler or ()]
+    batches = loader_batches(loader, run.args.seed, epoch)
     digest = float(zlib.crc32(b"".join(rows.tobytes() for rows in batches)) % 2**16)
     if run.device.all_reduce(torch.tensor(digest)).item() != digest * run.device.world_size:
         what = "the loaders of the processes give different rows, and all must give the same"
@@ -172,9 +186,7 @@ def epoch_plan(run: Run, epoch: int) -> list[list[np.ndarray]]:
         seed = args.seed if args.data_seed is None else args.data_seed
         grouped = args.train_sampling_strategy == "group_by_length"
         lengths = dataset.lengths("input_ids") if grouped else None
-        order = row_order(len(dataset), seed, epoch, lengths, run.micro_batch_size * group)
-        cut = loader.batch_sampler
-        batches = split_into_batches(order, cut.batch_size, cut.drop_last)
+        batches = loader_batches(loader, seed, epoch, lengths, run.micro_batch_size * group)
     else:
         while len(run.epochs) <= epoch:
             run.epochs.append(ask_loader(run, loader, len(run.epochs)))
