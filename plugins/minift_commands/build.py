@@ -230,12 +230,10 @@ def inputs_for(folder: str, options: DataOptions) -> Inputs:
     unnamed = names == labels.default_names(len(inputs.label_names))
     same = [n.casefold() for n in inputs.label_names] == [n.casefold() for n in names]
     if not same and not unnamed:
-        raise ConfigError(
-            "the rows have other classes than the model, or another order of them",
-            got=", ".join(inputs.label_names) or "a number",
-            expected=", ".join(names) or "a number",
-            do="if the names mean the same, in this order, rename those in the model's config.json",
-        )
+        what = "the rows have other classes than the model, or another order of them"
+        got, expected = (", ".join(n) or "a number" for n in (inputs.label_names, names))
+        do = "if the names mean the same, in this order, rename those in the model's config.json"
+        raise ConfigError(what, got=got, expected=expected, do=do)
     return inputs
 
 

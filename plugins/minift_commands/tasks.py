@@ -46,18 +46,15 @@ def check_task(task: Task, source: str) -> None:
     names, fraction = task.label_names, task.validation_fraction
     several = names is not None and is_names(names) and len(set(names)) == len(names) > 1
     known_splits = {"train", "validation", "test"}
+    two_or_more = "two or more different names, or None for a number"
+    share = "a number between 0 and 1, and classes to draw it from in like shares"
+    is_share = fraction is None or (names is not None and 0 < fraction < 1)
     rules = {
         "columns": (is_names(task.columns) and len(task.columns) <= 2, "one or two names"),
         "metrics": (is_names(task.metrics), "a list of names"),
-        "label_names": (
-            names is None or several,
-            "two or more different names, or None for a number",
-        ),
+        "label_names": (names is None or several, two_or_more),
         "splits": (set(task.splits) <= known_splits, "names for train, validation, test"),
-        "validation_fraction": (
-            fraction is None or (names is not None and 0 < fraction < 1),
-            "a number between 0 and 1, and classes to draw it from in like shares",
-        ),
+        "validation_fraction": (is_share, share),
     }
     for field, (fits, expected) in rules.items():
         if not fits:

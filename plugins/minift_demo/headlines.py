@@ -257,9 +257,7 @@ def build_pairs(articles: Sequence[Article], seed: int = 0) -> dict[str, list[di
     if not by_topic or min(map(len, by_topic.values())) < 20:
         got = {topic: len(group) for topic, group in by_topic.items()} or "no articles"
         expected = "at least 20 different ones for each topic, so that a tenth is a pair"
-        raise DataError(
-            "there are too few articles to build pairs from", got=got, expected=expected
-        )
+        raise DataError("there are too few articles for pairs", got=got, expected=expected)
     random = np.random.default_rng(seed)
     rows: dict[str, list[dict]] = {name: [] for name in SPLITS}
     for _, group in sorted(by_topic.items()):

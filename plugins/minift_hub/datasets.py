@@ -176,10 +176,9 @@ def fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
 def inferred(snapshot: Snapshot, folder: str) -> Files:
     """Return the files of a folder by the split that their names say; {} if there are none."""
     prefix = f"{folder}/" if folder else ""
-    names = [
-        name.removeprefix(prefix) for name in sorted(snapshot.files) if name.startswith(prefix)
-    ]
+    inside = [name for name in sorted(snapshot.files) if name.startswith(prefix)]
     hidden = re.compile(r"(^|/)[._]|^dataset_infos\.json$")
+    names = [name.removeprefix(prefix) for name in inside]
     paths = [Path(name) for name in names if not hidden.search(name)]
     _, splits = files_by_split(paths, FORMATS)
     return {split: [prefix + p.as_posix() for p in files] for split, files in splits.items()}
@@ -223,12 +222,10 @@ def converted(snapshot: Snapshot, revision: str | None) -> Snapshot:
     try:
         return look_up(snapshot.repo, "dataset", CONVERTED)
     except MiniftError as error:
-        raise DataError(
-            what,
-            got=f"no Parquet files made of it: {error.what}",
-            expected=f"data files, or the branch {CONVERTED}",
-            do="choose another copy of the data: `hf datasets ls --search TEXT`",
-        ) from None
+        got = f"no Parquet files made of it: {error.what}"
+        expected = f"data files, or the branch {CONVERTED}"
+        do = "choose another copy of the data: `hf datasets ls --search TEXT`"
+        raise DataError(what, got=got, expected=expected, do=do) from None
 
 
 def converted_files(snapshot: Snapshot, name: str | None) -> tuple[str, Files]:

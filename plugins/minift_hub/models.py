@@ -1,6 +1,6 @@
 """The files of a repository that a model, its tokenizer or its configuration needs: no others."""
 
-from minift.errors import ArgumentError, ModelError
+from minift.errors import ModelError
 from minift.plugins import ResolvedCheckpoint
 from minift_hub import trust
 from minift_hub.client import clean
@@ -20,16 +20,12 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 
 def find(repo: str, revision: str | None, component: str) -> ResolvedCheckpoint:
     """Answer `minift_find_checkpoint`: download what the component needs."""
-    if component not in SMALL_FILES:
-        raise ArgumentError("what of the model?", got=component, expected=list(SMALL_FILES))
     snapshot = look_up(repo, "model", revision)
     small = [name for name in SMALL_FILES[component] if name in snapshot.files]
     if not {"config.json", "tokenizer.json"} & set(small):
-        raise ModelError(
-            f"{repo} is no model that minift can load",
-            got=snapshot.some_files() or "an empty repository",
-            expected="config.json, model.safetensors and tokenizer.json",
-        )
+        got = snapshot.some_files() or "an empty repository"
+        expected = "config.json, model.safetensors and tokenizer.json"
+        raise ModelError(f"{repo} is no model that minift can load", got=got, expected=expected)
     for name in small:
         limit = VOCABULARY_BYTES if name in VOCABULARIES else trust.SMALL
         trust.check_size(snapshot, name, limit)

@@ -53,8 +53,7 @@ def repository(name: str, short: Mapping[str, str]) -> str | None:
         return name
     close = difflib.get_close_matches(name, short, n=1, cutoff=0.8)
     if close:
-        raise MissingFileError(
-            f"there is no {name!r}: no such path, and no short name on the Hub",
-            expected=f"{close[0]!r} (the nearest short name), or namespace/name",
-        )
+        what = f"there is no {name!r}: no such path, and no short name on the Hub"
+        expected = f"{close[0]!r} (the nearest short name), or namespace/name"
+        raise MissingFileError(what, expected=expected)
     return None

@@ -64,11 +64,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise MissingFileError(problem, do="pass the output_dir of a `minift train`")
     record = json.loads(path.read_text(encoding="utf-8"))
     if not record.get("inputs") or not record["model"]["source"]:
-        raise ConfigError(
-            f"{folder} was written by a script: how it made its inputs is not recorded",
-            do="make the run with `minift train`; or, in the script, kill it and pass "
-            "resume_from_checkpoint=True",
-        )
+        what = f"{folder} was written by a script: how it made its inputs is not recorded"
+        do = "make the run with `minift train`; or kill the script, and pass "
+        raise ConfigError(what, do=do + "resume_from_checkpoint=True in it")
     return record
 
 
