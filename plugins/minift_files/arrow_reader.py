@@ -23,9 +23,8 @@ def read_parquet(path: Path, options: Options) -> Iterator[pa.Table]:
     check_unpacked(path)
     try:
         if options.filters is not None:
-            yield plain_types(
-                parquet.read_table(path, columns=options.columns, filters=options.filters)
-            )
+            some = parquet.read_table(path, columns=options.columns, filters=options.filters)
+            yield plain_types(some)
             return
         with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow

@@ -1,8 +1,7 @@
 """Delimited files to Arrow tables, block by block: csv and tsv.
 
 Columns are read as text and become numbers only if every cell of the file is one and no integer
-would lose a digit. The first block says what the types probably are; if a later one disagrees, the
-file is read to its end without keeping anything, and then once more with types that fit all of it.
+would lose a digit.
 """
 
 import csv
@@ -12,7 +11,7 @@ import itertools
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from minift.data.features import Features
 from minift.errors import DataError
 from minift_files.cells import as_type, is_text, read_cells, type_of
 from minift_files.options import Options
+from minift_files.parsing import in_types_of_all
 from minift_files.unpacking import BLOCK, text_blocks
 
 # The header of GLUE's own MRPC files: quotes in them are plain characters, and the columns have
@@ -39,7 +39,7 @@ PANDAS_NA += ["#N/A", "#NA", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "
 
 
 def read_csv(path: Path, options: Options, delimiter: str = ",") -> Iterator[pa.Table]:
-    """Yield the rows of a file with a header, or with `column_names` of one without.
+    """Return the rows of a file with a header, or with `column_names` of one without.
 
     Where a table has another schema than the one before it, the file begins anew: see parsing.py.
     """
@@ -60,23 +60,15 @@ def read_csv(path: Path, options: Options, delimiter: str = ",") -> Iterator[pa.
     def types() -> pa.Schema:
         return pa.schema([(name, type_of(seen)) for name, seen in kinds.items()])
 
-    def typed(cells: pa.Table, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
+    def typed(cells: pa.Table, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
         """Return cells in the types that fit all so far."""
+        fitting = dict(columns)
         for name, type_ in zip(kinds, types().types, strict=True):
             if columns[name].type != type_ or name in features:
-                columns[name] = as_type(cells.column(name), type_, features.get(name))
-        return pa.table(columns)
+                fitting[name] = as_type(cells.column(name), type_, features.get(name))
+        return pa.table(fitting)
 
-    tables, first = larger(text_tables(layout)), None
-    for cells in tables:
-        columns = note(cells)
-        first = first or types()
-        if types() != first:
-            for rest in tables:
-                note(rest)
-            yield from (typed(cells, note(cells)) for cells in larger(text_tables(layout)))
-            return
-        yield typed(cells, columns)
+    return in_types_of_all(lambda: larger(text_tables(layout)), note, types, typed)
 
 
 # --------------------------------------------------------------------------------------- the header
@@ -93,12 +85,9 @@ class Layout:
 
     def delimiter_hint(self) -> str:
         """Return what may be wrong where the name of an only column holds a delimiter."""
-        held = next((c for c in ",;\t|" if c in self.names[0]), "")
-        return (
-            f"if {held!r} separates columns, pass sep={held!r}"
-            if held and len(self.names) == 1
-            else ""
-        )
+        only = self.names[0] if len(self.names) == 1 else ""
+        held = next((c for c in ",;\t|" if c in only), "")
+        return f"if {held!r} separates columns, pass sep={held!r}" if held else ""
 
     def rows(self, lines: Any) -> Any:
         """Return Python's own reader: slow, but it knows the line that it is at."""
@@ -208,7 +197,7 @@ def parse_blocks(layout: Layout, bad: list[int], size: int) -> Iterator[pa.Table
         return "skip"
 
     def blocks() -> Iterator[bytes]:
-        text = text_blocks(layout.path, options.encoding)
+        text = text_blocks(layout.path, options.encoding, size)
         if rows := next(text)[layout.start :]:
             yield rows
         yield from text
@@ -255,20 +244,16 @@ class Blocks(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return as many blocks as fit, and at least one.
+        """Return the next bytes, but none that end between \\r and \\n.
 
-        What is returned does not end between \\r and \\n: where the next block then completes no
-        row, Arrow takes it for the end of the file.
+        Where the bytes after those complete no row, Arrow takes it for the end of the file.
         """
-        parts, length = [self.rest], len(self.rest)
-        while (length <= size - BLOCK or length < 2) and (block := next(self.blocks, b"")):
-            parts.append(block)
-            length += len(block)
-        text = b"".join(parts) if parts[0] or len(parts) > 2 else parts[-1]
-        end = min(size, length)
-        end -= end > 1 and text[end - 1 : end] == b"\r"
-        self.rest = text[end:]
-        return text[:end]
+        while len(self.rest) < size and (block := next(self.blocks, b"")):
+            self.rest += block
+        end = min(size, len(self.rest))
+        end -= end > 1 and self.rest[end - 1 : end] == b"\r"
+        block, self.rest = self.rest[:end], self.rest[end:]
+        return block
 
 
 def lines_of(blocks: Iterator[bytes]) -> Iterator[str]:
@@ -283,17 +268,13 @@ def lines_of(blocks: Iterator[bytes]) -> Iterator[str]:
 def bad_row(layout: Layout, what: str, cells: int = 0) -> DataError:
     """Return the error of the first row that has another number of cells, or else of the last."""
     reader = layout.rows(lines_of(text_blocks(layout.path, layout.options.encoding)))
-    names, start, row = layout.names, 1, []
-    end = 1
+    following, start, row = 1, 1, []
     for row in reader:
-        start, end = end, reader.line_num + 1
+        start, following = following, reader.line_num + 1
         if cells and row and len(row) != cells:
             break
-    return DataError(
-        f"{layout.path}:{start}: {what}",
-        got=f"{row!r:.120}",
-        expected=f"{len(names)} cells: {', '.join(names):.200}",
-        do=layout.delimiter_hint()
-        or "correct the file; in text that holds the delimiter, quote the cell "
-        "(or pass quotes=False where quotes are plain characters)",
-    )
+    expected = f"{len(layout.names)} cells: {', '.join(layout.names):.200}"
+    do = "correct the file; in text that holds the delimiter, quote the cell "
+    do = layout.delimiter_hint() or f"{do}(or pass quotes=False where quotes are plain characters)"
+    what = f"{layout.path}:{start}: {what}"
+    return DataError(what, got=f"{row!r:.120}", expected=expected, do=do)

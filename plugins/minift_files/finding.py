@@ -27,26 +27,27 @@ def find(
     path: str, name: str | None, data_files: Any, data_dir: str | Path | None = None
 ) -> DatasetFiles | None:
     """The answer to `minift_find_dataset`."""
-    local = local_path(path)
-    if path in {*FORMATS, "jsonl"} and (data_files, data_dir) != (None, None):
-        kind, folder = "json" if path == "jsonl" else path, local_path(data_dir or ".")
-        if data_files is not None:
-            return DatasetFiles(by_split(data_files, folder), file_format=kind)
-        if not folder.is_dir():
-            raise MissingFileError(f"there is no folder {folder}", do="check data_dir=")
-        return DatasetFiles(infer_files(folder, {kind: FORMATS[kind]})[1], file_format=kind)
-    if not local.exists():
+    kind, folder, formats = "json" if path == "jsonl" else path, local_path(path), FORMATS
+    if kind in FORMATS and (data_files, data_dir) != (None, None):
+        formats, folder = {kind: FORMATS[kind]}, local_path(data_dir or ".")
+    elif not folder.exists():
         return None
-    if data_dir is not None:
-        local = local / data_dir
-        if not local.is_dir():
-            raise MissingFileError(f"there is no folder {local}", do="check data_dir=")
-    if name is not None:  # a configuration is a folder in the dataset's
-        local = local / name
-        if not local.is_dir():
-            raise ConfigError(f"{path} has no configuration {name!r}", expected=f"a folder {local}")
-    kind, files = infer_files(local) if data_files is None else named_files(local, data_files)
-    return DatasetFiles(files, file_format=kind)
+    else:
+        folder /= data_dir or ""
+    if data_dir is not None and not folder.is_dir():
+        raise MissingFileError(f"there is no folder {folder}", do="check data_dir=")
+    if name is not None and formats is FORMATS:  # a configuration is a folder in the dataset's
+        folder /= name
+        if not folder.is_dir():
+            expected = f"a folder {folder}"
+            raise ConfigError(f"{path} has no configuration {name!r}", expected=expected)
+    if data_files is None:
+        return infer_files(folder, formats)
+    files = by_split(data_files, folder)
+    kinds = {kind} if kind in formats else {format_of(p) for paths in files.values() for p in paths}
+    if len(kinds) != 1:
+        raise ConfigError("data_files= must be of one format", got=sorted(kinds))
+    return DatasetFiles(files, file_format=kinds.pop())
 
 
 def by_split(data_files: Any, folder: Path = Path()) -> dict[str, list[Path]]:
@@ -58,15 +59,6 @@ def by_split(data_files: Any, folder: Path = Path()) -> dict[str, list[Path]]:
         many = [patterns] if isinstance(patterns, str | Path) else list(patterns)
         files[split] = [file for pattern in many for file in expand(folder, str(pattern))]
     return files
-
-
-def named_files(folder: Path, data_files: Any) -> tuple[str, dict[str, list[Path]]]:
-    """The format and the splits of some files in a folder."""
-    files = by_split(data_files, folder)
-    kinds = {format_of(path) for paths in files.values() for path in paths}
-    if len(kinds) != 1:
-        raise ConfigError("data_files= must be of one format", got=sorted(kinds))
-    return kinds.pop(), files
 
 
 def expand(folder: Path, pattern: str) -> list[Path]:
@@ -86,12 +78,10 @@ def expand(folder: Path, pattern: str) -> list[Path]:
     return found
 
 
-def infer_files(
-    path: Path, formats: Mapping[str, Any] = FORMATS
-) -> tuple[str, dict[str, list[Path]]]:
-    """The format and the splits of a file or folder, from names; says what it leaves alone."""
+def infer_files(path: Path, formats: Mapping[str, Any]) -> DatasetFiles:
+    """Return a file or a folder's files, by their names; say which are left alone."""
     if path.is_file():
-        return format_of(path), {"train": [path]}
+        return DatasetFiles({"train": [path]}, file_format=format_of(path))
     present = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
     present = [name for name in present if not re.search(r"(^|/)(\.|__)", name.as_posix())]
     kind, splits = files_by_split(present, formats)
@@ -101,7 +91,8 @@ def infer_files(
     left = ", ".join(str(name) for name in present if name not in used)
     shown = ", ".join(f"{s}: {', '.join(n.name for n in names)}" for s, names in splits.items())
     print(f"{path}: reading {shown}" + (f"; left alone: {left}" if left else ""))
-    return kind, {split: [path / name for name in names] for split, names in splits.items()}
+    files = {split: [path / name for name in names] for split, names in splits.items()}
+    return DatasetFiles(files, file_format=kind)
 
 
 def files_by_split(

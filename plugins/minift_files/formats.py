@@ -1,7 +1,7 @@
 """The formats, in the order in which a folder that holds several is read."""
 
-import functools
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,14 @@ import pyarrow as pa
 from minift.data.features import Features
 from minift.data.file_formats import FileFormat, FolderFormat
 from minift.data.loading import source_of
-from minift_files import arrow_reader, csv_reader, json_reader, saving, text_reader, writers
+from minift_files import saving
+from minift_files.arrow_reader import read_arrow, read_parquet
+from minift_files.csv_reader import read_csv
+from minift_files.json_reader import read_json
 from minift_files.options import Options
 from minift_files.parsing import parsed
+from minift_files.text_reader import read_text
+from minift_files.writers import write_csv, write_json, write_parquet
 
 CSV_OPTIONS = (
     "delimiter",
@@ -23,6 +28,7 @@ CSV_OPTIONS = (
     "on_bad_lines",
     "encoding",
 )
+TEXT_OPTIONS = ("keep_linebreaks", "sample_by", "encoding")
 
 
 def reader(name: str, read: Callable[..., Any], **fixed: Any) -> Callable[..., pa.Table]:
@@ -43,32 +49,20 @@ def reader(name: str, read: Callable[..., Any], **fixed: Any) -> Callable[..., p
 
 FORMATS = {
     "parquet": FileFormat(
-        (".parquet",),
-        reader("parquet", arrow_reader.read_parquet),
-        ("columns", "filters"),
-        writers.write_parquet,
+        (".parquet",), reader("parquet", read_parquet), ("columns", "filters"), write_parquet
     ),
-    "arrow": FileFormat((".arrow",), reader("arrow", arrow_reader.read_arrow)),
+    "arrow": FileFormat((".arrow",), reader("arrow", read_arrow)),
     "json": FileFormat(
-        (".json", ".jsonl", ".ndjson"),
-        reader("json", json_reader.read_json),
-        ("field", "encoding"),
-        writers.write_json,
+        (".json", ".jsonl", ".ndjson"), reader("json", read_json), ("field", "encoding"), write_json
     ),
-    "csv": FileFormat(
-        (".csv",), reader("csv", csv_reader.read_csv), CSV_OPTIONS, writers.write_csv
-    ),
+    "csv": FileFormat((".csv",), reader("csv", read_csv), CSV_OPTIONS, write_csv),
     "tsv": FileFormat(
         (".tsv",),
-        reader("tsv", csv_reader.read_csv, delimiter="\t"),
+        reader("tsv", read_csv, delimiter="\t"),
         CSV_OPTIONS,
-        functools.partial(writers.write_csv, sep="\t"),
+        partial(write_csv, sep="\t"),
     ),
-    "text": FileFormat(
-        (".txt",),
-        reader("text", text_reader.read_text),
-        ("keep_linebreaks", "sample_by", "encoding"),
-    ),
+    "text": FileFormat((".txt",), reader("text", read_text), TEXT_OPTIONS),
 }
 
 FOLDERS = {"disk": FolderFormat(saving.is_saved, saving.read, saving.save)}

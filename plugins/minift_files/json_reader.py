@@ -1,8 +1,7 @@
 """JSON files to Arrow tables, block by block.
 
-Each block has types of its own. The first says what the columns probably are; if a later one
-disagrees, the file is read to its end without keeping anything, and then once more with types that
-fit all of it. Where every column is plain, Arrow's parser reads the blocks after the first.
+Each block has types of its own. Where every column is plain, Arrow's parser reads the blocks after
+the first.
 """
 
 import functools
@@ -15,17 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from minift.data.features import (
-    JSON,
-    Features,
-    Json,
-    as_array,
-    holds,
-    to_objects,
-)
+from minift.data.features import JSON, Features, Json, as_array, holds, to_objects
 from minift.errors import DataError, convert_rows, nearest
 from minift_files.json_values import Quick, Values
 from minift_files.options import Options
+from minift_files.parsing import in_types_of_all
 from minift_files.unpacking import text_blocks
 
 PLAIN = [pa.string(), pa.int64(), pa.bool_(), pa.float64()]
@@ -42,24 +35,17 @@ class Piece(NamedTuple):
 
 
 def read_json(path: Path, options: Options) -> Iterator[pa.Table]:
-    """Yield the rows of a file: objects, or texts, which become the column `text`.
+    """Return the rows of a file: objects, or texts, which become the column `text`.
 
     Where a table has another schema than the one before it, the file begins anew: see parsing.py.
     """
     columns = Columns(path, options.features or Features())
-    pieces, first = read_pieces(path, options, columns.quick), None
-    for piece in pieces:
-        arrays = columns.note(piece)
-        first = first or columns.schema
-        if columns.schema != first:
-            for rest in pieces:
-                columns.note(rest)
-            columns.check()
-            for again in read_pieces(path, options, columns.quick):
-                yield columns.table(columns.note(again), again.start)
-            return
-        yield columns.table(arrays, piece.start)
-    columns.check()
+
+    def pieces() -> Iterator[Piece]:
+        yield from read_pieces(path, options, columns.quick)
+        columns.check()
+
+    return in_types_of_all(pieces, columns.note, lambda: columns.schema, columns.table)
 
 
 # ------------------------------------------------------------------------------------------ columns
@@ -101,34 +87,26 @@ class Columns:
             self.nested.add(name)
         known, feature = self.types.get(name, pa.null()), self.features.get(name)
 
-        def convert(wanted: Any) -> pa.Array:
-            return convert_rows(
-                str(self.path), values, lambda some: make(some, wanted), piece.start
-            )
-
-        def make(some: list[Any], wanted: Any) -> pa.Array:
+        def convert(some: list[Any], wanted: Any) -> pa.Array:
             array = as_array(name, some, wanted)
+            what = f"the values of column {name!r} mix types"
             if pa.types.is_floating(array.type) and any(isinstance(one, bool) for one in some):
-                raise DataError(f"the values of column {name!r} mix types: true is not 1.0")
+                raise DataError(f"{what}: true is not 1.0")
+            if unify(known, array.type) is None:
+                raise DataError(what, expected=f"{known} as in the rows before")
             return array
 
+        def converted(wanted: Any) -> pa.Array:
+            return convert_rows(str(self.path), values, lambda v: convert(v, wanted), piece.start)
+
         if known == JSON and not holds(feature, Json):
-            return convert(Json())
+            return converted(Json())
         try:
-            array = convert(feature if holds(feature, Json) else None)
+            array = converted(feature if holds(feature, Json) else None)
         except DataError as error:
             self.mixed.setdefault(name, error)
-            array = convert(Json())
-        both = unify(known, array.type)
-        if both is None:
-            row = next(i for i, value in enumerate(values) if value is not None)
-            self.mixed[name] = DataError(
-                f"{self.path}: the values of column {name!r} mix types",
-                got=f"row {piece.start + row}: {values[row]!r:.60} ({type(values[row]).__name__})",
-                expected=f"{known} as in the rows before",
-                do="change or leave out this row",
-            )
-        self.types[name] = both or JSON
+            array = converted(Json())
+        self.types[name] = unify(known, array.type)
         return array
 
     def check(self) -> None:
@@ -137,8 +115,8 @@ class Columns:
             if name not in self.nested:
                 raise error
 
-    def table(self, arrays: Mapping[str, Any], start: int) -> pa.Table:
-        """Return a piece, whose first row has the number `start`, in the types that fit so far."""
+    def table(self, piece: Piece, arrays: Mapping[str, Any]) -> pa.Table:
+        """Return a piece, of these columns, in the types that fit so far."""
         columns = []
         for name, wanted in self.types.items():
             array = arrays[name]
@@ -146,7 +124,7 @@ class Columns:
                 array = as_array(name, to_objects(array), Json())
             what = f"{self.path}: the values of column {name!r} mix types"
             cast = functools.partial(pc.cast, target_type=wanted)
-            columns.append(convert_rows(what, array, cast, start))
+            columns.append(convert_rows(what, array, cast, piece.start))
         return pa.table(columns, schema=self.schema)
 
     def quick(self, lines: bytes) -> pa.Table | None:
@@ -190,11 +168,8 @@ def unify(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         types = {f.name: unify(f.type, fields.get(f.name, JSON)) for f in one}
         same = set(types) == set(fields) and not {None, JSON}.intersection(types.values())
         return pa.struct(list(types.items())) if same else JSON
-    return (
-        JSON
-        if pa.types.is_nested(one) or pa.types.is_nested(other) or JSON in (one, other)
-        else None
-    )
+    nested = pa.types.is_nested(one) or pa.types.is_nested(other)
+    return JSON if nested or JSON in (one, other) else None
 
 
 # --------------------------------------------------------------------------------------------- rows

@@ -5,10 +5,10 @@ src/<fingerprint>/    in the cache: the parsed table of one file, see minift/dat
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +23,36 @@ from minift_files.unpacking import packed_in
 CACHED_BYTES = 1 << 20
 
 Read = Callable[[], Iterator[pa.Table]]
+Part = TypeVar("Part")
+
+
+def in_types_of_all(
+    read: Callable[[], Iterator[Part]],
+    note: Callable[[Part], Mapping[str, Any]],
+    schema: Callable[[], pa.Schema],
+    typed: Callable[[Part, Mapping[str, Any]], pa.Table],
+) -> Iterator[pa.Table]:
+    """Yield the parts of a file as tables, whose types are guessed from the first part.
+
+    If a later part disagrees, the file is read to its end without keeping anything, and then once
+    more, with types that fit all of it: a table of another schema says that the file begins anew.
+
+    Args:
+        read: yields the parts of the file.
+        note: widens the types to fit a part, and returns its columns.
+        schema: returns the types that fit all parts so far.
+        typed: makes a table with this schema of a part and its columns.
+    """
+    parts, first = read(), None
+    for part in parts:
+        columns = note(part)
+        first = first or schema()
+        if schema() != first:
+            for rest in parts:
+                note(rest)
+            yield from (typed(again, note(again)) for again in read())
+            return
+        yield typed(part, columns)
 
 
 def parsed(

@@ -19,6 +19,7 @@ from minift.data import storage
 from minift.data.dataset import Dataset, DatasetDict
 from minift.data.features import Features
 from minift.data.formatting import TYPES
+from minift.data.indices import split_range
 from minift.errors import ConfigError, DataError, MissingFileError
 
 WRITE_ROWS = 10_000  # rows in memory at once while exporting
@@ -26,38 +27,33 @@ SHARD_BYTES = 500_000_000
 SPLIT = re.compile(r"\w[\w.-]*")  # a split's name becomes that of a folder
 
 
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Raise a DataError if a folder holds anything but a saved dataset that may be replaced."""
-    if folder.exists() and any(folder.iterdir()) and not (overwrite and is_saved(folder)):
-        raise DataError(
-            f"{folder} exists and is not empty",
-            do="choose another folder, or pass overwrite=True to replace a saved dataset",
-        )
-
-
-def save(dataset: Dataset | DatasetDict, path: Path, *args: Any, **options: Any) -> None:
-    """Save either as a folder; see `save_dataset` and `save_splits` for the arguments."""
-    if isinstance(dataset, DatasetDict):
-        save_splits(dataset, path, *args, **options)
-    else:
-        save_dataset(dataset, path, *args, **options)
-
-
-def save_splits(
-    splits: DatasetDict,
+def save(
+    dataset: Dataset | DatasetDict,
     path: Path,
     max_shard_size: int | str | None = None,
-    num_shards: dict[str, int] | None = None,
+    num_shards: Any = None,
     overwrite: bool = False,
 ) -> None:
-    """Save one folder a split, and the list of splits; see `save_dataset`."""
+    """Save one dataset, or one a split, as a folder.
+
+    Args:
+        dataset: what to write; a selection is written as the rows that it selects.
+        path: the folder.
+        max_shard_size: of a file, in bytes or as "500MB".
+        num_shards: the number of files, instead; of splits {split: number}.
+        overwrite: replace the dataset that is saved there.
+    """
+    splits = dataset if isinstance(dataset, DatasetDict) else {}
     for name in splits:
         check_split(name)
-    check_free(path, overwrite)
+    if path.exists() and any(path.iterdir()) and not (overwrite and is_saved(path)):
+        do = "choose another folder, or pass overwrite=True to replace a saved dataset"
+        raise DataError(f"{path} exists and is not empty", do=do)
     with files.new_folder(path) as folder:
-        for name, dataset in splits.items():
-            shards = (num_shards or {}).get(name)
-            write_dataset(dataset, folder / name, max_shard_size, shards)
+        if isinstance(dataset, Dataset):
+            return write_dataset(dataset, folder, max_shard_size, num_shards)
+        for name, split in splits.items():
+            write_dataset(split, folder / name, max_shard_size, (num_shards or {}).get(name))
         files.write_text(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}))
 
 
@@ -68,32 +64,8 @@ def check_split(name: object) -> None:
         raise DataError("not a name for a split", got=repr(name)[:80], expected=allowed)
 
 
-def save_dataset(
-    dataset: Dataset,
-    path: Path,
-    max_shard_size: int | str | None = None,
-    num_shards: int | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Save one dataset as a folder.
-
-    Args:
-        dataset: what to write; a selection is written as the rows that it selects.
-        path: the folder.
-        max_shard_size: of a file, in bytes or as "500MB".
-        num_shards: the number of files, instead.
-        overwrite: replace the dataset that is saved there.
-    """
-    check_free(path, overwrite)
-    with files.new_folder(path) as folder:
-        write_dataset(dataset, folder, max_shard_size, num_shards)
-
-
 def write_dataset(
-    dataset: Dataset,
-    folder: Path,
-    max_shard_size: int | str | None = None,
-    num_shards: int | None = None,
+    dataset: Dataset, folder: Path, max_shard_size: int | str | None, num_shards: int | None
 ) -> None:
     """Write the files of one dataset into a folder."""
     if num_shards is None:
@@ -132,8 +104,8 @@ def in_bytes(size: int | str) -> int:
 
 def tables(dataset: Dataset) -> Iterator[pa.Table]:
     """Yield the rows in order, WRITE_ROWS at a time."""
-    for start in range(0, len(dataset), WRITE_ROWS):
-        yield dataset.to_arrow(range(start, min(start + WRITE_ROWS, len(dataset))))
+    for rows in split_range(range(len(dataset)), WRITE_ROWS):
+        yield dataset.to_arrow(rows)
 
 
 def is_saved(folder: Path) -> bool:
@@ -157,9 +129,8 @@ def read_dataset(folder: Path, verify: bool = False) -> Dataset:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
     except OSError:
-        raise MissingFileError(
-            f"{folder} is not a saved dataset", expected="state.json and dataset_info.json"
-        ) from None
+        expected = "state.json and dataset_info.json"
+        raise MissingFileError(f"{folder} is not a saved dataset", expected=expected) from None
     except ValueError as error:
         raise DataError(f"{folder} is damaged: {error}") from None
     features = Features.from_dict(info["features"])

@@ -39,17 +39,14 @@ MARKS = {
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
-    codecs.BOM_UTF8: "utf-8-sig",
 }
-DAMAGE = (
-    OSError,
-    EOFError,
-    pa.ArrowException,
-    RuntimeError,
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-)
+OPENERS: dict[str, Callable[[Any], Any]] = {
+    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "bz2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+    "zstd": lambda file: pa.CompressedInputStream(file, "zstd"),  # Python has none before 3.14
+}
+ERRORS = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)  # of damaged files
 
 
 @contextlib.contextmanager
@@ -65,9 +62,9 @@ def unpacked(path: Path) -> Iterator[io.BufferedReader]:
             file = stack.enter_context(path.open("rb"))
             while kind := packed_in(file):
                 kinds.append(kind)
-                file = stack.enter_context(io.BufferedReader(opener(path, kind)(file)))
+                file = stack.enter_context(io.BufferedReader(unpack(path, kind, file)))
             yield file
-        except DAMAGE as error:
+        except (*ERRORS, OSError, EOFError, RuntimeError) as error:
             if not kinds:
                 raise
             what = f"{path} is not a complete {kinds[-1]} file: {error}"
@@ -80,44 +77,21 @@ def packed_in(file: io.BufferedReader) -> str:
     return next((kind for kind, how in BEGINNINGS.items() if re.match(how, start)), "")
 
 
-def opener(path: Path, kind: str) -> Callable[[Any], Any]:
-    """Return the function that unpacks a file of this kind as it is read."""
-
-    def open_zip(file: Any) -> Any:
+def unpack(path: Path, kind: str, file: Any) -> Any:
+    """Return a file that unpacks another one of this kind as it is read."""
+    if kind in OPENERS:
+        return OPENERS[kind](file)
+    names, got = [], None
+    if kind == "zip":
         archive = zipfile.ZipFile(file)
-        names = [name for name in archive.namelist() if not re.search(r"(^|/)([._][^/]*|)$", name)]
-        names = [name for name in names if not name.startswith("__MACOSX/")]
-        if len(names) != 1:
-            raise DataError(
-                f"{path} is a zip archive of {len(names)} files",
-                got=f"{', '.join(names):.200}",
-                expected="one data file",
-                do="unpack it, and name files of it with data_files= (save a workbook as csv)",
-            )
+        hidden = re.compile(r"__MACOSX/|(.*/)?([._][^/]*|)$")
+        names = [name for name in archive.namelist() if not hidden.match(name)]
+        got = f"{len(names)} files: {', '.join(names):.200}"
+    if len(names) == 1:
         return archive.open(names[0])
-
-    known: dict[str, Callable[[Any], Any]] = {"bz2": bz2.BZ2File, "xz": lzma.LZMAFile}
-    known |= {"zip": open_zip, "zstd": ZstdFile}
-    known["gzip"] = lambda file: gzip.GzipFile(fileobj=file)
-    if kind not in known:
-        do = "unpack it, and name files of it with data_files="
-        raise DataError(f"{path} is a {kind} archive, which is not read as it is", do=do)
-    return known[kind]
-
-
-class ZstdFile(io.RawIOBase):
-    """A file unpacked by Arrow: Python has had no zstd before 3.14."""
-
-    def __init__(self, file: Any) -> None:
-        self.stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        block = self.stream.read(len(target))
-        target[: len(block)] = block
-        return len(block)
+    do = "unpack it, and name files of it with data_files= (save a workbook as csv)"
+    expected = f"a data file, alone or packed by {', '.join(OPENERS)} or zip"
+    raise DataError(f"{path} is a {kind} archive", got=got, expected=expected, do=do)
 
 
 def text_blocks(path: Path, encoding: str | None = None, size: int = BLOCK) -> Iterator[bytes]:
@@ -134,13 +108,13 @@ def text_blocks(path: Path, encoding: str | None = None, size: int = BLOCK) -> I
     with unpacked(path) as file:
         start = file.peek(8)[:8]
         marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
-        name = codecs.lookup(encoding or marked).name
-        if name == "utf-8" and start.startswith(codecs.BOM_UTF8):
-            name = "utf-8-sig"
+        name = codecs.lookup(encoding or marked).name.removesuffix("-sig")
+        mark = codecs.BOM_UTF8 if name == "utf-8" and start.startswith(codecs.BOM_UTF8) else b""
         if name == "utf-8" and b"\0" in start:
             do = 'pass its encoding, for example encoding="utf-16-le" (or "utf-16-be")'
             raise DataError(f"{path} is not text in UTF-8", got=f"it begins {start!r}", do=do)
-        decoder, passed, rest, more = codecs.getincrementaldecoder(name)(), 0, b"", True
+        decoder, rest, more = codecs.getincrementaldecoder(name)(), b"", True
+        passed = len(file.read(len(mark)))
         while more:
             block = file.read(size)
             more, passed = bool(block), passed + len(block)
@@ -166,10 +140,7 @@ def not_text(path: Path, encoding: str, passed: int, error: UnicodeError) -> Dat
     with unpacked(path) as file:
         starts = range(0, passed, BLOCK)
         line = 1 + sum(file.read(min(BLOCK, passed - i)).count(b"\n") for i in starts)
-    name = "UTF-8" if encoding.startswith("utf-8") else encoding
-    return DataError(
-        f"{path}:{line}: not {name} text",
-        got=got,
-        do='pass the encoding that it is in, for example encoding="cp1252" (Windows, Excel), '
-        '"latin-1" or "utf-16"; or save the file as UTF-8',
-    )
+    name = "UTF-8" if encoding == "utf-8" else encoding
+    do = 'pass the encoding that it is in, for example encoding="cp1252" (Windows, Excel), '
+    do += '"latin-1" or "utf-16"; or save the file as UTF-8'
+    return DataError(f"{path}:{line}: not {name} text", got=got, do=do)
