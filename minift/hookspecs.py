@@ -1,6 +1,7 @@
 """The outline of the program: `minift train` in pseudo-code, with each hook where it is called.
 
     minift_register_commands            which commands there are; `minift train` does what follows
+    minift_add_options                  flags that plugins have there
     minift_register_tasks               --task NAME: its data set, columns, label names and metrics
     minift_find_dataset                 load_dataset: a path or a name to files, by split
     minift_register_file_formats        files to tables
@@ -19,6 +20,7 @@
                 loss, count, _ = compute_loss(batch)            sums, so that they can be added up
                 device.backward(loss)
             device.clip_grad_norm(optimizer, max_grad_norm, total_items)     divides them, once
+            minift_on_gradients
             device.step(optimizer), scheduler.step(), state.global_step += 1
             minift_on_step_end
             if should_log(run):       fetch_losses, trainer.log
@@ -33,7 +35,7 @@
     minift_publish                      `minift push`, trainer.push_to_hub: upload the saved model
 
 Hooks choose objects; objects do the work. A hook exists only where an installed package must act
-without the script naming it. There are four kinds, told apart by their names:
+without the script naming it. There are four kinds, told apart by their names, and one for flags:
 
 - registrars, `minift_register_*`, take no arguments and return a dict. All plugins are asked; it is
   an error if two of them return the same name.
@@ -42,6 +44,7 @@ without the script naming it. There are four kinds, told apart by their names:
 - decisions, `minift_should_stop`, are asked as finders are, and the first answer counts.
 - observers, `minift_on_*`, return nothing and never change training. One that raises is reported
   and not called again in this run. With several processes, only process 0 calls them.
+- `minift_add_options` adds flags to `minift train`; observers find their values in `run.options`.
 
 A plugin may leave out arguments that it does not use. `minift plugins --loop` prints the outline
 above, each hook with the plugins that implement it; plugins/README.md shows how to write one.
@@ -112,6 +115,15 @@ def minift_register_commands():
 
     Returns:
         {name: object with `help` (one line), `configure(parser)` and `run(args) -> exit code`}.
+    """
+
+
+@hookspec
+def minift_add_options(parser):
+    """Add flags to `minift train`, `--my-flag`, whose values are in `run.options["my_flag"]`.
+
+    Args:
+        parser: an argparse group; `add_argument` is all that it should be used for.
     """
 
 
@@ -205,6 +217,18 @@ def minift_on_train_begin(run):
 
     Args:
         run: the `minift.training.run.Run`, as in all hooks that follow.
+    """
+
+
+@hookspec
+def minift_on_gradients(run):
+    """Called once an update, between the backward passes and the optimizer's step.
+
+    `p.grad` of each parameter in `run.model` is the mean gradient of the update: summed over all
+    micro-batches and processes, divided, without fp16's factor, and clipped. `run.losses.grad_norm`
+    is its norm before clipping, a scalar tensor. Weights are those of before the step. Reading a
+    value waits for the device: do it now and then, or keep what is computed until a log point.
+    In fp16 an update whose gradients overflow, which is then left out, is seen too.
     """
 
 

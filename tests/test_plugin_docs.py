@@ -52,7 +52,8 @@ def test_the_plugin_to_see_has_the_hook():
             source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
             assert f"def {hook[1]}(" in source, f"{folder.name} has no {hook[1]}"
             checked.append(hook[1])
-    others = ["minift_on_evaluate", "minift_should_stop"]  # of a plugin on the page, of a callback
+    others = ["minift_on_evaluate", "minift_on_gradients", "minift_add_options"]  # on the page
+    others += ["minift_should_stop"]  # of a callback
     assert sorted(checked + others) == sorted(HOOKS)
 
 
@@ -116,6 +117,7 @@ def test_every_plugin_loads_and_hears_what_it_should(manager):
     assert heard == {
         "bell": ["minift_on_train_end"],
         "mistakes": ["minift_on_evaluate"],
+        "gradients": ["minift_add_options", "minift_on_gradients"],
         "enough": ["minift_should_stop"],
         "balanced": ["minift_register_metrics"],
         "shelf": ["minift_find_dataset"],

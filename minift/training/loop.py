@@ -74,6 +74,7 @@ def train(
             total_loss, total_items = sum_over_ranks(device, loss_sum, num_items)
             grad_norm = device.clip_grad_norm(optimizer, args.max_grad_norm, total_items)
             losses.add(total_loss, total_items, grad_norm)
+            show_gradients(run)
             learning_rate = optimizer.param_groups[0]["lr"]  # before the schedule changes it
             if device.step(optimizer, skip=losses.skip_updates):  # False: fp16 overflowed
                 run.scheduler.step()
@@ -102,6 +103,19 @@ def train(
             if state.stop_reason or state.global_step == state.max_steps:
                 fetch_losses(run)
                 return
+
+
+def show_gradients(run: Run) -> None:
+    """Call the observers of gradients, if there are any.
+
+    What the optimizer would divide while it reads the gradients is divided now, to the same bits.
+    """
+    if run.manager.hook.minift_on_gradients.get_hookimpls():
+        divisor = vars(run.optimizer).pop("grad_scale", None)
+        if divisor is not None:
+            parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+            torch._foreach_div_([p.grad for p in parameters if p.grad is not None], divisor)
+        run.call_observers("minift_on_gradients")
 
 
 def sum_over_ranks(device: Device, loss: Any, count: Any) -> tuple[torch.Tensor, ...]:

@@ -64,6 +64,7 @@ class Run:
         losses: sums since the last log record; built with the optimizer.
         batch_splits: into how many parts each batch is split, after running out of memory.
         data_digests: digests of the rows of "train" and "eval", for checkpoints.
+        options: values of the flags that plugins add to `minift train` (minift_add_options).
         resume_command: what to type so that an interrupted run goes on.
         termination_signal: the number of the signal that asked this process to end, or 0.
         started: when training began, in seconds since 1970.
@@ -97,6 +98,7 @@ class Run:
     state: TrainerState = field(default_factory=TrainerState)
     batch_splits: int = 1
     data_digests: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     resume_command: str = "trainer.train(resume_from_checkpoint=True)"
     termination_signal: int = 0
     started: float = 0.0
