@@ -97,29 +97,24 @@ def features_of(description: Description, config: str) -> Features | None:
         return None
 
 
-def as_json(features: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the card's list of features as Parquet files record them."""
-    return {str(one["name"]): feature_json(one) for one in features}
+def as_json(feature: Any) -> Any:
+    """Return a feature of the card as Parquet files record it.
 
-
-def feature_json(feature: dict[str, Any]) -> Any:
-    """Return a feature: `dtype: string` or `{class_label: ...}`, `list: ...`, `struct: [...]`."""
-    for key in ("sequence", "list"):
+    Args:
+        feature: `string`, the name of a type; `{sequence: feature}`, `{list: feature}`,
+            `{struct: feature}`, `{class_label: {names: ...}}` or `{dtype: feature}`; or a list of
+            such with a `name` each, which are columns or fields.
+    """
+    if isinstance(feature, list):
+        return {str(one["name"]): as_json(one) for one in feature}
+    if isinstance(feature, str):
+        return {"_type": "Value", "dtype": feature}
+    for key, kind in (("sequence", "Sequence"), ("list", "List")):
         if key in feature:
-            inner = feature[key]
-            if isinstance(inner, list):
-                element: Any = as_json(inner)
-            else:
-                element = feature_json(inner if isinstance(inner, dict) else {"dtype": inner})
-            return {"_type": "Sequence" if key == "sequence" else "List", "feature": element}
-    if "struct" in feature:
-        return as_json(feature["struct"])
-    dtype = feature["dtype"]
-    if isinstance(dtype, dict) and "class_label" in dtype:
-        names = dtype["class_label"]["names"]
+            return {"_type": kind, "feature": as_json(feature[key])}
+    if "class_label" in feature:
+        names = feature["class_label"]["names"]
         if isinstance(names, dict):  # {'0': first, '1': second}
             names = [names[key] for key in sorted(names, key=int)]
         return {"_type": "ClassLabel", "names": [str(name) for name in names]}
-    if isinstance(dtype, dict):
-        return feature_json(dtype)
-    return {"_type": "Value", "dtype": dtype}
+    return as_json(feature["struct"] if "struct" in feature else feature["dtype"])
