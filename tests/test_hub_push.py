@@ -198,7 +198,7 @@ def test_pushing_without_a_plugin_or_a_folder(run, monkeypatch):
     with pytest.raises(PluginError, match="no plugin publishes"):
         run.push_to_hub(repo_id="tester/mine")
     run.args.output_dir = None
-    with pytest.raises(MiniftError, match="needs a run folder"):
+    with pytest.raises(MiniftError, match="needs a folder"):
         run.push_to_hub(repo_id="tester/mine")
     set_default_manager(None)
 
