@@ -97,7 +97,7 @@ def test_a_type_that_torch_does_not_know():
     class Other(AcceleratorDevice):
         name = "no-such-type"
 
-    assert "knows no no-such-type" in Other.unavailable()
+    assert "finds no no-such-type that works" in Other.unavailable()
 
 
 class Refusing(Fake):

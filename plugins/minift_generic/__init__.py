@@ -67,8 +67,8 @@ class AcceleratorDevice(Device):
         """Return the number of the device: the one in `spec`, else that of this process."""
         number = self.spec.partition(":")[2]
         if number and self.world_size > 1:
-            what, do = "each of several processes takes a device of its own", f"pass {self.name!r}"
-            raise DeviceError(what, got=self.spec, do=do)
+            what = "each of several processes takes a device of its own"
+            raise DeviceError(what, got=self.spec, do=f"pass device={self.name!r}")
         index = int(number) if number.isdigit() else distributed.local_rank()
         if index >= count or (number and not number.isdigit()):
             more = "" if self.world_size == 1 else ", as many processes as the machine has of them"
@@ -83,14 +83,12 @@ class AcceleratorDevice(Device):
         torch = sys.modules.get("torch")
         if torch is None:
             return cls.missing_requirement()
-        reason = f"torch {torch.__version__} knows no {cls.name}"
-        if has_module(torch, cls.name):
-            reason = f"torch {torch.__version__} finds no {cls.name} that works"
-            try:
-                if ask_torch(cls.name, "is_available"):
-                    return None
-            except RuntimeError as error:
-                reason += f" ({error})"
+        reason = f"torch {torch.__version__} finds no {cls.name} that works"
+        try:
+            if ask_torch(cls.name, "is_available"):
+                return None
+        except (RuntimeError, AttributeError) as error:
+            reason += f" ({error})"
         return cls.missing_requirement() or reason
 
     @classmethod
@@ -173,14 +171,6 @@ class AcceleratorDevice(Device):
     def memory(self) -> dict[str, int]:
         known = {k: name for k, name in self.memory_functions.items() if hasattr(self.module, name)}
         return {key: getattr(self.module, name)() for key, name in known.items()}
-
-
-def has_module(torch: Any, name: str) -> bool:
-    """Return True if torch has a type of device of this name, with its functions."""
-    try:
-        return hasattr(torch.get_device_module(name), "is_available")
-    except RuntimeError:
-        return False
 
 
 def ask_torch(name: str, function: str, *arguments: Any) -> Any:
