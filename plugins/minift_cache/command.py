@@ -97,7 +97,8 @@ def run_ls(args: Namespace) -> int:
 
 def run_prune(args: Namespace) -> int:
     """Remove what has a reason to go, then what must make room; the least recently used first."""
-    limit, now, freed, count, failed = args.max_bytes, time.time(), 0, 0, False
+    limit, now = args.max_bytes, time.time()
+    freed, count, failed = 0, 0, False
     entries = [(reason_to_go(entry, args, now), entry) for entry in all_entries()]
     left = sum(entry.bytes for _, entry in entries)
     for reason, entry in sorted(entries, key=lambda pair: (pair[0] is None, pair[1].used)):

@@ -80,8 +80,8 @@ def sections(repo: str, run: Mapping[str, Any], scores: Mapping[str, float]) -> 
     if run:
         lines = [f"- {key}: {args[key]}" for key in SETTINGS if args.get(key) is not None]
         lines.append(f"- device: {run.get('device')}, precision: {run.get('precision')}")
-        versions = {**(run.get("versions") or {}), "platform": None}
-        shown = [f"{name} {version}" for name, version in versions.items() if version]
+        versions = run.get("versions") or {}
+        shown = [f"{name} {version}" for name, version in versions.items() if name != "platform"]
         yield "\n".join(["## Training\n", *lines, f"- versions: {', '.join(shown)}"])
     use = f'classify = pipeline("text-classification", "{repo}")'
     yield f"To use it:\n\n```python\nfrom minift import pipeline\n\n{use}\n```"

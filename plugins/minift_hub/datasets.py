@@ -107,7 +107,7 @@ def choose(repo: str, configs: Mapping[str, Any], name: str | None) -> str:
     if name is None:
         what = f"{repo} has several configurations"
         marked = [key for key, config in configs.items() if config.get("default") is True]
-        name = [*marked, *(configs if len(configs) == 1 else ["default"])][0]
+        name = (marked or (list(configs) if len(configs) == 1 else ["default"]))[0]
     if name not in configs:
         do = f'load_dataset("{repo}", "{clean(next(iter(configs), ""))}")'
         raise ConfigError(what, expected=clean(f"one of {', '.join(configs)}"), do=do)
