@@ -74,6 +74,18 @@ def evaluate(
         prefix: of the names of the metrics.
         precision: instead of the run's.
     """
+    prediction, metrics, speeds = predict(run, loader, precision)
+    if run.compute_metrics is not None and prediction.label_ids is not None:
+        metrics |= loggable(run.compute_metrics(prediction))
+    metrics |= speeds
+    named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
+    return EvalLoopOutput(prediction.predictions, prediction.label_ids, named)
+
+
+def predict(
+    run: Run, loader: DataLoader, precision: str | None = None
+) -> tuple[EvalPrediction, dict[str, float], dict[str, float]]:
+    """Return logits and labels, the mean loss if there are labels, and the time it took."""
     dataset, collate = read_loader(run, loader)
     order = np.concatenate(ask_loader(run, loader, 0))
     if not np.array_equal(order, np.arange(len(dataset))):
@@ -108,13 +120,9 @@ def evaluate(
         loss_sum, num_items = blocks.pop("sums")
     run.model.train(was_training)
     seconds = time.perf_counter() - started
-    metrics: dict[str, float] = {"loss": loss_sum / num_items} if num_items else {}
-    logits, labels = blocks.get("logits", np.zeros((0, 0), np.float32)), blocks.get("labels")
-    if run.compute_metrics is not None and labels is not None:
-        metrics |= loggable(run.compute_metrics(EvalPrediction(logits, labels, dataset)))
-    metrics |= speed_metrics(seconds, n, len(batches))
-    named = {k if k.startswith(f"{prefix}_") else f"{prefix}_{k}": v for k, v in metrics.items()}
-    return EvalLoopOutput(logits, labels, named)
+    loss_mean = {"loss": loss_sum / num_items} if num_items else {}
+    prediction = EvalPrediction(blocks["logits"], blocks.get("labels"), dataset)
+    return prediction, loss_mean, speed_metrics(seconds, n, len(batches))
 
 
 def speed_metrics(seconds: float, rows: float, steps: int) -> dict[str, float]:
@@ -151,20 +159,13 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
     if not run.compute_metrics or not (args.eval_strategy != "no" or args.eval_on_start):
         return
     assert dataset is not None
-    trial, seen = copy.copy(run), list[EvalPrediction]()
-
-    def keep(prediction: EvalPrediction) -> dict[str, float]:
-        seen.append(prediction)
-        return {}
-
-    trial.compute_metrics = keep
-    evaluate(trial, loader(dataset.select(range(min(2, len(dataset))))))
+    prediction, *_ = predict(run, loader(dataset.select(range(min(2, len(dataset))))))
     compute_metrics = run.compute_metrics
     with contextlib.suppress(Exception):  # it holds a file, a lock...
         shared = (run.model, run.processing_class, run.train_dataset, dataset)
         compute_metrics = copy.deepcopy(compute_metrics, {id(one): one for one in shared})
     try:
-        for prediction in seen:
+        if prediction.label_ids is not None:
             loggable(compute_metrics(prediction))
     except MISTAKES:
         raise
