@@ -1,30 +1,10 @@
 """`BatchEncoding`: what a tokenizer returns, and where each of its tokens is from."""
 
 from collections import UserDict
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from minift.data.ragged import Ragged
 from minift.errors import ConfigError
-from minift.truncation import Window
-
-
-class Details(NamedTuple):
-    """What a `BatchEncoding` knows of single tokens.
-
-    Attributes:
-        encode: returns the library's encodings with words and offsets, which take longer than ids
-            alone and are therefore made when somebody asks.
-        windows: what was kept of the rows; None if nothing was cut.
-        in_list: True if the columns hold several rows.
-        pad_token, pad_left: what stands at padding, and on which side.
-    """
-
-    encode: Callable[[], list[Any]]
-    windows: Sequence[Window] | None
-    in_list: bool
-    pad_token: str | None
-    pad_left: bool
 
 
 class BatchEncoding(UserDict[str, Any]):
@@ -34,7 +14,16 @@ class BatchEncoding(UserDict[str, Any]):
     list of lists when it is read.
     """
 
-    def __init__(self, columns: Any, details: Details | None = None) -> None:
+    def __init__(self, columns: Any, details: tuple[Any, ...] | None = None) -> None:
+        """Take columns, and what is known of single tokens.
+
+        Args:
+            columns: by name.
+            details: a function that returns the library's encodings with words and offsets, which
+                take longer than ids alone and are therefore made when somebody asks; the windows
+                that were kept of the rows, None if nothing was cut; whether the columns hold
+                several rows; what stands at padding; and whether that is on the left.
+        """
         super().__init__(columns)
         self.details = details
 

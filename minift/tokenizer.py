@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minift.data.ragged import Ragged, Runs, as_ragged, pad_columns
-from minift.encoding import BatchEncoding, Details
+from minift.encoding import BatchEncoding
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError
 from minift.plugins import default_manager, resolve_checkpoint
 from minift.truncation import Window, cut, gather
@@ -144,8 +144,7 @@ class Tokenizer:
         if not in_list:
             columns = {name: values[0] for name, values in columns.items()}
         pad_left = (padding_side or self.padding_side) == "left"
-        details = Details(in_detail, windows, in_list, self.pad_token, pad_left)
-        result = BatchEncoding(columns, details)
+        result = BatchEncoding(columns, (in_detail, windows, in_list, self.pad_token, pad_left))
         if return_offsets_mapping:
             rows = [result.of_tokens("offsets", i) for i in range(len(windows or rows))]
             result["offset_mapping"] = to_tensor(rows, return_tensors) if in_list else rows[0]

@@ -7,18 +7,14 @@ or not: quadratic in time and memory. So rows are encoded whole, and only positi
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minift.errors import ConfigError, DataError
 
-
-class Window(NamedTuple):
-    """The tokens of a row that are kept together: their positions in it, in order."""
-
-    row: int
-    positions: np.ndarray
+# The tokens of a row that are kept together: the row's number, and their positions in it, in order.
+Window = tuple[int, np.ndarray]
 
 
 def lengths_to_keep(first: int, second: int, limit: int, strategy: str) -> tuple[int, int]:
@@ -89,10 +85,10 @@ def cut(
         raise ConfigError(what, got=limit, expected=f"at least {special}")
     if all(len(encoding) <= limit for encoding in encodings):
         return None
-    chosen = []
+    chosen: list[Window] = []
     for row, encoding in enumerate(encodings):
         if len(encoding) <= limit:
-            chosen.append(Window(row, np.arange(len(encoding))))
+            chosen.append((row, np.arange(len(encoding))))
             continue
         text = np.array([-1 if which is None else which for which in encoding.sequence_ids])
         around, first, second = (np.flatnonzero(text == which) for which in (-1, 0, 1))
@@ -105,7 +101,7 @@ def cut(
         pairs = [(parts[0], others[0]), *pairs, *((parts[0], other) for other in others[1:])]
         for part, other in pairs:
             positions = np.concatenate([around, first[part], second[other]])
-            chosen.append(Window(row, np.sort(positions)))
+            chosen.append((row, np.sort(positions)))
     return chosen
 
 

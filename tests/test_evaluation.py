@@ -146,19 +146,39 @@ class Churn:
         return {"churn": churn, "evaluations": len(self.evaluations)}
 
 
-@pytest.mark.parametrize("how", ["object", "method", "partial"])
+GLOBAL = Churn()
+CALLS = 0
+
+
+def keeps_it_in_global_names(prediction):
+    global CALLS
+    CALLS += 1
+    return {**GLOBAL(prediction), "calls": CALLS}
+
+
+@pytest.mark.parametrize("how", ["object", "method", "partial", "closure", "global"])
 def test_a_metric_with_a_state_sees_all_rows_first(how):
     """Two rows would not fit the eight of the next call."""
-    metric = Churn()
+    metric = GLOBAL if how == "global" else Churn()
     functions = {
         "object": metric,
         "method": metric.__call__,
         "partial": functools.partial(Churn.__call__, metric),
+        "closure": lambda prediction: metric(prediction),
+        "global": keeps_it_in_global_names,
     }
     made = trainer(functions[how])
     made.train()
     assert logged(made, "eval_evaluations") == [1, 2]
     assert metric.evaluations == [8, 8]
+    assert how != "global" or logged(made, "eval_calls") == [1, 2]
+
+
+def test_a_metric_that_counts_on_an_iterator():
+    scores = iter([0.5, 0.75])
+    made = trainer(lambda prediction: {"score": next(scores)})
+    made.train()
+    assert logged(made, "eval_score") == [0.5, 0.75]
 
 
 def test_a_metric_that_cannot_be_copied_is_called_itself():

@@ -57,7 +57,7 @@ ROWS = [
     ["training.run", "training.checks"],
     ["training.serialization"],
     ["training.batches"],
-    ["training.evaluation", "training.triggers"],
+    ["training.evaluation"],
     ["training.recorder", "training.checkpoint"],
     ["training.loop"],
     ["training.trainer"],

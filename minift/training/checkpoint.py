@@ -29,8 +29,9 @@ from minift.device import choose_precision
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
 from minift.signals import on_signal
 from minift.training import serialization
+from minift.training.arguments import interval
+from minift.training.batches import steps_per_epoch
 from minift.training.run import Run, TrainerState
-from minift.training.triggers import save_frequency
 
 PREFIX = "checkpoint-"
 
@@ -215,6 +216,15 @@ def check_saving(run: Run) -> None:
         pass
     often = save_frequency(run)
     run.log_message(f"checkpoints are written {often}, {size / 1e6:,.0f} MB each; {disk}")
+
+
+def save_frequency(run: Run) -> str:
+    """Return in words how often a checkpoint is written."""
+    strategy, steps = run.args.save_strategy, interval(run.args.save_steps, run.state.max_steps)
+    steps = steps_per_epoch(run) if strategy == "epoch" else steps
+    others = {"no": "never (save_strategy)", "best": "when the best metric improves"}
+    often = others.get(strategy, f"every {steps} steps")
+    return often if run.args.output_dir else "never (output_dir is None)"
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
 from minift.errors import ArgumentError, ConfigError, DataError, MiniftError
 from minift.evaluate import find_metric, higher_is_better
-from minift.training.batches import ask_loader, device_batches, read_loader, split_into_batches
+from minift.plugins import default_manager
+from minift.training import batches
 from minift.training.compatibility import to_plain
 from minift.training.losses import read_outputs
 from minift.training.run import Run
@@ -86,21 +88,21 @@ def predict(
     run: Run, loader: DataLoader, precision: str | None = None
 ) -> tuple[EvalPrediction, dict[str, float], dict[str, float]]:
     """Return logits and labels, the mean loss if there are labels, and the time it took."""
-    dataset, collate = read_loader(run, loader)
-    order = np.concatenate(ask_loader(run, loader, 0))
+    dataset, collate = batches.read_loader(run, loader)
+    order = np.concatenate(batches.ask_loader(run, loader, 0))
     if not np.array_equal(order, np.arange(len(dataset))):
         dataset = dataset.select(order)
     started, n, device = time.perf_counter(), len(dataset), run.device
     was_training = run.model.training
     run.model.eval()
     size = run.args.per_device_eval_batch_size
-    batches = split_into_batches(longest_first(dataset), size)
-    shared = len(batches) >= device.world_size > 1  # of fewer batches, each rank computes all
-    share = batches[device.rank :: device.world_size] if shared else batches
+    plan = batches.split_into_batches(longest_first(dataset), size)
+    shared = len(plan) >= device.world_size > 1  # of fewer batches, each rank computes all
+    share = plan[device.rank :: device.world_size] if shared else plan
     blocks: dict[str, np.ndarray] = {}  # of logits and labels, for all rows
     loss_sum, num_items = 0.0, 0.0
     with torch.no_grad(), device.autocast(precision or run.precision):
-        computed = device_batches(run, dataset, collate, share, size)
+        computed = batches.device_batches(run, dataset, collate, share, size)
         for rows, batch in zip(share, computed, strict=True):
             if "labels" in batch:
                 write_rows(blocks, "labels", batch["labels"], rows, n)
@@ -122,7 +124,7 @@ def predict(
     seconds = time.perf_counter() - started
     loss_mean = {"loss": loss_sum / num_items} if num_items else {}
     prediction = EvalPrediction(blocks["logits"], blocks.get("labels"), dataset)
-    return prediction, loss_mean, speed_metrics(seconds, n, len(batches))
+    return prediction, loss_mean, speed_metrics(seconds, n, len(plan))
 
 
 def speed_metrics(seconds: float, rows: float, steps: int) -> dict[str, float]:
@@ -152,18 +154,16 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
 
     What rather is a mistake (of a name, an attribute, a type, an import; what cannot be logged;
     minift's own errors) is raised. Another exception may only mean that it needs more rows, or more
-    classes than two rows have: it is said in a line, and training goes on. Of an object with a
-    state of its own a copy is called, so that its state is not changed.
+    classes than two rows have: it is said in a line, and training goes on. What is called is a
+    copy, so that a state which it keeps is not changed.
     """
     args, dataset = run.args, run.eval_dataset
     if not run.compute_metrics or not (args.eval_strategy != "no" or args.eval_on_start):
         return
     assert dataset is not None
     prediction, *_ = predict(run, loader(dataset.select(range(min(2, len(dataset))))))
-    compute_metrics = run.compute_metrics
-    with contextlib.suppress(Exception):  # it holds a file, a lock...
-        shared = (run.model, run.processing_class, run.train_dataset, dataset)
-        compute_metrics = copy.deepcopy(compute_metrics, {id(one): one for one in shared})
+    shared = (run.model, run.processing_class, run.train_dataset, dataset)
+    compute_metrics = detached(run.compute_metrics, {id(one): one for one in shared})
     try:
         if prediction.label_ids is not None:
             loggable(compute_metrics(prediction))
@@ -172,6 +172,28 @@ def try_metrics(run: Run, loader: Callable[[Dataset], DataLoader]) -> None:
     except Exception as error:
         what = f"compute_metrics raised {type(error).__name__} ({error}) on two rows, tried"
         run.log_message(f"{what} before training. If it needs more, nothing is wrong")
+
+
+def detached(function: Any, shared: dict[int, Any]) -> Any:
+    """Copy a callable with its state, so that calling the copy leaves no trace.
+
+    The state of a function is what it closes over, and the global names that it uses. What cannot
+    be copied (a module, an open file, a lock) is shared, as are the objects in `shared`, by id.
+    """
+
+    def copied(value: Any) -> Any:
+        with contextlib.suppress(Exception):
+            return copy.deepcopy(value, shared)
+        return value
+
+    if not isinstance(function, FunctionType):
+        return copied(function)
+    code, names = function.__code__, function.__globals__
+    names = names | {name: copied(names[name]) for name in code.co_names if name in names}
+    cells = tuple(CellType(copied(cell.cell_contents)) for cell in function.__closure__ or ())
+    twin = FunctionType(code, names, function.__name__, function.__defaults__, cells)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
 
 
 def longest_first(dataset: Dataset) -> np.ndarray:
@@ -248,3 +270,24 @@ def best_metric_of(args: Any) -> tuple[str, bool]:
     key = (args.metric_for_best_model or "loss").removeprefix("eval_")
     greater = args.greater_is_better
     return f"eval_{key}", higher_is_better(key) if greater is None else greater
+
+
+def check_decisions(run: Run) -> None:
+    """Refuse what decides by evaluations, a callback or an argument, where there will be none.
+
+    Raises:
+        ConfigError: nothing would ever ask it, or there are no rows to evaluate.
+    """
+    args, unit = run.args, batches.steps_per_epoch(run) if run.args.eval_strategy == "epoch" else 1
+    if (args.eval_strategy != "no" or args.eval_on_start) and not len(run.eval_dataset or ()):
+        what, got = "evaluating in training needs an eval_dataset with rows", args.eval_strategy
+        raise ConfigError(what, got=f"eval_strategy={got}", do="pass eval_dataset=")
+    plugins = [impl.plugin for impl in run.manager.hook.minift_should_stop.get_hookimpls()]
+    asked = [type(one).__name__ for one in plugins if not default_manager().is_registered(one)]
+    best = ("metric_for_best_model", "greater_is_better")
+    asked += [name for name in best if getattr(args, name) is not None]
+    never = args.eval_strategy == "no" or run.state.max_steps / unit < args.eval_delay
+    if asked and never:
+        got = f"eval_strategy={args.eval_strategy!r}, eval_delay={args.eval_delay}"
+        what = f"{asked[0]} looks at evaluations, and this run has none"
+        raise ConfigError(what, got=got, do="choose eval_strategy and eval_delay, or leave it out")

@@ -27,11 +27,11 @@ from minift import rng
 from minift.device import Device
 from minift.errors import ConfigError, TrainingError
 from minift.training import checkpoint
+from minift.training.arguments import interval
 from minift.training.batches import epoch_plan, epoch_updates, split_batches, steps_per_epoch
 from minift.training.compatibility import to_plain
 from minift.training.evaluation import best_metric_of
 from minift.training.run import Run
-from minift.training.triggers import should_evaluate, should_log, should_save
 
 
 def train(
@@ -175,3 +175,40 @@ def evaluate_and_compare(run: Run, evaluate: Callable[[], dict[str, Any]]) -> bo
     if args.load_best_model_at_end:
         checkpoint.save_best(run)
     return True
+
+
+# ------------------------------------------------------- when to do what, asked after each update
+
+
+def should_log(run: Run) -> bool:
+    args, state = run.args, run.state
+    first = args.logging_first_step and state.global_step == 1
+    return first or is_due(run, args.logging_strategy, args.log_every(state.max_steps))
+
+
+def should_evaluate(run: Run) -> bool:
+    args, state = run.args, run.state
+    done = state.epoch if args.eval_strategy == "epoch" else state.global_step
+    if run.eval_dataset is None or done < args.eval_delay:
+        return False
+    total = state.max_steps
+    every = interval(args.eval_steps, total) if args.eval_steps else args.log_every(total)
+    return is_due(run, args.eval_strategy, every)
+
+
+def should_save(run: Run, improved: bool) -> bool:
+    """`improved`: the evaluation after this step found the best model so far."""
+    args = run.args
+    due = is_due(run, args.save_strategy, interval(args.save_steps, run.state.max_steps))
+    return args.output_dir is not None and (improved if args.save_strategy == "best" else due)
+
+
+def is_due(run: Run, strategy: str, every: int) -> bool:
+    """Return whether the strategy ("no", "steps", "epoch") names the step just done.
+
+    The last step is due for both "steps" and "epoch".
+    """
+    step, state = run.state.global_step, run.state
+    every = steps_per_epoch(run) if strategy == "epoch" else every
+    last = step == state.max_steps or state.stop_reason is not None
+    return strategy in ("steps", "epoch") and (step % every == 0 or last)

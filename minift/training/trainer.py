@@ -28,7 +28,6 @@ from minift.training.batches import epoch_plan, read_loader, steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
 from minift.training.recorder import Recorder
 from minift.training.run import Run, TrainerState
-from minift.training.triggers import check_decisions
 
 # Attributes that count as if they had been passed to the constructor, whenever they are set; and
 # those of which this is so until a run begins. Of the arguments, what is read once.
@@ -217,7 +216,7 @@ class Trainer:
             raise ConfigError("every parameter of the model is frozen (requires_grad=False)")
         total = math.ceil(args.num_train_epochs * steps_per_epoch(run))
         run.state.max_steps = math.ceil(args.max_steps) if args.max_steps > 0 else total
-        check_decisions(run)
+        evaluation.check_decisions(run)
 
     def _prepare_optimizer(self) -> None:
         """Build the optimizer, the schedule and the sums of losses, as before the first step."""
