@@ -333,8 +333,7 @@ def choose_device(name: str, manager: Manager) -> Device:
     Raises:
         DeviceError: the device is unknown or unavailable; the message lists all, with the reasons.
     """
-    entries = registry(manager, "minift_register_devices")
-    devices = {key: entry.value for key, entry in entries.items()}
+    devices = {k: one.value for k, one in registry(manager, "minift_register_devices").items()}
     reasons = {key: reason_unavailable(device) for key, device in devices.items()}
     available = [key for key, reason in reasons.items() if reason is None]
     key = name.partition(":")[0]

@@ -61,7 +61,6 @@ ROWS = [
     ["training.recorder", "training.checkpoint"],
     ["training.loop"],
     ["training.trainer"],
-    ["accelerate.gradient_state"],
     ["accelerate.prepared"],
     ["accelerate.accelerator"],
     ["cli"],

@@ -33,7 +33,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from minift import distributed, files
-from minift.accelerate.gradient_state import GradientState, find_batch, map_tensors, mark
+from minift.accelerate import prepared
 from minift.accelerate.prepared import PreparedLoader, PreparedOptimizer, PreparedScheduler
 from minift.device import Device, choose_device, choose_precision
 from minift.errors import ArgumentError, ConfigError, DataError
@@ -89,7 +89,7 @@ class Accelerator:
         self.is_main_process = self.process_index == 0
         self.is_local_main_process = distributed.local_rank() == 0
         self.gradient_accumulation_steps = gradient_accumulation_steps
-        self._state = GradientState()
+        self._state = prepared.GradientState()
         self._id = uuid.uuid4().hex[:12]
         self._prepared: list[tuple[Any, Any]] = []  # (as passed, as returned)
         self._contexts: list[contextlib.ExitStack] = []  # of the forwards that are running
@@ -117,8 +117,8 @@ class Accelerator:
         for one in sorted(objects, key=lambda one: isinstance(one, LRScheduler)):
             if self._find_prepared(one) is None:
                 self._prepared.append((one, self._prepare(one)))
-        prepared = tuple(self._find_prepared(one) for one in objects)
-        return prepared[0] if len(prepared) == 1 else prepared
+        ready = tuple(self._find_prepared(one) for one in objects)
+        return ready[0] if len(ready) == 1 else ready
 
     def _find_prepared(self, one: Any) -> Any:
         """Return the prepared object of one that was passed before, or None."""
@@ -160,7 +160,7 @@ class Accelerator:
         return on_device
 
     def _before_forward(self, model: nn.Module, inputs: Any, named_inputs: Any) -> None:
-        self._state.current = find_batch([inputs, named_inputs], self._state.current)
+        self._state.current = prepared.find_batch([inputs, named_inputs], self._state.current)
         if model.training and torch.is_grad_enabled():
             self._state.seed_generator(self._device, "dropout")
         self._contexts.append(contextlib.ExitStack())
@@ -170,8 +170,8 @@ class Accelerator:
         self._contexts.pop().close()
         if self._precision != "fp32":
             half = (torch.bfloat16, torch.float16)
-            outputs = map_tensors(lambda x: x.float() if x.dtype in half else x, outputs)
-        mark(outputs, self._state.current)
+            outputs = prepared.map_tensors(lambda x: x.float() if x.dtype in half else x, outputs)
+        prepared.mark(outputs, self._state.current)
         return outputs
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -216,7 +216,7 @@ class Accelerator:
         state, optimizers = self._state, self._state.optimizers
         loss_sum, count = getattr(loss, "loss_sum", None), getattr(loss, "num_items", None)
         scalar = isinstance(loss, Tensor) and loss.numel() == 1
-        batch = find_batch(loss.reshape(()) if scalar else loss_sum, state.current)
+        batch = prepared.find_batch(loss.reshape(()) if scalar else loss_sum, state.current)
         if scalar:
             if batch is None:
                 what = "a mean loss needs its number of rows, and no prepared loader gave a batch"
@@ -277,18 +277,18 @@ class Accelerator:
 
     def gather(self, values: Any) -> Any:
         """Gather the rows of all processes, in tensors or in lists, tuples and dicts of them."""
-        return map_tensors(self._device.gather, values)
+        return prepared.map_tensors(self._device.gather, values)
 
     def gather_for_metrics(self, values: Any) -> Any:
         """Gather the rows of a batch, without those that only fill up an epoch's last one.
 
         Call it for each batch; for all of an epoch together it is `gather`.
         """
-        batch = find_batch(values, self._state.current)
+        batch = prepared.find_batch(values, self._state.current)
         if self.num_processes > 1 and batch is not None and batch.last:
             n, largest = batch.size * batch.counts, batch.loader.largest
-            values = map_tensors(torch.atleast_1d, values)
-            values = map_tensors(lambda x: x[:n] if len(x) <= largest else x, values)
+            values = prepared.map_tensors(torch.atleast_1d, values)
+            values = prepared.map_tensors(lambda x: x[:n] if len(x) <= largest else x, values)
         return self.gather(values)
 
     def wait_for_everyone(self) -> None:
@@ -402,11 +402,11 @@ class Accelerator:
         if optimizers and all(one.counted for one in optimizers):
             what = "gradients wait for their update, and they are not saved"
             raise ConfigError(what, do="save_state where accelerator.sync_gradients, after step()")
-        prepared = [scheduler.optimizer for scheduler in self._all(PreparedScheduler)]
+        scheduled = [scheduler.optimizer for scheduler in self._all(PreparedScheduler)]
         for optimizer in optimizers:
             steps = (optimizer.step, optimizer.optimizer.step)
             marked = any(hasattr(step, "_wrapped_by_lr_sched") for step in steps)  # by LRScheduler
-            if marked and optimizer not in prepared:
+            if marked and optimizer not in scheduled:
                 what = "an LR scheduler is not prepared, so its state would be lost"
                 raise ConfigError(what, do="pass it to accelerator.prepare")
         manifest = (folder / files.MANIFEST).exists()
