@@ -1,5 +1,6 @@
 # The public names of minift: `__init__.py` imports each when it is first used.
 from minift_callbacks.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
+from minift_inspect.inspection import inspect as inspect
 from minift_notebook.launch import notebook_launcher as notebook_launcher
 from minift_pipeline.pipeline import pipeline as pipeline
 

@@ -13,6 +13,7 @@ import torch
 from bertviz import head_view, model_view
 from captum.attr import LayerActivation, LayerIntegratedGradients
 from live import FAMILIES, ORDINARY, assert_near, batches_of, peer_model, random_plan
+from minift_inspect.attribution import integrated_gradients
 
 from minift import AutoModel, AutoModelForSequenceClassification
 
@@ -170,6 +171,35 @@ def test_bertviz_shows_what_it_shows_of_a_model_of_transformers(family, view, tm
     got, want = pages
     assert got["left_text"] == want["left_text"] and "w8" in got["left_text"]
     assert_near(got["attn"], want["attn"], "attention", EXACT)
+
+
+@each_family
+def test_the_pulls_of_minift_inspect_are_captums(family, tmp_path):
+    """Integrated gradients at the embeddings, with captum's own defaults, for each row alone."""
+    plan = random_plan(2, family)
+    theirs = peer_model(plan, 2, "eager", ORDINARY)
+    theirs.save_pretrained(tmp_path)
+    ours = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    pad, embeddings = (
+        plan["pad_token_id"],
+        theirs.get_submodule(theirs.base_model_prefix).embeddings,
+    )
+    for _, batch in batches_of(plan, 2)[:3]:
+        names = [name for name in batch if name not in ("input_ids", "labels")]
+        one = {name: batch[name][:1] for name in ("input_ids", *names)}
+        first = int(one["input_ids"][0, 0])
+
+        def logits(ids, *others, names=names):
+            return theirs(ids, **dict(zip(names, others, strict=True))).logits
+
+        empty = torch.where(one["input_ids"] == first, first, pad)
+        want, error = LayerIntegratedGradients(logits, embeddings).attribute(
+            one["input_ids"], empty, target=1, additional_forward_args=tuple(one[n] for n in names),
+            return_convergence_delta=True,
+        )  # fmt: skip
+        got = integrated_gradients(ours, one, 1, pad, {first})
+        assert_near(got["pulls"], want.sum(-1)[0], "pulls", EXACT, relative=True)
+        assert_near(got["error"], abs(error[0]), "what they miss", 1e-5)
 
 
 @pytest.mark.parametrize("name", ["04_bertviz.py", "05_captum.py"])
