@@ -61,7 +61,7 @@ def open_or_compute(
             return open_result()  # of who had the lock before
         except DataError as error:
             if (folder / MANIFEST).exists():
-                warnings.warn(f"a cached result is computed again: {error}", stacklevel=4)
+                warnings.warn(f"a cached result is computed again: {error}", stacklevel=3)
                 (folder / MANIFEST).unlink()
         return compute()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from minift.data.features import ClassLabel, Features, Value, as_array, cast_array, check_names
+from minift.data.indices import take_rows
 from minift.data.table import AnyTable, Table
 from minift.errors import ColumnError, DataError
 
@@ -148,9 +149,6 @@ def texts_of(table: Table, column: str, nulls: bool) -> list[str | None]:
 
 def flatten_indices(table: AnyTable) -> AnyTable:
     """Return the same rows as all rows of their data, in their order."""
-    indices = table.indices
-    if not isinstance(indices, range):
-        return table.replace(data=table.to_arrow(), indices=None)
-    if len(indices) == table.data.num_rows:
+    if isinstance(table.indices, range) and len(table) == table.data.num_rows:
         return table
-    return table.replace(data=table.data.slice(indices.start, len(indices)), indices=None)
+    return table.replace(data=take_rows(table.data, table.indices), indices=None)

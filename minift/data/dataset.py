@@ -326,9 +326,8 @@ class DatasetDict(dict[str, Dataset]):
     def __getitem__(self, key: str) -> Dataset:
         if isinstance(key, str) and key in self:  # a slice has no hash
             return super().__getitem__(key)
-        raise KeyError(
-            f"Invalid key: {key!r}. Please first select a split. Available splits: {sorted(self)}"
-        )
+        do = f"Please first select a split. Available splits: {sorted(self)}"
+        raise KeyError(f"Invalid key: {key!r}. {do}")
 
     def __repr__(self) -> str:
         splits = "\n".join(f"{name}: {dataset!r}" for name, dataset in self.items())

@@ -82,10 +82,9 @@ def file_formats() -> dict[str, FileFormat]:
 
 def folder_format(folder: Path) -> FolderFormat | None:
     """Return the format whose layout a folder has, or None."""
-    for entry in registry(default_manager(), "minift_register_file_formats").values():
-        if isinstance(entry.value, FolderFormat) and entry.value.matches(folder):
-            return entry.value
-    return None
+    formats = registry(default_manager(), "minift_register_file_formats").values()
+    layouts = (one.value for one in formats if isinstance(one.value, FolderFormat))
+    return next((layout for layout in layouts if layout.matches(folder)), None)
 
 
 def format_named(name: str) -> Any:

@@ -162,9 +162,13 @@ class FlatColumn:
 
 def is_flat(type_: pa.DataType) -> bool:
     """Return True if a column of this type can be read as a FlatColumn."""
-    if not (pa.types.is_list(type_) or pa.types.is_large_list(type_)):
-        return False
-    return pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)
+    lists = pa.types.is_list(type_) or pa.types.is_large_list(type_)
+    return lists and is_number(type_.value_type)
+
+
+def is_number(type_: pa.DataType) -> bool:
+    """Return True for integers and floats of any width."""
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_)
 
 
 def decode_runs(rows: pa.Table, names: Iterable[str]) -> pa.Table:

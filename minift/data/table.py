@@ -19,7 +19,7 @@ from minift.data.features import ClassLabel, Features, check_names
 from minift.data.fingerprint.values import column_digest, fingerprint
 from minift.data.formatting import Format, format_batch, rows_of
 from minift.data.indices import Indices, compose, resolve_key, split_range, take_rows
-from minift.data.ragged import RUNS, FlatColumn, Runs, decode_runs, is_flat
+from minift.data.ragged import RUNS, FlatColumn, Runs, decode_runs, is_flat, is_number
 from minift.data.storage import by_file
 from minift.errors import ColumnError, nearest
 
@@ -173,16 +173,15 @@ class Table:
         """
         if name not in self.numpy_columns:
             self.check_columns([name])
-            self.numpy_columns[name] = self._numpy_column(name, self.data.column(name))
+            column, views = self.data.column(name), self.numpy_columns
+            if column.type == RUNS:
+                views[name] = Runs.decode(column)
+            elif is_flat(column.type):
+                views[name] = FlatColumn(name, column)
+            else:
+                numbers = is_number(column.type) and not column.null_count
+                views[name] = column.to_numpy() if numbers else None
         return self.numpy_columns[name]
-
-    def _numpy_column(self, name: str, column: pa.ChunkedArray) -> Any:
-        if column.type == RUNS:
-            return Runs.decode(column)
-        if is_flat(column.type):
-            return FlatColumn(name, column)
-        number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        return column.to_numpy() if number and not column.null_count else None
 
     def lengths(self, name: str) -> np.ndarray:
         """Return the number of values in each row of a list column, shape (len(self),)."""

@@ -6,8 +6,8 @@ version or an instruction that is not listed, reading something unseen could giv
 digest, so there is none.
 """
 
-import ast
 import builtins
+import contextlib
 import dis
 import functools
 import hashlib
@@ -51,13 +51,13 @@ class NamesRead:
         names: globals.
         whole: those of them that are used other than by `name.attribute`.
         attributes: whatever follows a dot, of anything.
-        imports: (level, name) of the modules that it imports when it runs.
+        imports: modules that it imports when it runs, as it names them ("..helpers").
     """
 
     names: set[str] = field(default_factory=set)
     whole: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
-    imports: set[tuple[int, str]] = field(default_factory=set)
+    imports: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def names_read(code: types.CodeType) -> NamesRead:
             read.attributes.add(step.argval)
         elif effect == IMPORT:
             level, names = steps[i - 2].argval, steps[i - 1].argval or ()  # two constants
-            read.imports.add((level, step.argval))
+            module = "." * level + step.argval
             dot = "." if step.argval else ""
-            read.imports.update((level, f"{step.argval}{dot}{name}") for name in names)
+            read.imports.update([module, *(f"{module}{dot}{name}" for name in names)])
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = names_read(constant)
@@ -154,10 +154,8 @@ def function_digest(
         if isinstance(value, types.ModuleType) and variable not in read.whole:
             value = PartOfModule(value, read.attributes)
         parts += [variable.encode(), digest(value, f"{path} -> global {variable!r}")]
-    package = scope.get("__package__") or ""
-    imported = [absolute_name("." * level + name, package) for level, name in read.imports]
-    if imported:
-        parts.append(source_digest(imported))
+    if read.imports:
+        parts.append(source_digest(absolute_names(read.imports, scope.get("__package__") or "")))
     return join(*parts)
 
 
@@ -222,12 +220,15 @@ def find_spec(name: str) -> Any:
         return None
 
 
-def absolute_name(name: str, package: str) -> str:
-    """Return the full name of `..helpers` as a module of the package would import it."""
-    try:
-        return importlib.util.resolve_name(name, package)
-    except ImportError:
-        return name.lstrip(".")
+def absolute_names(names: Iterable[str], package: str) -> list[str]:
+    """Return the full names of modules such as `..helpers` as one of the package imports them."""
+    full = []
+    for name in names:
+        try:
+            full.append(importlib.util.resolve_name(name, package))
+        except ImportError:
+            full.append(name.lstrip("."))
+    return full
 
 
 def source_digest(names: Iterable[str]) -> bytes:
@@ -248,21 +249,7 @@ def source_digest(names: Iterable[str]) -> bytes:
         waiting.append(name.rpartition(".")[0])
         if origin and origin.endswith(".py"):
             package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-            waiting += imported_names(contents[name], package)
+            with contextlib.suppress(SyntaxError, ValueError):
+                read = names_read(compile(contents[name], origin, "exec", dont_inherit=True))
+                waiting += absolute_names(read.imports, package)
     return join(*(part for name in sorted(contents) for part in (name.encode(), contents[name])))
-
-
-def imported_names(source: bytes, package: str) -> list[str]:
-    """Return all modules, and names in modules, that a source imports."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return []
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = absolute_name("." * node.level + (node.module or ""), package)
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return names

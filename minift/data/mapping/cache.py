@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from minift.data import cache, storage
-from minift.data.columns import flatten_indices, select_columns
+from minift.data.columns import flatten_indices, remove_columns, select_columns
 from minift.data.features import Features, Value, arrow_type, check_names
 from minift.data.mapping.call import MappedRows, MapSpec, map_key
 from minift.data.mapping.shards import Shards, compute_missing, cut, merge
@@ -90,39 +90,25 @@ def map_table(
             return compute(spec, Path(scratch) / "result", {"key": key}, num_proc)
     folder = local_path(cache_file_name) if cache_file_name else cache.entry_path("map", key)
     meta = {"key": key, "function": spec.name}
-    return find_or_compute(spec, folder, meta, num_proc, load_from_cache_file is not False)
-
-
-def find_or_compute(
-    spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | None, reuse: bool
-) -> Any:
-    """Return the result with a key; with `reuse`, one that is in the folder already will do."""
-    key = meta["key"]
-    if reuse:
+    if load_from_cache_file is not False:
         find = functools.partial(open_result, spec, folder, key)
         make = functools.partial(compute, spec, folder, meta, num_proc)
         return cache.open_or_compute(folder, key, find, make)
     with cache.lock(key):
-        shutil.rmtree(work_folder(folder, key), ignore_errors=True)
         # It may differ from the result that it replaces, and others were made from that one.
         return compute(spec, folder, meta | {"run": uuid.uuid4().hex}, num_proc)
-
-
-def work_folder(folder: Path, key: str | None) -> Path:
-    """Return where the shards of a result are until it is complete."""
-    return folder.with_name(f"{key}.work")
 
 
 def compute(spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | None) -> Any:
     """Compute the shards that are not there yet, make them a result, and open it."""
     if not spec.rows:  # the function is not called: only what the arguments tell is known
-        before = spec.table.features
-        left = {name: before[name] for name in before if name not in spec.remove_columns}
-        features = spec.features or Features(left)
+        features = spec.features or remove_columns(spec.table, spec.remove_columns).features
         empty = features.arrow_schema.empty_table()
         return spec.table.replace(data=empty, features=features, indices=None)
     stream = meta["key"] or f"{spec.name} {spec.table.fingerprint}"
-    shards = Shards(spec, work_folder(folder, meta["key"]), cut(spec), stream)
+    shards = Shards(spec, folder.with_name(f"{meta['key']}.work"), cut(spec), stream)
+    if "run" in meta:
+        shutil.rmtree(shards.folder, ignore_errors=True)
     shards.folder.mkdir(parents=True, exist_ok=True)
     try:
         compute_missing(shards, num_proc)
@@ -173,17 +159,16 @@ def result_features(spec: MapSpec, merged: MappedRows) -> Features:
     Raises:
         DataError: `features` names other columns.
     """
-    before, untouched = spec.table.features, merged.untouched(spec)
-    stayed = [name for name in before if name in untouched or name in merged.names]
-    names = [*stayed, *(name for name in merged.names if name not in stayed)]
+    before, names = spec.table.features, [*merged.untouched(spec), *merged.names]
+    names = [name for name in dict.fromkeys([*before, *names]) if name in names]
     if spec.features is not None:
         check_names(spec.features, names, f"map({spec.name}): ")
         return spec.features
     schema = merged.columns.schema
     schema = pa.schema([(f.name, BYTES if f.type == RUNS else f.type) for f in schema])
-    after = {**before, **Features.from_arrow_schema(schema)}
-    same = {name for name in before if arrow_type(before[name]) == arrow_type(after[name])}
-    return Features({name: (before if name in same else after)[name] for name in names})
+    features = before | Features.from_arrow_schema(schema)
+    same = {n: f for n, f in before.items() if arrow_type(f) == arrow_type(features[n])}
+    return Features({name: (features | same)[name] for name in names})
 
 
 def open_result(spec: MapSpec, folder: Path, key: str | None) -> Table:

@@ -28,7 +28,7 @@ from minift.errors import ArgumentError, ConfigError, DataError
 # Columns of lists of 0 and 1, of a byte each, as in `datasets`.
 BYTE_LISTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
-MAP_VERSION = 5  # part of every key: change it when the same input gives other bytes
+MAP_VERSION = 6  # part of every key: change it when the same input gives other bytes
 
 Returned = tuple[dict[str, Any], Set[str]]  # columns, or values of one row; names that were popped
 
@@ -174,11 +174,9 @@ def call_with_rows(spec: MapSpec, batch: Any, rows: range, rank: int | None) -> 
     names, dropped = names_of_all(results)
     columns = {}
     for name in names:
-        if all(name in values for values, _ in results):
-            columns[name] = [values[name] for values, _ in results]
-            continue
         before = [None] * len(rows)
-        if name in spec.table.features and name not in spec.remove_columns:
+        known = name in spec.table.features and name not in spec.remove_columns
+        if known and any(name not in values for values, _ in results):
             before = to_list(spec.table.arrow_column(name, rows))
         columns[name] = [
             values.get(name, None if name in popped else old)
