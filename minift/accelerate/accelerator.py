@@ -77,8 +77,8 @@ class Accelerator:
         self, gradient_accumulation_steps: int = 1, mixed_precision: str | None = None,
         cpu: bool = False, device: str = "auto",
     ) -> None:  # fmt: skip
-        steps = gradient_accumulation_steps
-        checked("gradient_accumulation_steps", steps, [int], AT_LEAST_1)
+        name, steps = "gradient_accumulation_steps", gradient_accumulation_steps
+        self.gradient_accumulation_steps = checked(name, steps, [int], AT_LEAST_1)
         self._device = choose_device("cpu" if cpu else device, default_manager())
         precision = "fp32" if mixed_precision in (None, "no") else mixed_precision
         self._precision, _ = choose_precision(precision, self._device)
@@ -88,7 +88,6 @@ class Accelerator:
         self.num_processes, self.process_index = self._device.world_size, self._device.rank
         self.is_main_process = self.process_index == 0
         self.is_local_main_process = distributed.local_rank() == 0
-        self.gradient_accumulation_steps = gradient_accumulation_steps
         self._state = prepared.GradientState()
         self._id = uuid.uuid4().hex[:12]
         self._prepared: list[tuple[Any, Any]] = []  # (as passed, as returned)

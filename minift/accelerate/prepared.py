@@ -160,8 +160,7 @@ class PreparedLoader:
         self.dataset: Any = loader.dataset
         self.loader = loader
         self.device, self.state, self.add_unpadding = device, state, add_unpadding
-        sampler = getattr(loader.batch_sampler, "sampler", None)
-        generator = getattr(sampler, "generator", None)
+        generator = getattr(getattr(loader.batch_sampler, "sampler", None), "generator", None)
         self.seed = state.seed if generator is None else generator.initial_seed()
         self.epoch, self.begun, self.largest = 0, False, 0
 

@@ -127,6 +127,6 @@ def check_attribute(trainer: Any, base: type, name: str) -> None:
     """
     if hasattr(trainer, name) or (type(trainer) is not base and name not in absent_names()):
         return
-    known = [one for one in (*vars(trainer), *dir(base)) if not one.startswith("_")]
-    what, do = f"a Trainer has no attribute {name!r} to set", absent_names().get(name)
-    raise ArgumentError(what, expected=nearest(name, known), do=do)
+    known = [one for one in dir(trainer) if not one.startswith("_")]
+    what = f"a Trainer has no attribute {name!r} to set"
+    raise ArgumentError(what, expected=nearest(name, known), do=absent_names().get(name))
