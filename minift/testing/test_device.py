@@ -108,6 +108,8 @@ def test_what_it_says_of_itself(device):
 def test_batches_keep_their_order_and_content(device, batch_size):
     """They may get longer, and with `batch_size` get rows that do not count; nothing else."""
     given = [{**batch, "note": f"batch {i}"} for i, batch in enumerate(tiny.batches(11, 4))]
+    for batch in given:  # of a pair: the second half of each row
+        batch["token_type_ids"] = batch["attention_mask"].cumsum(1) // 3
     moved = list(device.batches((dict(batch) for batch in given), batch_size))
     assert [batch.get("note") for batch in moved] == [batch["note"] for batch in given]
     for batch, want in zip(moved, given, strict=True):
@@ -117,6 +119,7 @@ def test_batches_keep_their_order_and_content(device, batch_size):
         assert batch_size or (size == B and "example_mask" not in got)
         weight = got.get("example_mask", torch.ones(size))
         assert weight.tolist() == [1.0] * B + [0.0] * (size - B)
+        assert weight.dtype == torch.float32, f"example_mask is {weight.dtype}"
         assert not got["attention_mask"][:B, T:].any()
         for name, value in tensors(want).items():
             real = got[name][:B] if value.dim() == 1 else got[name][:B, :T]
