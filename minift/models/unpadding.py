@@ -213,9 +213,8 @@ class Unpadding:
         """
         tokens = self.unpad(tokens) if tokens.dim() == 3 else tokens
         missing = len(self.indices) + self.num_extra_tokens - len(tokens)
-        if not missing:
-            return tokens
-        return torch.cat([tokens, tokens.new_zeros(missing, *tokens.shape[1:])])
+        zeros = tokens.new_zeros(missing, *tokens.shape[1:])
+        return torch.cat([tokens, zeros]) if missing else tokens
 
     def capture(self, name: str, value: Tensor) -> None:
         """Keep what somebody asked to see."""

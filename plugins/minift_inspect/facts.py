@@ -188,10 +188,10 @@ def updates_of(model: Any, loss: Tensor, settings: Record) -> Record:
                        "update": of_update, "share": share})  # fmt: skip
     rise, total, kind = s["warmup_steps"] or 0, s["max_steps"], s["lr_scheduler_type"]
     rise = round(rise * total) if rise < 1 else rise
-    at = [round(total * i / 50) for i in range(51)]
+    at = sorted({round(total * i / 50) for i in range(51)})
     points = [factor(kind, step, rise, total, **(s["lr_scheduler_kwargs"] or {})) for step in at]
     return {
         "loss": float(loss.detach()), "norm": norm, "clip": clip, "layers": layers, "name": kind,
-        "schedule": [[2 * i, point] for i, point in enumerate(points)],
+        "schedule": [[100 * i / total, point] for i, point in zip(at, points, strict=True)],
         "rate": s["learning_rate"], "warmup": rise / total,
     }  # fmt: skip

@@ -130,11 +130,11 @@ function update() {
     make("strong", `Relative to its weights, ${most.name === "head" ? "the head" : most.name} learns most.`), " All numbers are L2 norms.");
   const largest = Math.max(...u.layers.map((one) => one.share)) || 1;
   for (const one of u.layers) {
-    const bar = make("i"); bar.style.width = `${(7 * one.share) / largest}rem`;
+    const bar = make("i"); bar.style.setProperty("--share", one.share / largest);
     add(at("layers").tBodies[0], add(make("tr"), make("td", one.name), make("td", short(one.gradient), "number"), make("td", short(one.weight), "number"),
       make("td", short(one.update), "number"), add(make("td"), add(make("div", null, "share"), bar, make("span", short(one.share))))));
   }
-  const middle = u.schedule[Math.floor(u.schedule.length / 2)][1];
+  const middle = u.schedule.reduce((a, b) => (Math.abs(b[0] - 50) < Math.abs(a[0] - 50) ? b : a))[1];
   at("schedule-lede").textContent = `The schedule "${u.name}" multiplies every update. ${u.warmup ? `It rises for ${percent(u.warmup)} of the run. ` : ""}Half-way the updates above are ${percent(middle)} as large.`;
   const ns = "http://www.w3.org/2000/svg";
   const shape = (tag, attributes, text) => { const e = document.createElementNS(ns, tag); for (const k in attributes) e.setAttribute(k, attributes[k]); if (text) e.textContent = text; return e; };
