@@ -71,7 +71,8 @@ class Layer(nn.Module):
 
         A batch (B, T, H) is mapped to (B, T, H).
         """
-        is_batch, x = x.dim() == 3, unpadding.append_extra(x)
+        is_batch = x.dim() == 3
+        x = unpadding.append_extra(x) if is_batch else x
         query, key, value, out, attention_norm, up, down, norm = (
             self.get_submodule(path) for path in self.paths
         )
@@ -167,12 +168,12 @@ def run_layers(
         (P, H), without extra tokens; with `first_only` (B, H), in the order of the batch.
     """
     shorten = False
-    for layer, where in zip(layers, places, strict=True):
+    for i, (layer, where) in enumerate(zip(layers, places, strict=True), start=1):
         unpadding.capture("hidden_states", x)
         watched = has_hooks(layer)
-        shorten = first_only and layer is layers[-1] and not (unpadding.captured or watched)
+        shorten = first_only and i == len(layers) and not (unpadding.captured or watched)
         x = layer(unpadding.pad(x) if watched else x, where, shorten)
-        x = x if shorten else unpadding.append_extra(x)
+        x = unpadding.append_extra(x) if watched else x
     x = x if norm is None else norm(x)
     unpadding.capture("hidden_states", x)
     if not first_only:

@@ -235,7 +235,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, where: Positions, first_only: bool) -> Tensor:
         """As minift's own: (P, H), or with `first_only` (B, H); of a batch (B, T, H) a batch."""
-        is_batch, x = x.dim() == 3, where.unpadding.append_extra(x)
+        is_batch = x.dim() == 3
+        x = where.unpadding.append_extra(x) if is_batch else x
         residual = x[where.unpadding.first_token_index] if first_only else x
         x = residual + self.attn(self.attn_norm(x), where, first_only)
         x = x + self.mlp(self.mlp_norm(x))
