@@ -337,8 +337,8 @@ def choose_device(name: str, manager: Manager) -> Device:
     reasons = {key: reason_unavailable(device) for key, device in devices.items()}
     available = [key for key, reason in reasons.items() if reason is None]
     key = name.partition(":")[0]
-    if name == "auto" and available:
-        return devices[max(available, key=lambda key: devices[key].priority)]()
+    if name == "auto" and (unasked := [k for k in available if devices[k].priority >= 0]):
+        return devices[max(unasked, key=lambda key: devices[key].priority)]()
     if key in available:
         return devices[key](name)
     why, everything = reasons.get(key, f"no plugin provides {key!r}"), reasons | manager.load_errors

@@ -14,7 +14,7 @@ import numpy as np
 
 from minift.data.features import tensor_to_numpy
 from minift.errors import ArgumentError, ConfigError, DataError, nearest
-from minift.plugins import default_manager, registry
+from minift.plugins import Manager, default_manager, registry
 
 # Words in the names of numbers of which less is better, where no metric says it of the name.
 LESS_IS_BETTER = {"loss", "error", "mse", "rmse", "mae", "perplexity", "brier", "ece"}
@@ -115,31 +115,31 @@ class EvaluationModule:
         return self.metric(p, r, **options)
 
 
-def all_metrics() -> dict[str, Metric]:
-    """Return the metrics of all plugins, by name."""
-    registered = registry(default_manager(), "minift_register_metrics")
+def all_metrics(manager: Manager | None = None) -> dict[str, Metric]:
+    """Return the metrics of all plugins, by default those of this process, by name."""
+    registered = registry(manager or default_manager(), "minift_register_metrics")
     metrics = {name: entry.value for name, entry in registered.items()}
     return {k: m if isinstance(m, Metric) else Metric(m) for k, m in metrics.items()}
 
 
-def find_metric(name: str) -> Metric:
-    """Return the metric with this name.
+def find_metric(name: str, manager: Manager | None = None) -> Metric:
+    """Return the metric with this name, by default of the plugins of this process.
 
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
-    metrics = all_metrics()
+    metrics = all_metrics(manager)
     if name not in metrics:
         raise ConfigError(f"no metric is called {name!r}", expected=nearest(name, metrics))
     return metrics[name]
 
 
-def higher_is_better(key: str) -> bool:
+def higher_is_better(key: str, manager: Manager | None = None) -> bool:
     """Return whether higher is better for a number of this name, as its metric says.
 
     If no metric has it, or two disagree, words in the name decide.
     """
-    infos = [m.score_info[key] for m in all_metrics().values() if key in m.score_info]
+    infos = [m.score_info[key] for m in all_metrics(manager).values() if key in m.score_info]
     directions = {info.higher_is_better for info in infos}
     return directions.pop() if len(directions) == 1 else not set(key.split("_")) & LESS_IS_BETTER
 

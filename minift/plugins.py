@@ -83,8 +83,7 @@ def build_manager(
     for plugin in plugins:
         add_plugin(manager, plugin)
     check_hook_names(manager)
-    if trace_is_on():
-        trace_calls(manager)
+    trace_calls(manager)
     return manager
 
 
@@ -108,9 +107,7 @@ def set_default_manager(manager: Manager | None) -> None:
 def selection_from_environment() -> list[str] | None:
     """Read `select` from MINIFT_PLUGINS, words separated by commas; set but empty means none."""
     words = os.environ.get("MINIFT_PLUGINS")
-    if words is None:
-        return []
-    return [word.strip() for word in words.split(",") if word.strip()] or None
+    return [] if words is None else [w.strip() for w in words.split(",") if w.strip()] or None
 
 
 def manager_for_run(base: Manager, callbacks: Iterable[object]) -> Manager:
@@ -199,7 +196,7 @@ def registry(manager: Manager, hook: str, own: Mapping[str, Any] | None = None) 
     """
     entries = {name: Entry(value, "minift itself") for name, value in (own or {}).items()}
     for impl in getattr(manager.hook, hook).get_hookimpls():
-        trace_call(hook, impl.plugin_name)
+        trace(f"{hook} -> {impl.plugin_name}")
         for name, value in (impl.function() or {}).items():
             if name in entries:
                 got = f"{entries[name].plugin} and {impl.plugin_name}"
@@ -228,7 +225,7 @@ def call_observers(
 ) -> None:
     """Call a hook of all observers; one that raises is reported and unplugged from the manager."""
     for impl in reversed(getattr(manager.hook, hook).get_hookimpls()):
-        trace_call(hook, impl.plugin_name)
+        trace(f"{hook} -> {impl.plugin_name}")
         try:
             impl.function(*(arguments[name] for name in impl.argnames))
         except Exception as error:  # an observer must never be able to end a run
@@ -237,25 +234,20 @@ def call_observers(
             report(f"{what}: {type(error).__name__}: {error}")
 
 
-def trace_is_on() -> bool:
-    """Tell whether MINIFT_TRACE=1 asks for every hook call to be printed to stderr."""
-    return os.environ.get("MINIFT_TRACE") == "1"
-
-
-def trace_call(hook: str, plugin: str) -> None:
-    """Print a call that does not go through pluggy: registrars and observers, one by one."""
-    if trace_is_on():
-        print(f"hook {hook} -> {plugin}", file=sys.stderr)
+def trace(text: str) -> None:
+    """Print a line to stderr if MINIFT_TRACE=1 asks for every hook call."""
+    if os.environ.get("MINIFT_TRACE") == "1":
+        print(f"hook {text}", file=sys.stderr)
 
 
 def trace_calls(manager: Manager) -> None:
-    """Have pluggy print the calls that go through it: finders and decisions, with their answer."""
+    """Trace the calls that go through pluggy: finders and decisions, in the order of asking."""
 
     def before(name: str, impls: Sequence[Any], arguments: Mapping[str, Any]) -> None:
-        trace_call(name, ", ".join(impl.plugin_name for impl in impls) or "nobody")
+        trace(f"{name} -> {', '.join(one.plugin_name for one in impls[::-1]) or 'nobody'}")
 
     def after(outcome: Any, name: str, impls: Any, arguments: Any) -> None:
-        print(f"hook {name} = {outcome.get_result()!r:.200}", file=sys.stderr)
+        trace(f"{name} = {outcome.get_result()!r:.200}")
 
     manager.add_hookcall_monitoring(before, after)
 

@@ -257,3 +257,130 @@ def test_the_loop_names_every_hook_and_who_listens():
 def test_trace_prints_every_hook_call():
     done = run_cli("plugins", MINIFT_TRACE="1")
     assert "hook minift_register_devices -> cpu" in done.stderr
+
+
+class Slow(Device):
+    name, priority = "slow", -1
+
+
+def test_auto_takes_no_device_of_negative_priority():
+    given = plugin(minift_register_devices=lambda: {"slow": Slow})
+    manager = plugins.build_manager(None, plugins=[given])
+    with pytest.raises(DeviceError, match="slow"):
+        choose_device("auto", manager)
+    assert choose_device("slow", manager).name == "slow"
+
+
+# --------------------------------------------------------------------------- a run and its plugins
+
+
+class Cost:
+    """A callback that brings a device and a metric, less of which is better."""
+
+    def __init__(self):
+        self.heard = []
+
+    @hookimpl
+    def minift_register_devices(self):
+        return {"mine": type("Mine", (Device,), {"name": "mine"})}
+
+    @hookimpl
+    def minift_register_metrics(self):
+        from minift.evaluate import Metric, ScoreInfo
+
+        less = {"cost": ScoreInfo(higher_is_better=False)}
+        return {"cost": Metric(lambda p, r: {"cost": 0.5}, less)}
+
+    @hookimpl
+    def minift_on_evaluate(self, run, result):
+        self.heard.append(("evaluate", result.metrics["eval_cost"]))
+
+    @hookimpl
+    def minift_on_train_end(self, run):
+        self.heard.append("end")
+
+
+def run_of(folder, callback, device="mine", **settings):
+    from minift import Trainer, TrainingArguments
+    from minift.testing import tiny
+
+    args = TrainingArguments(
+        str(folder), device=device, max_steps=2, per_device_train_batch_size=4,
+        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
+        metric_for_best_model="cost", disable_tqdm=True, **settings,
+    )  # fmt: skip
+    rows = tiny.rows(8)
+    return Trainer(
+        tiny.model(), args, data_collator=tiny.collate, train_dataset=rows, eval_dataset=rows,
+        compute_metrics="cost", callbacks=[callback],
+    )  # fmt: skip
+
+
+def test_a_callback_may_register_what_the_run_names(tmp_path):
+    callback = Cost()
+    trained = run_of(tmp_path / "run", callback)
+    trained.train()
+    assert trained.run.device.name == "mine"
+    assert callback.heard == [("evaluate", 0.5)] * 2 + ["end"]
+    assert trained.state.best_step == 1 and trained.state.metric_history == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("postgres://ann:s3cr@t@host/db", "postgres://ann:PASSWORD@host/db"),
+        ("https://ghp_abc@host/x", "https://PASSWORD@host/x"),
+        ("mysql://host/db?user=ann&password=s3cret", "mysql://host/db?user=ann&password=PASSWORD"),
+        ("host=x password=s3cret dbname=y", "host=x password=PASSWORD dbname=y"),
+        ("https://host:80/@ann/x", "https://host:80/@ann/x"),
+        ("ann@host", "ann@host"),
+    ],
+)
+def test_passwords_in_addresses_are_never_stored(text, stored):
+    from minift.training.recorder import without_token
+
+    assert without_token(text) == stored
+    assert json.loads(without_token(json.dumps({"a": [text]}))) == {"a": [stored]}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_observers_hear_the_last_evaluation_of_minift_train_before_the_end(
+    tmp_path, fails, monkeypatch
+):
+    """A tracker that closes at the end loses nothing; what fails there is an exception to it."""
+    from minift_commands.build import train_and_save
+
+    from minift import Trainer, TrainingArguments
+    from minift.testing import tiny
+
+    class Tracker:
+        def __init__(self):
+            self.heard = []
+
+        @hookimpl
+        def minift_on_evaluate(self, run, result):
+            self.heard.append("evaluate")
+
+        @hookimpl
+        def minift_on_train_end(self, run):
+            self.heard.append("end")
+
+        @hookimpl
+        def minift_on_exception(self, run, exception):
+            self.heard.append(str(exception))
+
+    args, rows, tracker = TrainingArguments(str(tmp_path), max_steps=1), tiny.rows(4), Tracker()
+    trainer = Trainer(
+        tiny.model(), args, data_collator=tiny.collate, train_dataset=rows, eval_dataset=rows,
+        callbacks=[tracker],
+    )  # fmt: skip
+    if not fails:
+        assert "eval_loss" in train_and_save(trainer)
+        assert tracker.heard == ["evaluate", "end"]
+    else:
+        monkeypatch.setattr(Trainer, "save_model", lambda self: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            train_and_save(trainer)
+        assert len(tracker.heard) == 1 and "division" in tracker.heard[0]
+    status = json.loads((tmp_path / "run.json").read_text())["status"]
+    assert status == ("failed" if fails else "finished")

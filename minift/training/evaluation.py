@@ -22,7 +22,7 @@ from minift.data.dataset import Dataset
 from minift.data.ragged import is_flat
 from minift.errors import ArgumentError, ConfigError, DataError, MiniftError
 from minift.evaluate import find_metric, higher_is_better
-from minift.plugins import default_manager
+from minift.plugins import Manager, default_manager
 from minift.training import batches
 from minift.training.compatibility import to_plain
 from minift.training.losses import read_outputs
@@ -243,7 +243,7 @@ def right_answers(config: Any) -> EvalPrediction:
 
 def named_metrics(
     names: str | Sequence[str], to_metric_inputs: Callable[[EvalPrediction], Any] = to_predictions,
-    config: Any = None,
+    config: Any = None, manager: Manager | None = None,
 ) -> Callable[[EvalPrediction], dict[str, float]]:  # fmt: skip
     """Build a `compute_metrics` from names of metrics.
 
@@ -251,8 +251,9 @@ def named_metrics(
         names: of one metric or several, "glue/mrpc" for example.
         to_metric_inputs: an `EvalPrediction` to the metrics' (predictions, references).
         config: of a model, for whose kind of answers they are tried at once.
+        manager: has the plugins that give the metrics; by default those of this process.
     """
-    metrics = [find_metric(name) for name in ([names] if isinstance(names, str) else names)]
+    metrics = [find_metric(n, manager) for n in ([names] if isinstance(names, str) else names)]
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         results: dict[str, float] = {}
@@ -265,11 +266,11 @@ def named_metrics(
     return compute_metrics
 
 
-def best_metric_of(args: Any) -> tuple[str, bool]:
+def best_metric_of(args: Any, manager: Manager | None = None) -> tuple[str, bool]:
     """Return the name of the metric that decides which model is best, and if more is better."""
     key = (args.metric_for_best_model or "loss").removeprefix("eval_")
     greater = args.greater_is_better
-    return f"eval_{key}", higher_is_better(key) if greater is None else greater
+    return f"eval_{key}", higher_is_better(key, manager) if greater is None else greater
 
 
 def check_decisions(run: Run) -> None:

@@ -91,7 +91,7 @@ def train(
                 fetch_losses(run)  # raises if a loss was not finite, before anything is saved
                 improved = device.any_rank(evaluate_and_compare(run, evaluate))
                 reason = run.manager.hook.minift_should_stop(run=run)
-                if device.any_rank(reason is not None):
+                if device.any_rank(reason):  # False goes on as None does
                     state.stop_reason = reason or "another process stopped"
             terminated = device.any_rank(run.termination_signal)
             if terminated or should_save(run, improved):
@@ -159,7 +159,7 @@ def evaluate_and_compare(run: Run, evaluate: Callable[[], dict[str, Any]]) -> bo
         ConfigError: metric_for_best_model is not among the metrics.
     """
     args, state, metrics = run.args, run.state, evaluate()
-    name, greater_is_better = best_metric_of(args)
+    name, greater_is_better = best_metric_of(args, run.manager)
     value, best = to_plain(metrics.get(name)), state.best_metric
     wanted = args.metric_for_best_model or args.load_best_model_at_end
     if not isinstance(value, int | float) and (value is not None or wanted):

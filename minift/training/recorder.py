@@ -35,6 +35,7 @@ class Recorder:
     Attributes:
         inputs: how rows became the model's inputs; whoever tokenized them fills it in.
         scores: metrics of the model on eval_dataset, and the step they were measured at.
+        before_end: saves and evaluates, where that is part of the run, as for `minift train`.
         status: "running", "saving", "finished", "interrupted" or "failed".
     """
 
@@ -42,6 +43,7 @@ class Recorder:
     inputs: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     status: str = ""
+    before_end: Any = lambda: None
 
     def start(self) -> None:
         """Make the run folder; records of an earlier run are replaced, a resumed run's kept."""
@@ -74,7 +76,7 @@ class Recorder:
         if error is not None:
             record["error"] = f"{type(error).__name__}: {error}"
         try:
-            write_text(self.run.folder / "run.json", json.dumps(record, indent=2))
+            write_text(self.run.folder / "run.json", without_token(json.dumps(record, indent=2)))
         except OSError:
             if error is None:  # else the error that ends the run matters more: a full disk
                 raise
@@ -118,18 +120,20 @@ class Recorder:
             "inputs": self.inputs,
             "scores": self.current_scores,
             "versions": versions(),
-            "command": [without_token(word) for word in sys.argv],
+            "command": sys.argv,
             "state": {k: v for k, v in asdict(run.state).items() if k != "log_history"},
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.started)),
             "seconds": round(time.time() - run.started, 3),
         }
 
 
-def without_token(word: str) -> str:
-    """Replace the Hub's tokens in a word of the command line: others read run.json."""
+def without_token(text: str) -> str:
+    """Replace the Hub's tokens and the passwords in addresses: others read run.json."""
     token = os.environ.get("HF_TOKEN")
-    word = word.replace(token, "TOKEN") if token else word
-    return re.sub(r"\b(hf|api_org)_[A-Za-z0-9]{30,}", "TOKEN", word)
+    text = text.replace(token, "TOKEN") if token else text
+    text = re.sub(r"\b(hf|api_org)_[A-Za-z0-9]{30,}", "TOKEN", text)
+    text = re.sub(r'(?i)((?:password|passwd|pwd|secret)=)[^&;\s"]+', r"\1PASSWORD", text)
+    return re.sub(r'(://(?:[^/\s:@"]*:)?)[^/\s"]+@', r"\1PASSWORD@", text)
 
 
 def versions() -> dict[str, str]:

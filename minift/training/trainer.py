@@ -83,7 +83,7 @@ class Trainer:
         self.data_collator = data_collator or DataCollatorWithPadding(self.processing_class)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.compute_metrics, self._loss = compute_metrics, loss
-        manager = default_manager()
+        manager = manager_for_run(default_manager(), callbacks or ())
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
         self._requested_precision = self.args.requested_precision()
         precision, reason = choose_precision(self._requested_precision, device)
@@ -91,8 +91,8 @@ class Trainer:
         self._read_once = {name: getattr(self.args, name) for name in READ_ONCE}
         chosen: tuple[Any, Any] = optimizers or (None, None)
         self.optimizer, self.lr_scheduler = chosen
-        plugins, model = manager_for_run(manager, callbacks or ()), device.prepare(model)
-        self.run = Run(self.args, model, device, precision, reason, self.data_collator, plugins)
+        ready, collate = device.prepare(model), self.data_collator
+        self.run = Run(self.args, ready, device, precision, reason, collate, manager)
         self._read_attributes()
         self.recorder = Recorder(self.run)
 
@@ -116,7 +116,8 @@ class Trainer:
         run.collate, run.processing_class = self.data_collator, self.processing_class
         asked = self.compute_metrics
         by_name: Any = asked is not None and not callable(asked)
-        run.compute_metrics = evaluation.named_metrics(asked, config=config) if by_name else asked  # type: ignore
+        named: Any = partial(evaluation.named_metrics, config=config, manager=run.manager)
+        run.compute_metrics = named(asked) if by_name else asked  # type: ignore
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute as if it had been passed to the constructor.
@@ -190,6 +191,7 @@ class Trainer:
         self.log(metrics)
         if run.state.stop_reason:
             run.log_message(f"stopped early: {run.state.stop_reason}")
+        recorder.before_end()
         recorder.write_status("finished")
         run.call_observers("minift_on_train_end")
         return TrainOutput(run.state.global_step, metrics["train_loss"], metrics)

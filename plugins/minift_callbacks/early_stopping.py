@@ -25,7 +25,7 @@ class EarlyStoppingCallback:
 
     @hookimpl
     def minift_should_stop(self, run: Any) -> str | None:
-        name, greater = best_metric_of(run.args)
+        name, greater = best_metric_of(run.args, getattr(run, "manager", None))
         best, waited = None, 0
         for value in run.state.metric_history:
             gain = None if best is None else (value - best if greater else best - value)

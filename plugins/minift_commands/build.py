@@ -259,17 +259,25 @@ def build_trainer(model: str, inputs: Inputs, args: TrainingArguments) -> Traine
 
 
 def train_and_save(trainer: Trainer) -> dict[str, float]:
-    """Train, save, score the validation rows; run.json says "finished" only after all three."""
-    recorder = trainer.recorder
+    """Train, save, score the validation rows; run.json says "finished" only after all three.
+
+    Observers hear of the evaluation before the run's end, at which a tracker closes.
+    """
+    metrics: dict[str, float] = {}
+
+    def save_and_evaluate() -> None:
+        try:
+            trainer.recorder.write_status("saving")
+            trainer.save_model()
+            if trainer.run.eval_dataset is not None:
+                metrics.update(trainer.evaluate())
+        except BaseException as error:
+            trainer.recorder.write_status("failed", error)
+            trainer.run.call_observers("minift_on_exception", exception=error)
+            raise
+
+    trainer.recorder.before_end = save_and_evaluate
     trainer.train()  # says by itself how it ended
-    try:
-        recorder.write_status("saving")
-        trainer.save_model()
-        metrics = trainer.evaluate() if trainer.run.eval_dataset is not None else {}
-    except BaseException as error:
-        recorder.write_status("failed", error)
-        raise
-    recorder.write_status("finished")
     return metrics
 
 

@@ -71,6 +71,7 @@ def loop_outline(manager: plugins.Manager) -> str:
         hook = next((word for word in line.split() if word.startswith("minift_")), None)
         if hook is not None:
             impls = getattr(manager.hook, hook).get_hookimpls()
+            impls = impls if hook.startswith("minift_register_") else impls[::-1]
             line += f"  <- {', '.join(impl.plugin_name for impl in impls) or 'nobody'}"
         lines.append(line)
     return "\n".join(lines)
