@@ -42,6 +42,10 @@ class MissingFileError(MiniftError, FileNotFoundError):
     """A file, folder or data set does not exist."""
 
 
+class WriteError(MiniftError, OSError):
+    """A file or folder cannot be written; what was there before is."""
+
+
 class ColumnError(DataError, KeyError):
     """A column is not in the dataset."""
 

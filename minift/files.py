@@ -16,12 +16,15 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minift.errors import DataError, ModelError
+from safetensors import SafetensorError
+
+from minift.errors import DataError, MiniftError, ModelError, WriteError
 
 MANIFEST = "manifest.json"
 AGAIN = "write it again, or copy all of its files again"
@@ -40,14 +43,15 @@ def new_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` when the block ends without an error.
 
     A file that has the name already is replaced then, and stays as it is after an error.
+
+    Raises:
+        WriteError: it cannot be written.
     """
-    scratch = scratch_path(path)
-    try:
-        yield scratch
-        sync(scratch)
-        os.replace(scratch, path)
-    finally:  # a full disk is not filled by what failed
-        scratch.unlink(missing_ok=True)
+    with scratch_folder(path) as scratch:
+        yield scratch / path.name
+        sync(scratch / path.name)
+        os.replace(scratch / path.name, path)
+        sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,17 +60,67 @@ def write_text(path: Path, text: str) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
-def scratch_path(path: Path, owner: str = "") -> Path:
-    """Return the hidden name beside `path` under which it is written, or removed."""
-    return path.with_name(f".{path.name}.tmp-{owner}{uuid.uuid4().hex[:12]}")
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `path` to write in; what others left there is put right first.
+
+    Raises:
+        WriteError: something in the block could not be written.
+    """
+    scratch = scratch_path(path)
+    try:
+        with explained(path):
+            recover(path.parent, path.name)
+            scratch.mkdir(parents=True)
+            yield scratch
+    finally:  # a full disk is not filled by what failed
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def explained(path: Path, size: int = 0, kind: type[MiniftError] = WriteError) -> Iterator[None]:
+    """Explain why `path` cannot be written: how much is needed, and what is safe.
+
+    Args:
+        path: what will be there.
+        size: bytes that are needed, if that is known.
+        kind: of the error if something in the block cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        scratch = path.parent.glob(f".{glob.escape(path.name)}.tmp-*/**/*")
+        size = size or sum(file.stat().st_size for file in scratch if file.is_file())
+        need = getattr(error, "expected", f"more than {size:,} bytes free, and the right to write")
+        do = "make it so, or choose another folder, then go on; what was there before is intact"
+        got, what = getattr(error, "got", error), f"{path} cannot be written"
+        raise kind(what, got=got, expected=need, do=do) from None
+
+
+def scratch_path(path: Path) -> Path:
+    """Return the hidden name beside `path` under which this process writes or removes it."""
+    identity = f"{uuid.uuid4().hex[:12]}.{os.getpid()}.{socket.gethostname()}"
+    return path.with_name(f".{path.name}.tmp-{identity}")
 
 
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk so that they survive a power cut."""
     if os.name == "posix" or path.is_file():  # of a folder neither possible nor needed on Windows
         descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def is_alive(pid: int, host: str) -> bool:
+    """Tell whether a process may live: one of another machine always may."""
+    if os.name == "posix" and host == socket.gethostname():
+        try:
+            os.kill(pid, 0)
+        except OSError as error:  # another user's may not be asked
+            return error.errno != errno.ESRCH
+    return True
 
 
 def check_space(folder: Path, size: int) -> None:
@@ -81,7 +135,7 @@ def check_space(folder: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def new_folder(
-    folder: Path, meta: Mapping[str, Any] | None = None, owner: str = "", replace: bool = True
+    folder: Path, meta: Mapping[str, Any] | None = None, replace: bool = True
 ) -> Iterator[Path]:
     """Yield a folder to write to; it becomes `folder` when the block ends without an error.
 
@@ -90,15 +144,10 @@ def new_folder(
     Args:
         folder: its final name.
         meta, replace: see `put_in_place`; what the block adds to `meta` is written too.
-        owner: who writes; `recover` finds by it what a kill left.
     """
-    scratch = scratch_path(folder, owner)
-    scratch.mkdir(parents=True)
-    try:
+    with scratch_folder(folder) as scratch:
         yield scratch
         put_in_place(scratch, folder, meta, replace)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def put_in_place(
@@ -113,8 +162,9 @@ def put_in_place(
         replace: put it in the place of a complete folder that has the name; if False, that one
             stays, because it has the same content and others may be reading it.
     """
+    recover(scratch)
     if meta is not None:
-        names = sorted({path.name for path in scratch.iterdir()} - {MANIFEST})
+        names = sorted({p.name for p in scratch.iterdir() if p.is_file()} - {MANIFEST})
         write_manifest(scratch, {name: file_entry(scratch / name) for name in names}, meta)
     for path in [*scratch.rglob("*"), scratch]:
         sync(path)
@@ -132,35 +182,38 @@ def put_in_place(
             shutil.rmtree(old, ignore_errors=True)
             with contextlib.suppress(FileNotFoundError):
                 os.replace(folder, old)
+        sync(folder.parent)  # before the old content goes
     finally:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         shutil.rmtree(old, ignore_errors=True)
-    sync(folder.parent)
 
 
-def recover(parent: Path, name: str = "*", owner: str = "") -> None:
-    """Put right what killed writers left in a folder; none of them may still be writing.
+def recover(parent: Path, name: str = "*") -> None:
+    """Put right what killed writers of this machine left in a folder; others may be writing.
 
     A folder that was about to be replaced gets its name back; the rest is removed.
 
     Args:
         parent: the folder that they wrote to.
         name: of the folder that they wrote, by default of any.
-        owner: which writer's, by default any.
     """
     pattern = name if name == "*" else glob.escape(name)
-    for left in parent.glob(f".{pattern}.tmp-{owner}*"):
-        folder = parent / left.name[1:].rpartition(".tmp-")[0]
-        if left.name.endswith("-old") and not folder.exists():  # killed between the two renames
-            os.replace(left, folder)
+    for left in parent.glob(f".{pattern}.tmp-*"):
+        final, _, identity = left.name[1:].removesuffix("-old").rpartition(".tmp-")
+        _, pid, host = [*identity.split(".", 2), "", ""][:3]
+        if not pid.isdigit() or is_alive(int(pid), host):
+            continue
+        if left.name.endswith("-old") and not (parent / final).exists():  # killed between renames
+            os.replace(left, parent / final)
         shutil.rmtree(left, ignore_errors=True)
 
 
-def remove_folder(folder: Path, owner: str = "") -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder in one step: after a kill no part of it is left under its own name."""
-    scratch = scratch_path(folder, owner)
+    scratch = scratch_path(folder)
     os.replace(folder, scratch)
+    sync(folder.parent)  # after a power cut it is whole or gone
     shutil.rmtree(scratch)
 
 
@@ -201,7 +254,7 @@ def read_manifest(folder: Path) -> Manifest:
         if (version := manifest.get("format")) == FORMAT:
             files = {n: {key: e[key] for key in keys} for n, e in manifest["files"].items()}
             meta = dict(manifest["meta"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(f"{folder} is not complete: no readable {MANIFEST}", do=AGAIN) from None
     if version != FORMAT:
         what, got = f"{folder} was written by another version of minift", f"format {version}"
@@ -256,7 +309,7 @@ def read_json(path: Path) -> dict[str, Any]:
     do = "copy the file from the model again"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON", got=error, expected="an object", do=do) from None
     if not isinstance(content, dict):
         raise ModelError(f"{path} is no object", got=f"{content!r:.60}", expected="{...}", do=do)

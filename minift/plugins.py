@@ -46,11 +46,9 @@ class Manager(pluggy.PluginManager):
 
 
 def build_manager(
-    select: Sequence[str] | None = (),
-    files: Iterable[str | Path] = (),
-    plugins: Iterable[object] = (),
-    entry_points: Iterable[Any] | None = None,
-) -> Manager:
+    select: Sequence[str] | None = (), files: Iterable[str | Path] = (),
+    plugins: Iterable[object] = (), entry_points: Iterable[Any] | None = None,
+) -> Manager:  # fmt: skip
     """Build a manager with the installed plugins that are selected, and those passed.
 
     Args:

@@ -59,12 +59,9 @@ def factor(name: str, step: int, warmup: int, total: int, **settings: Any) -> fl
 
 
 def get_scheduler(
-    name: str,
-    optimizer: Any,
-    num_warmup_steps: int | None = None,
-    num_training_steps: int | None = None,
-    scheduler_specific_kwargs: dict[str, Any] | None = None,
-) -> Any:
+    name: str, optimizer: Any, num_warmup_steps: int | None = None,
+    num_training_steps: int | None = None, scheduler_specific_kwargs: dict[str, Any] | None = None,
+) -> Any:  # fmt: skip
     """Return a torch scheduler: call `.step()` after each `optimizer.step()`.
 
     Args:

@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -767,7 +769,9 @@ def test_a_kill_between_the_two_renames_is_put_right(folder, tmp_path):
     trained = trainer(folder, tmp_path / "run", save_steps=6)
     trained.train()
     saved = tmp_path / "run" / "checkpoint-12"
-    hidden = f".checkpoint-12.tmp-{trained.run.id}"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    hidden = files.scratch_path(saved).name.replace(f".{os.getpid()}.", f".{dead.pid}.")
     os.rename(saved, saved.with_name(f"{hidden}-old"))
     saved.with_name(hidden).mkdir()
     resumed = trainer(folder, tmp_path / "run", save_steps=6)

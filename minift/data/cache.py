@@ -70,11 +70,15 @@ def open_or_compute(
 def lock(fingerprint: str, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a result: one process computes it, others wait and then find it.
 
+    Args:
+        fingerprint: of the result; or the absolute path of a file that is locked for other reasons.
+        wait: until another process lets go of it.
+
     Yields:
         True if the lock is ours; False, with wait=False only, if another process holds it.
 
     Raises:
-        ConfigError: the cache folder cannot be written.
+        ConfigError: the folder of the file cannot be written.
     """
     path, locked = cache_root() / "locks" / fingerprint, False
     while not locked:
@@ -82,8 +86,8 @@ def lock(fingerprint: str, wait: bool = True) -> Iterator[bool]:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+b", buffering=0)
         except OSError as error:
-            problem = f"the cache folder {cache_root()} cannot be written: {error}"
-            do = "set MINIFT_CACHE to a folder that you can write"
+            problem = f"the folder {path.parent} cannot be written: {error}"
+            do = "choose one that you can write; MINIFT_CACHE sets that of the cache"
             raise ConfigError(problem, do=do) from None
         with file:
             links = os.fstat(file.fileno()).st_nlink  # always 0 on some file systems
@@ -96,9 +100,7 @@ def lock(fingerprint: str, wait: bool = True) -> Iterator[bool]:
 
 def acquire(file: BinaryIO, wait: bool) -> bool:
     """Take the lock, write our name into the file, and return whether the lock is ours."""
-    if fcntl is None:
-        return True
-    with contextlib.suppress(OSError):  # a file system without locks is like Windows
+    with contextlib.suppress(OSError, AttributeError):  # a file system without locks, or Windows
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, even a crash
         except BlockingIOError:

@@ -89,11 +89,9 @@ class Dataset(Table):
 
     @classmethod
     def from_generator(
-        cls,
-        generator: Callable[..., Any],
-        features: Features | None = None,
+        cls, generator: Callable[..., Any], features: Features | None = None,
         gen_kwargs: Mapping[str, Any] | None = None,
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """Make a dataset of the dicts that `generator(**gen_kwargs)` yields."""
         return cls.from_list(list(generator(**(gen_kwargs or {}))), features)
 
@@ -161,14 +159,10 @@ class Dataset(Table):
         return selecting.select_where(self, function)
 
     def train_test_split(
-        self,
-        test_size: float | int | None = None,
-        train_size: float | int | None = None,
-        shuffle: bool = True,
-        stratify_by_column: str | None = None,
-        seed: int | None = None,
+        self, test_size: float | int | None = None, train_size: float | int | None = None,
+        shuffle: bool = True, stratify_by_column: str | None = None, seed: int | None = None,
         generator: np.random.Generator | None = None,
-    ) -> "DatasetDict":
+    ) -> "DatasetDict":  # fmt: skip
         """Return `DatasetDict(train=..., test=...)`, without a row in common.
 
         Args:
@@ -211,12 +205,9 @@ class Dataset(Table):
         }
 
     def set_format(
-        self,
-        type: str | None = None,
-        columns: Sequence[str] | None = None,
-        output_all_columns: bool = False,
-        **format_kwargs: Any,
-    ) -> None:
+        self, type: str | None = None, columns: Sequence[str] | None = None,
+        output_all_columns: bool = False, **format_kwargs: Any,
+    ) -> None:  # fmt: skip
         """Show rows as "torch", "numpy", "pandas", "arrow" or (None) as Python objects from now on.
 
         Args:
@@ -230,11 +221,9 @@ class Dataset(Table):
         self.row_format = Format(type, shown, output_all_columns, format_kwargs)
 
     def set_transform(
-        self,
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None,
-        columns: Sequence[str] | None = None,
-        output_all_columns: bool = False,
-    ) -> None:
+        self, transform: Callable[[dict[str, Any]], dict[str, Any]] | None,
+        columns: Sequence[str] | None = None, output_all_columns: bool = False,
+    ) -> None:  # fmt: skip
         """Show rows through a function of a batch, called at each reading."""
         self.set_format(None, columns, output_all_columns)
         if transform is not None:
@@ -366,11 +355,9 @@ class DatasetDict(dict[str, Dataset]):
         return DatasetDict(zip(self, encoded, strict=True))
 
     def shuffle(
-        self,
-        seed: int | None = None,
-        seeds: Mapping[str, int | None] | None = None,
+        self, seed: int | None = None, seeds: Mapping[str, int | None] | None = None,
         generator: np.random.Generator | None = None,
-    ) -> "DatasetDict":
+    ) -> "DatasetDict":  # fmt: skip
         """Return each split in a random order; one seed for all, or `seeds` by split."""
         seeds = seeds or dict.fromkeys(self, seed)
         return DatasetDict({k: ds.shuffle(seeds[k], generator) for k, ds in self.items()})

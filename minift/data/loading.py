@@ -33,16 +33,10 @@ PART = re.compile(rf"(.+?)(?:\[(?:{ROW}:{ROW}|{PERCENT}:{PERCENT})\])?")
 
 
 def load_dataset(
-    path: str | Path,
-    name: str | None = None,
-    *,
-    data_dir: str | Path | None = None,
-    data_files: Any = None,
-    split: str | Sequence[str] | None = None,
-    revision: str | None = None,
-    features: Features | None = None,
-    **options: Any,
-) -> Any:
+    path: str | Path, name: str | None = None, *, data_dir: str | Path | None = None,
+    data_files: Any = None, split: str | Sequence[str] | None = None, revision: str | None = None,
+    features: Features | None = None, **options: Any,
+) -> Any:  # fmt: skip
     """Return a `DatasetDict` of all splits, or with `split` one `Dataset`.
 
     Args:

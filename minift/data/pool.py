@@ -37,11 +37,9 @@ class Pool:
     """
 
     def __init__(
-        self,
-        function: Callable[[Any, int | None], Any],
-        tasks: Sequence[Hashable],
+        self, function: Callable[[Any, int | None], Any], tasks: Sequence[Hashable],
         describe: Callable[[Any], str],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.function, self.describe = function, describe
         self.encoded = encode_function(function)
         self.waiting = collections.deque(tasks)

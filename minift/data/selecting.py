@@ -57,11 +57,9 @@ def select_where(table: AnyTable, mask: Any) -> AnyTable:
 
 
 def sort(
-    table: AnyTable,
-    column_names: str | Sequence[str],
-    reverse: bool | Sequence[bool] = False,
+    table: AnyTable, column_names: str | Sequence[str], reverse: bool | Sequence[bool] = False,
     null_placement: str = "at_end",
-) -> AnyTable:
+) -> AnyTable:  # fmt: skip
     """Return the rows in the order of the columns' values; equal rows keep their order.
 
     Args:

@@ -28,13 +28,9 @@ from minift.models.unpadding import Unpadding
 
 
 def attention(
-    states: Tensor,
-    unpadding: Unpadding,
-    N: int,
-    dropout_p: float,
-    first_query: Tensor | None = None,
-    biases: Sequence[Tensor | None] | None = None,
-) -> Tensor:
+    states: Tensor, unpadding: Unpadding, N: int, dropout_p: float,
+    first_query: Tensor | None = None, biases: Sequence[Tensor | None] | None = None,
+) -> Tensor:  # fmt: skip
     """Compute softmax(Q K^T / sqrt(D)) V within each row (Vaswani et al. 2017, arXiv 1706.03762).
 
     Args:

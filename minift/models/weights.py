@@ -158,6 +158,7 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
     own = {name: t.clone() if uses[memory[name]] > 1 else t for name, t in tensors.items()}
     with new_file(path) as scratch:
         save_file(own, scratch, metadata={"format": "pt"})
+        scratch.chmod(scratch.parent.stat().st_mode & 0o666)  # else nobody but its owner reads it
 
 
 # ------------------------------------------------------------------------------------------- names

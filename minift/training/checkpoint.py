@@ -22,9 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from minift import distributed, files
+from minift.data import cache
 from minift.device import choose_precision
 from minift.errors import ConfigError, DataError, MissingFileError, TrainingError
 from minift.signals import on_signal
@@ -58,7 +57,7 @@ def run_id_of(folder: Path) -> str | None:
 
 def last_run_id(output_dir: Path) -> str | None:
     """Return the id of the run that run.json describes, if there is one."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         return json.loads((output_dir / "run.json").read_text(encoding="utf-8")).get("run")
     return None
 
@@ -116,7 +115,7 @@ def find(run: Run, resume: bool | str | Path | None, precision_may_change: bool)
     word = str(args.resume_from_checkpoint if resume is None else resume)
     before = last_run_id(run.folder) if in_folder else None
     if before and run.writes:
-        files.recover(run.folder, owner=before)
+        files.recover(run.folder)
     run.device.barrier()  # from here on all processes see the same files
     others = [path.name for path in list_checkpoints(run.folder)] if in_folder else []
     anew = word.lower() in ("none", "false", "")
@@ -195,9 +194,9 @@ def new_folder(folder: Path, meta: Mapping[str, Any], size: int) -> Iterator[Pat
     Raises:
         TrainingError: there is no space, or writing failed; what was there is as it was.
     """
-    files.recover(folder.parent, folder.name)
     aside = folder.with_name(f"{folder.name}.unknown-{uuid.uuid4().hex[:8]}")
-    with explained(folder, size), files.new_folder(folder, meta, owner=meta["run"]) as scratch:
+    with files.explained(folder, size, TrainingError), files.new_folder(folder, meta) as scratch:
+        files.check_space(scratch, size)
         yield scratch
         if folder.exists() and run_id_of(folder) is None:  # nobody knows whose: not deleted
             os.replace(folder, aside)
@@ -212,8 +211,9 @@ def check_saving(run: Run) -> None:
     json.dumps(serialization.run_state(run)[1])
     size, limit = serialization.checkpoint_bytes(run.model), run.args.save_total_limit
     disk = f"{limit} are kept, {limit * size / 1e6:,.0f} MB of disk" if limit else "all are kept"
-    with explained(run.folder / PREFIX, size):
-        pass
+    with files.explained(run.folder / PREFIX, size, TrainingError):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        files.check_space(run.folder, size)
     often = save_frequency(run)
     run.log_message(f"checkpoints are written {often}, {size / 1e6:,.0f} MB each; {disk}")
 
@@ -229,7 +229,11 @@ def save_frequency(run: Run) -> str:
 
 @contextlib.contextmanager
 def interruptible(run: Run) -> Iterator[None]:
-    """Let the first SIGTERM or Ctrl-C end a run after its step, and say how it goes on."""
+    """Let the first SIGTERM or Ctrl-C end a run after its step, and say how it goes on.
+
+    Raises:
+        ConfigError: another process trains in the run folder; each would remove the other's files.
+    """
 
     def notice(number: int) -> None:
         run.termination_signal = number
@@ -237,12 +241,28 @@ def interruptible(run: Run) -> Iterator[None]:
             run.log_message("ending after this step, and saving it; the next signal ends at once")
 
     run.termination_signal = 0  # an earlier one ended an earlier call
+    lock = only_run(run.folder) if run.writes else contextlib.nullcontext()
     try:
-        with on_signal(signal.SIGTERM, notice), on_signal(signal.SIGINT, notice):
+        with lock, on_signal(signal.SIGTERM, notice), on_signal(signal.SIGINT, notice):
             yield
     except (KeyboardInterrupt, SystemExit):
         run.log_message(how_to_go_on(run))
         raise
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, or raise a ConfigError that names the process which has it."""
+    path = folder / ".lock"
+    with cache.lock(str(path), wait=False) as ours:
+        _, pid, _, host = path.read_text().split(maxsplit=3)
+        if not ours and files.is_alive(int(pid), host):  # else workers live that it had started
+            got, do = f"process {pid} on {host}", "choose another output_dir, or wait for it"
+            raise ConfigError(f"another run trains in {folder}", got=got, do=do)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def how_to_go_on(run: Run) -> str:
@@ -256,19 +276,6 @@ def how_to_go_on(run: Run) -> str:
     return f"{ended}; {alone if run.args.save_only_model else again}"
 
 
-@contextlib.contextmanager
-def explained(folder: Path, size: int) -> Iterator[None]:
-    """Check that `size` bytes are free where a folder will be, and explain why writing failed."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        files.check_space(folder.parent, size)
-        yield
-    except (OSError, SafetensorError) as error:
-        what, expected = f"{folder} cannot be written", f"a folder to write {size:,} bytes to"
-        do = "make space, then resume from the newest checkpoint: all that was saved is intact"
-        raise TrainingError(what, got=error, expected=expected, do=do) from None
-
-
 def remove_oldest(saved: Path, run_id: str, limit: int | None) -> None:
     """Keep the checkpoint just saved and the newest others of this run, `limit` in all.
 
@@ -279,12 +286,11 @@ def remove_oldest(saved: Path, run_id: str, limit: int | None) -> None:
     others.sort(key=lambda folder: step_of(folder) < step_of(saved))
     for folder in others[: max(0, len(others) + 1 - limit)] if limit else ():
         remove(folder, run_id)
-    files.recover(saved.parent, owner=run_id)
 
 
 def remove(folder: Path, run_id: str) -> None:
     with contextlib.suppress(OSError):
-        files.remove_folder(folder, owner=run_id)
+        files.remove_folder(folder)
 
 
 # ------------------------------------------------------------------------------------- restoring

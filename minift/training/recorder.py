@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from minift.files import write_text
+from minift.files import explained, write_text
 from minift.models.weights import unwrap
 from minift.training.compatibility import to_plain
 from minift.training.evaluation import EvalLoopOutput
@@ -50,7 +50,6 @@ class Recorder:
         run = self.run
         if run.writes:
             records = "".join(json.dumps(record) + "\n" for record in run.state.log_history)
-            run.folder.mkdir(parents=True, exist_ok=True)
             write_text(run.folder / "metrics.jsonl", records)
         run.started = time.time()
         self.write_status("running")
@@ -62,7 +61,8 @@ class Recorder:
         record = {**to_plain(record), "epoch": round(state.epoch, 4), "step": state.global_step}
         state.log_history.append(record)
         if run.writes and run.folder.is_dir():
-            with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            path = run.folder / "metrics.jsonl"
+            with explained(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         run.call_observers("minift_on_log", record=record)
 

@@ -154,6 +154,7 @@ class Trainer:
         Raises:
             ConfigError: there is nothing to train on, or the checkpoint is of another run.
             TrainingError: the loss is not finite, or there is no space for a checkpoint.
+            ConfigError: another process trains in the run folder.
             SystemExit, KeyboardInterrupt: the process was told to end, by SIGTERM or Ctrl-C; the
                 step was done and a checkpoint saved before.
         """
@@ -169,10 +170,10 @@ class Trainer:
             run.log_message(f"going on from {folder}")
         self._announce()
         started, before = time.perf_counter(), replace(run.state)
-        recorder.start()
         generator = run.device.rng_state()
         # The loop ends after the step; this is also in force while the reason is written down.
         with checkpoint.interruptible(run):
+            recorder.start()
             try:
                 loop.train(run, self.log, self.evaluate)
                 if args.load_best_model_at_end:

@@ -29,6 +29,7 @@ import pytest
 from minift import Dataset, load_from_disk
 from minift.data import storage
 from minift.errors import DataError
+from minift.files import scratch_path
 
 CHILD = Path(__file__).with_name("map_child.py")
 ROWS, SHARD, BATCH, DELAY = 640, 40, 8, 0.012
@@ -277,7 +278,9 @@ def test_a_full_disk_keeps_what_is_done(child, tmp_path, num_proc):
     one = child(num_proc=num_proc, limit=LIMIT)
     assert one.process.wait(20) == 1
     said = one.err.read_text()
-    assert re.search(r"^OSError: .*File too large", said, re.M), said
+    assert re.search(
+        r"^minift.errors.WriteError: .*cannot be written\n.*File too large", said, re.M
+    ), said
     assert "of 16 shards are kept; the same map goes on" in said
     shards = len(list((tmp_path / "cache").glob("map/*.work/*.arrow")))
     assert shards >= 10
@@ -304,7 +307,10 @@ def test_what_a_kill_left_half_written_is_no_part_of_the_entry(child, tmp_path):
     wait_until(lambda: list(tmp_path.glob("cache/map/*.work/*.arrow")))
     one.kill()
     [work] = tmp_path.glob("cache/map/*.work")
-    (work / ".data-00009.arrow.tmp-0123456789ab").write_bytes(b"half")
+    remains = scratch_path(work / "data-00009.arrow")
+    dead = remains.with_name(remains.name.replace(f".{os.getpid()}.", f".{one.process.pid}."))
+    dead.mkdir()
+    (dead / "data-00009.arrow").write_bytes(b"half")
     (work / "manifest.json").write_bytes(b"half")
     assert child(delay=0).finish() == undisturbed()[1]
     assert left_over(tmp_path / "cache") == []

@@ -21,7 +21,7 @@ from minift.data.ragged import BYTES, RUNS
 from minift.data.selecting import select
 from minift.data.table import AnyTable, Table
 from minift.errors import ConfigError, DataError
-from minift.files import MANIFEST, damaged, local_path, put_in_place
+from minift.files import damaged, explained, local_path, put_in_place
 
 
 def map_table(
@@ -109,21 +109,19 @@ def compute(spec: MapSpec, folder: Path, meta: dict[str, Any], num_proc: int | N
     shards = Shards(spec, folder.with_name(f"{meta['key']}.work"), cut(spec), stream)
     if "run" in meta:
         shutil.rmtree(shards.folder, ignore_errors=True)
-    shards.folder.mkdir(parents=True, exist_ok=True)
     try:
         compute_missing(shards, num_proc)
     except BaseException as error:
-        shards.sweep()
         done = sum(shards.read(i) is not None for i in range(len(shards.ranges)))
         if not done:
-            shutil.rmtree(shards.folder)
+            shutil.rmtree(shards.folder, ignore_errors=True)
         elif "function" in meta:  # a result in memory keeps nothing
             error.add_note(f"{done} of {len(shards.ranges)} shards are kept; the same map goes on")
         raise
     pieces = [shards.read(i) or MappedRows(rows, None) for i, rows in enumerate(shards.ranges)]
     merged = merge(spec, pieces)
     if not merged.names:  # every column of the result is one of the input
-        shutil.rmtree(shards.folder)
+        shutil.rmtree(shards.folder, ignore_errors=True)
         if merged.columns is None:
             return spec.table
         names = list(result_features(spec, merged))
@@ -145,11 +143,9 @@ def commit(
             columns = merged.columns.slice(start, piece.num_results)
             shards.write(i, replace(piece, columns=columns.select(schema.names).cast(schema)))
         start += piece.num_results
-    shards.sweep()
     meta |= {"features": features.to_dict(), "rows": start}
-    if meta.get("run"):  # the result that it replaces stays until here
-        (folder / MANIFEST).unlink(missing_ok=True)
-    put_in_place(shards.folder, folder, meta, replace=False)
+    with explained(folder, shards.spec.table.data.nbytes):
+        put_in_place(shards.folder, folder, meta, replace="run" in meta)
     shutil.rmtree(shards.folder, ignore_errors=True)
 
 

@@ -108,11 +108,6 @@ class Shards:
                 return MappedRows(rows, columns, set(record["popped"]))
         return None
 
-    def sweep(self) -> None:
-        """Remove what was being written when a process died or the disk was full."""
-        for path in self.folder.glob("*.tmp-*"):
-            path.unlink()
-
 
 def columns_to_copy(spec: MapSpec, mapped: MappedRows) -> list[str]:
     """Return the untouched columns that the result cannot refer to in the input's data.
