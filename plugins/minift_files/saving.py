@@ -118,23 +118,42 @@ def read(folder: Path, verify: bool = False) -> Dataset | DatasetDict:
     """Open what `save` wrote, here or in `datasets`, memory-mapped."""
     splits = folder / "dataset_dict.json"
     if splits.is_file():
-        names = json.loads(splits.read_text())["splits"]
+        names = read_json(splits, "splits")["splits"]
+        for name in names:
+            check_split(name)
         return DatasetDict({name: read_dataset(folder / name, verify) for name in names})
     return read_dataset(folder, verify)
+
+
+def read_json(path: Path, key: str) -> dict[str, Any]:
+    """Return the object in a file, which has a list or an object under a key.
+
+    Raises:
+        DataError: it has not; the file is damaged, or made to harm.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content[key], list | dict):
+            return content
+        raise TypeError(f"{key} is no list or object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"{path.name}: {type(error).__name__}: {error}"
+        raise files.damaged(path.parent, why) from None
 
 
 def read_dataset(folder: Path, verify: bool = False) -> Dataset:
     """Open the folder of one dataset; see `read`."""
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+        state = read_json(folder / "state.json", "_data_files")
+        info = read_json(folder / "dataset_info.json", "features")
     except OSError:
         expected = "state.json and dataset_info.json"
         raise MissingFileError(f"{folder} is not a saved dataset", expected=expected) from None
-    except ValueError as error:
-        raise DataError(f"{folder} is damaged: {error}") from None
     features = Features.from_dict(info["features"])
     entries = state["_data_files"]
+    for entry in (*entries, *(state.get("_indices_data_files") or ())):
+        if Path(entry["filename"]).name != entry["filename"]:
+            raise files.damaged(folder, "it names a file elsewhere", got=repr(entry["filename"]))
     stored = [storage.open_file(folder / e["filename"], e, verify) for e in entries]
     # `datasets` writes no file for a dataset without rows.
     table = pa.concat_tables(stored) if stored else features.arrow_schema.empty_table()

@@ -1,6 +1,7 @@
 """Datasets to csv, JSON lines and parquet, some rows at a time."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pyarrow.csv
@@ -9,7 +10,14 @@ from minift.data.dataset import Dataset
 from minift.data.features import Json, List
 from minift.data.formatting import to_lists
 from minift.errors import DataError
+from minift.files import new_file
 from minift_files.saving import tables
+
+
+def target(path: Path) -> AbstractContextManager[Path]:
+    """Return where to write a file: beside it, until it is whole; a pipe or a device itself."""
+    path = path.resolve()
+    return new_file(path) if path.is_file() or not path.exists() else nullcontext(path)
 
 
 def write_csv(dataset: Dataset, path: Path, sep: str = ",", header: bool = True) -> None:
@@ -19,14 +27,14 @@ def write_csv(dataset: Dataset, path: Path, sep: str = ",", header: bool = True)
         raise DataError("csv has no place for lists and dicts", got=nested, do="use to_json")
     options = pyarrow.csv.WriteOptions(include_header=header, delimiter=sep)
     schema = dataset.features.arrow_schema
-    with pyarrow.csv.CSVWriter(path, schema, write_options=options) as writer:
+    with target(path) as file, pyarrow.csv.CSVWriter(file, schema, write_options=options) as writer:
         for table in tables(dataset):
             writer.write_table(table)
 
 
 def write_json(dataset: Dataset, path: Path, lines: bool = True) -> None:
     """A JSON object a line, or one array of them."""
-    with path.open("w", encoding="utf-8") as file:
+    with target(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         rows = (
             json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str)
             for columns in map(to_lists, tables(dataset))
@@ -42,6 +50,7 @@ def write_parquet(dataset: Dataset, path: Path) -> None:
     """With the features in its schema, so that class names come back."""
     from pyarrow import parquet
 
-    with parquet.ParquetWriter(path, dataset.features.arrow_schema) as writer:
+    schema = dataset.features.arrow_schema
+    with target(path) as file, parquet.ParquetWriter(file, schema) as writer:
         for table in tables(dataset):
-            writer.write_table(table.cast(dataset.features.arrow_schema))
+            writer.write_table(table.cast(schema))
