@@ -38,7 +38,7 @@ class Manager(pluggy.PluginManager):
     def __init__(self) -> None:
         super().__init__(GROUP)
         self.add_hookspecs(hookspecs)
-        self.load_errors: dict[str, Exception] = {}
+        self.load_errors: dict[str, BaseException] = {}
         self.versions: dict[str, str] = {}
 
 
@@ -74,7 +74,7 @@ def build_manager(
         try:
             manager.register(entry.load(), name=entry.name)
             manager.versions[entry.name] = entry.dist.version if entry.dist else ""
-        except Exception as error:  # somebody else's code: any error of it is only listed
+        except (Exception, SystemExit) as error:  # somebody else's code: it is only listed
             manager.load_errors[entry.name] = error
     for file in files:
         add_plugin(manager, load_file(local_path(file)), name=Path(file).stem)
@@ -150,8 +150,7 @@ def load_file(path: Path) -> object:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise PluginError(f"the plugin {path} does not load", got=got) from error
+        raise PluginError(f"the plugin {path} does not load", got=repr(error)) from error
     return module
 
 
@@ -224,9 +223,10 @@ def call_observers(
     """Call a hook of all observers; one that raises is reported and unplugged from the manager."""
     for impl in reversed(getattr(manager.hook, hook).get_hookimpls()):
         trace(f"{hook} -> {impl.plugin_name}")
+        named = {name: arguments[name] for name in impl.kwargnames if name in arguments}
         try:
-            impl.function(*(arguments[name] for name in impl.argnames))
-        except Exception as error:  # an observer must never be able to end a run
+            impl.function(*(arguments[name] for name in impl.argnames), **named)
+        except (Exception, SystemExit) as error:  # an observer must never be able to end a run
             manager.unregister(impl.plugin)
             what = f"the plugin {impl.plugin_name} failed in {hook} and is unplugged for this run"
             report(f"{what}: {type(error).__name__}: {error}")

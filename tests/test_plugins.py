@@ -164,6 +164,27 @@ def test_an_observer_that_fails_is_reported_and_unplugged():
     assert len(said) == 1 and "disk full" in said[0] and "unplugged" in said[0]
 
 
+def test_observers_get_arguments_with_defaults_and_cannot_end_the_process():
+    heard, said = [], []
+
+    def exits(run):
+        raise SystemExit(3)
+
+    listens = plugin(minift_on_log=lambda run, record=None: heard.append(record))
+    manager = plugins.build_manager(None, plugins=[listens])
+    manager.register(plugin(minift_on_log=exits), name="exits")
+    plugins.call_observers(manager, "minift_on_log", said.append, run=None, record={"loss": 1})
+    assert heard == [{"loss": 1}] and len(said) == 1 and "SystemExit: 3" in said[0]
+
+
+def test_an_installed_plugin_that_exits_when_imported_is_listed():
+    def exits():
+        raise SystemExit(3)
+
+    manager = plugins.build_manager(entry_points=[EntryPoint("exits", exits)])
+    assert isinstance(manager.load_errors["exits"], SystemExit)
+
+
 def test_a_run_has_its_own_manager():
     class Callback:
         @hookimpl
