@@ -26,8 +26,7 @@ import torch
 from tiny import load, make_model, make_rows
 
 from minift import AutoTokenizer, Dataset, Trainer, TrainingArguments, files, hookimpl
-from minift.training import checkpoint
-from minift.training import trainer as trainer_module
+from minift.training import checkpoint, evaluation
 from minift.training.run import Run
 
 SETTINGS = {
@@ -139,7 +138,7 @@ class Disturbance:
         checkpoint.save = self.wrap(checkpoint.save, "save")
         checkpoint.save_best = self.wrap(checkpoint.save_best, "save")
         Run.compute_loss = self.wait(Run.compute_loss)
-        trainer_module.evaluate = self.wrap(trainer_module.evaluate, "evaluate", pause=True)
+        evaluation.evaluate = self.wrap(evaluation.evaluate, "evaluate", pause=True)
         sync = os.fsync
 
         def slowly(descriptor: int) -> None:

@@ -402,6 +402,7 @@ def test_a_full_disk_keeps_what_was_saved(child, tmp_path):
     assert one.wait() == 1
     said = one.said()
     assert "TrainingError: " in said and "checkpoint-12 cannot be written" in said, said
+    assert "bytes free" in said and "intact" in said, said
     assert "File too large" in said or "FileTooLarge" in said, said
     assert checkpoints(out) == ["checkpoint-4", "checkpoint-8"] and left_over(out) == []
     for name in checkpoints(out):
