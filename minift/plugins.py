@@ -77,6 +77,7 @@ def build_manager(
         except (Exception, SystemExit) as error:  # somebody else's code: it is only listed
             manager.load_errors[entry.name] = error
     for file in files:
+        manager.unblock(Path(file).stem)  # it replaces the plugin that -p no:NAME leaves out
         add_plugin(manager, load_file(local_path(file)), name=Path(file).stem)
     for plugin in plugins:
         add_plugin(manager, plugin)
@@ -126,7 +127,10 @@ def add_plugin(manager: Manager, plugin: object, name: str | None = None) -> Non
     Raises:
         ArgumentError: it implements no hook, so that it would be registered to no effect.
     """
-    name = manager.register(plugin, name=name)
+    try:
+        name = manager.register(plugin, name=name)
+    except ValueError:
+        raise PluginError(f"two plugins are called {name!r}", do=f"use -p no:{name}") from None
     if manager.get_hookcallers(plugin):
         return
     manager.unregister(name=name)

@@ -185,6 +185,18 @@ def test_an_installed_plugin_that_exits_when_imported_is_listed():
     assert isinstance(manager.load_errors["exits"], SystemExit)
 
 
+def test_a_file_replaces_a_plugin_that_is_left_out_and_no_other(tmp_path):
+    file = tmp_path / "progress.py"
+    file.write_text("import minift\n@minift.hookimpl\ndef minift_on_log(run): ...\n")
+    manager = plugins.build_manager(["no:progress"], [file])
+    assert [c.name for c in manager.get_hookcallers(manager.get_plugin("progress"))] == [
+        "minift_on_log"
+    ]
+    for select, files in (([], [file]), (None, [file, file])):
+        with pytest.raises(PluginError, match="-p no:progress"):
+            plugins.build_manager(select, files)
+
+
 def test_a_run_has_its_own_manager():
     class Callback:
         @hookimpl
