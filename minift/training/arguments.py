@@ -41,6 +41,9 @@ SAVING, STRATEGY = choice("no", "steps", "epoch", "best"), choice("no", "steps",
 SAMPLING = choice("random", "sequential", "group_by_length")
 PRECISION = choice("auto", "fp32", *PRECISION_FLAGS)
 BY_NAME = Range("finite numbers by name", lambda numbers: all(map(is_finite, numbers.values())))
+TRACKERS = Range(
+    "names of trackers, all or none", lambda names: all(isinstance(n, str) for n in names or ())
+)
 FOLDER, CHECKPOINT = Range("a folder", bool), Range("True, False or a folder")
 
 
@@ -101,6 +104,7 @@ class TrainingArguments:
     eval_steps: float | None = arg(None, "between evaluations; logging_steps by default", STEPS)
     eval_delay: float = arg(0, "steps or epochs before the first evaluation", NOT_NEGATIVE)
     eval_on_start: bool = arg(False, "also evaluate before the first step")
+    report_to: str | list[str] | None = arg("none", "trackers: a,b, all or none", TRACKERS)
     disable_tqdm: bool | None = arg(None, "no progress bar; by default one on a terminal only")
 
     # What is saved and when

@@ -28,6 +28,7 @@ from minift.training.batches import epoch_plan, read_loader, steps_per_epoch
 from minift.training.checks import forward_arguments, select_model_columns
 from minift.training.recorder import Recorder
 from minift.training.run import Run, TrainerState
+from minift.training.trackers import add_trackers
 
 # Attributes that count as if they had been passed to the constructor, whenever they are set; and
 # those of which this is so until a run begins. Of the arguments, what is read once.
@@ -84,6 +85,7 @@ class Trainer:
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.compute_metrics, self._loss = compute_metrics, loss
         manager = manager_for_run(default_manager(), callbacks or ())
+        add_trackers(self.args.report_to, manager)
         device = choose_device("cpu" if self.args.use_cpu else self.args.device, manager)
         self._requested_precision = self.args.requested_precision()
         precision, reason = choose_precision(self._requested_precision, device)
