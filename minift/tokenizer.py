@@ -5,11 +5,9 @@ file adds the familiar calling convention, padding to tensors, and a fingerprint
 that depends on vocabulary and rules but not on the options of the last call.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,16 +15,32 @@ from minift.data.ragged import Ragged, Runs, as_ragged, pad_columns
 from minift.encoding import BatchEncoding
 from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError
 from minift.plugins import default_manager, resolve_checkpoint
-from minift.truncation import Window, cut, gather
 
 LABEL_NAMES = ("labels", "label", "label_ids")
 # The token columns, and their values at padded positions; input_ids get the padding token.
 PAD_VALUES = {"input_ids": 0, "token_type_ids": 0, "attention_mask": 0, "special_tokens_mask": 1}
-ATTRIBUTES = {"token_type_ids": "type_ids", "special_tokens_mask": "special_tokens_mask"}
 # The strategies of two options: True stands for the first of them, False for the last.
 TRUNCATION = ("longest_first", "only_first", "only_second", "do_not_truncate")
 PADDING = ("longest", "max_length", "do_not_pad")
 SIDES = ("right", "left")
+
+
+class Truncation(NamedTuple):
+    """How rows that are too long are cut.
+
+    Attributes:
+        limit: of a row, in tokens, special ones included.
+        strategy: of which text tokens are taken, one of TRUNCATION.
+        left: tokens are taken from the left end of a text.
+        stride: how many tokens two neighbouring windows of a text share.
+        overflow: what is cut off becomes rows of its own.
+    """
+
+    limit: int
+    strategy: str
+    left: bool
+    stride: int
+    overflow: bool
 
 
 class Tokenizer:
@@ -118,24 +132,19 @@ class Tokenizer:
         strategy = one_of(TRUNCATION, truncation, "truncation")
         limit = check_length("max_length", max_length) or self.model_max_length
         left = one_of(SIDES, self.truncation_side, "truncation_side") == "left"
-        backend = self.backend_tokenizer
-        options = {"is_pretokenized": is_split_into_words, "add_special_tokens": add_special_tokens}
-        in_detail = cache(partial(backend.encode_batch, texts, **options))
-        # The fast way has no offsets and, without a post-processor, no types of a pair.
-        fast = not return_offsets_mapping and backend.post_processor is not None
-        encode = partial(backend.encode_batch_fast, texts, **options) if fast else in_detail
-        rows, windows = encode_rows(texts, encode), None
-        if strategy != "do_not_truncate":
-            special = backend.num_special_tokens_to_add(text_pair is not None) * add_special_tokens
-            windows = cut(rows, limit, special, strategy, left, stride, return_overflowing_tokens)
         flags = {"token_type_ids": return_token_type_ids, "attention_mask": return_attention_mask}
         flags["special_tokens_mask"] = return_special_tokens_mask
         usual = self.model_input_names
         names = [n for n, flag in flags.items() if (n in usual if flag is None else flag)]
-        columns: Any = token_columns(rows, windows, names)
+        how = Truncation(limit, strategy, left, stride, return_overflowing_tokens)
+        columns, windows, details = self.encode_texts(
+            texts, names, None if strategy == "do_not_truncate" else how,
+            is_pair=text_pair is not None, in_words=is_split_into_words,
+            add_special_tokens=add_special_tokens, with_offsets=return_offsets_mapping,
+        )  # fmt: skip
+        rows = [row for row, _ in windows] if windows is not None else range(len(texts))
         if return_overflowing_tokens:
-            origins = range(len(rows)) if windows is None else [row for row, _ in windows]
-            columns["overflow_to_sample_mapping"] = list(origins)
+            columns["overflow_to_sample_mapping"] = list(rows)
         if padding is not False or return_tensors is not None:
             to = (max_length, pad_to_multiple_of, padding_side)
             padded = self.pad(columns, padding, *to, return_tensors=return_tensors)
@@ -144,11 +153,31 @@ class Tokenizer:
         if not in_list:
             columns = {name: values[0] for name, values in columns.items()}
         pad_left = (padding_side or self.padding_side) == "left"
-        result = BatchEncoding(columns, (in_detail, windows, in_list, self.pad_token, pad_left))
+        result = BatchEncoding(columns, (details, windows, in_list, self.pad_token, pad_left))
         if return_offsets_mapping:
-            rows = [result.of_tokens("offsets", i) for i in range(len(windows or rows))]
-            result["offset_mapping"] = to_tensor(rows, return_tensors) if in_list else rows[0]
+            offsets = [result.of_tokens("offsets", i) for i in range(len(rows))]
+            result["offset_mapping"] = to_tensor(offsets, return_tensors) if in_list else offsets[0]
         return result
+
+    def encode_texts(
+        self, texts: list[Any], names: Sequence[str], truncation: Truncation | None, *,
+        is_pair: bool, in_words: bool, add_special_tokens: bool, with_offsets: bool,
+    ) -> tuple[dict[str, Any], Any, Callable[[], list[Any]]]:  # fmt: skip
+        """Return the token columns of texts or pairs; a subclass knows how.
+
+        Args:
+            texts: strings or pairs of them; with `in_words`, lists of words instead of strings.
+            names: of the columns beside `input_ids`.
+            truncation: None: nothing is cut.
+            is_pair, in_words: what `texts` are.
+            add_special_tokens: as in a call.
+            with_offsets: offsets will be asked for.
+
+        Returns:
+            Columns by name, as `Ragged`; what was kept, (row, positions) for each row of the
+            columns, None if nothing was cut; and a function for the library's encodings in detail.
+        """
+        raise NotImplementedError
 
     def encode(
         self, text: Any, text_pair: Any = None, add_special_tokens: bool = True,
@@ -303,36 +332,6 @@ def as_texts(texts: Any, name: str, in_words: bool) -> tuple[list[Any], bool]:
         if not isinstance(row, str):
             raise DataError(what, got=f"{row!r:.60} ({type(row).__name__}) at position {i}")
     return ([rows], True) if in_words else (rows, False)
-
-
-def encode_rows(texts: list[Any], encode: Callable[[], list[Any]]) -> list[Any]:
-    """Return the library's encoding of each text or pair, nothing cut."""
-    try:
-        return encode()
-    except Exception as error:  # the library raises bare Exception
-        cut_off = [i for i, text in enumerate(texts) if "\\ud" in ascii(text)]
-        what = f"a text cannot be tokenized: {error}"
-        if cut_off:
-            what = f"the text at position {cut_off[0]} holds half a character (a lone surrogate)"
-        raise DataError(what, do="text.encode(errors='ignore').decode() leaves it out") from None
-
-
-def token_columns(
-    rows: Sequence[Any], windows: Sequence[Window] | None, names: Sequence[str]
-) -> dict[str, Ragged]:
-    """Return columns of the library's encodings, or of the windows that are left of them."""
-    lengths = np.fromiter(map(len, rows), np.int32, len(rows))
-    ids = itertools.chain.from_iterable(row.ids for row in rows)
-    flat = {"input_ids": np.fromiter(ids, np.int32, int(lengths.sum()))}
-    for name, attribute in ATTRIBUTES.items():
-        if name in names:
-            numbers = b"".join(bytes(getattr(row, attribute)) for row in rows)
-            flat[name] = np.frombuffer(numbers, np.int8)
-    if windows is not None:
-        kept, lengths = gather(windows, lengths)
-        flat = {name: values[kept] for name, values in flat.items()}
-    columns = {name: Ragged(values, lengths) for name, values in flat.items()}
-    return columns | {n: Runs.ones(lengths) for n in names if n == "attention_mask"}
 
 
 def to_tensor(values: Any, return_tensors: str | None) -> Any:

@@ -42,7 +42,6 @@ ROWS = [
     ["data.mapping.cache"],
     ["data.dataset"],
     ["data.loading"],
-    ["truncation"],
     ["encoding"],
     ["tokenizer"],
     ["collate"],

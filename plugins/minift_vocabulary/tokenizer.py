@@ -7,7 +7,8 @@ which tokens are special and what for, new tokens, ids back to text, and saving.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 
 from minift.errors import ConfigError
 from minift.files import local_path, write_text
-from minift.tokenizer import Tokenizer
+from minift.tokenizer import Tokenizer, Truncation
 from minift_vocabulary.defaults import EXTRA, ROLES
+from minift_vocabulary.encoding import encode_rows, token_columns
+from minift_vocabulary.truncation import cut
 
 # What users may set on a tokenizer, and is saved as it is then.
 SETTINGS = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
@@ -81,6 +84,24 @@ class FolderTokenizer(Tokenizer):
         return self.backend_tokenizer.get_vocab()
 
     vocab = property(get_vocab)
+
+    # -- text to ids ------------------------------------------------------------------------------
+
+    def encode_texts(
+        self, texts: list[Any], names: Sequence[str], truncation: Truncation | None, *,
+        is_pair: bool, in_words: bool, add_special_tokens: bool, with_offsets: bool,
+    ) -> tuple[dict[str, Any], Any, Callable[[], list[Any]]]:  # fmt: skip
+        backend = self.backend_tokenizer
+        options = {"is_pretokenized": in_words, "add_special_tokens": add_special_tokens}
+        in_detail = cache(partial(backend.encode_batch, texts, **options))
+        # The fast way has no offsets and, without a post-processor, no types of a pair.
+        fast = not with_offsets and backend.post_processor is not None
+        encode = partial(backend.encode_batch_fast, texts, **options) if fast else in_detail
+        rows, windows = encode_rows(texts, encode), None
+        if truncation is not None:
+            special = backend.num_special_tokens_to_add(is_pair) * add_special_tokens
+            windows = cut(rows, special, truncation)
+        return token_columns(rows, windows, names), windows, in_detail
 
     # -- new tokens -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minift.errors import ConfigError, DataError
+from minift.tokenizer import Truncation
 
 # The tokens of a row that are kept together: the row's number, and their positions in it, in order.
 Window = tuple[int, np.ndarray]
@@ -61,25 +62,19 @@ def windows(length: int, size: int, stride: int, left: bool) -> list[slice]:
     return [slice(length - part.stop, length - part.start) for part in parts] if left else parts
 
 
-def cut(
-    encodings: Sequence[Any], limit: int, special: int, strategy: str, left: bool, stride: int,
-    overflow: bool,
-) -> list[Window] | None:  # fmt: skip
+def cut(encodings: Sequence[Any], special: int, how: Truncation) -> list[Window] | None:
     """Return the windows of all rows, or None if every row fits.
 
     Args:
         encodings: the library's results, B rows with their special tokens.
-        limit: of a row, in tokens.
-        special: how many of them each row has for special tokens.
-        strategy: see `lengths_to_keep`.
-        left: take tokens from the left end of a text.
-        stride: see `windows`.
-        overflow: also return the windows of what was cut. For a pair these are all combinations,
-            in the library's order.
+        special: how many of a row's tokens are special ones.
+        how: with `overflow`, the windows of what was cut follow those that are kept. For a pair
+            these are all combinations, in the library's order.
 
     Raises:
         ConfigError, DataError: the options leave no place for a text, or for new tokens.
     """
+    limit = how.limit
     if limit < special:  # the library would not cut at all
         what = "max_length leaves no place for a text"
         raise ConfigError(what, got=limit, expected=f"at least {special}")
@@ -92,9 +87,9 @@ def cut(
             continue
         text = np.array([-1 if which is None else which for which in encoding.sequence_ids])
         around, first, second = (np.flatnonzero(text == which) for which in (-1, 0, 1))
-        kept = lengths_to_keep(len(first), len(second), limit - special, strategy)
+        kept = lengths_to_keep(len(first), len(second), limit - special, how.strategy)
         parts, others = (
-            windows(len(tokens), size, stride, left)[: None if overflow else 1]
+            windows(len(tokens), size, how.stride, how.left)[: None if how.overflow else 1]
             for tokens, size in zip((first, second), kept, strict=True)
         )
         pairs = [(part, other) for part in parts[1:] for other in others]
