@@ -22,11 +22,9 @@ def add_trackers(report_to: str | list[str] | None, manager: Manager) -> None:
     entries = registry(manager, "minift_register_trackers")
     reasons = {name: reason_unavailable(entry.value) for name, entry in entries.items()}
     usable = [name for name, why in reasons.items() if why is None]
+    listed = ", ".join(f"{name} ({why or 'available'})" for name, why in reasons.items())
     for name in {*names} - {*usable, "all"}:
         why = reasons.get(name, "no plugin provides it")
-        expected = ", ".join(
-            f"{name} ({reason or 'available'})" for name, reason in reasons.items()
-        )
-        raise ConfigError(f"report_to={name!r} cannot be used here", got=why, expected=expected)
+        raise ConfigError(f"report_to={name!r} cannot be used here", got=why, expected=listed)
     for name in usable if "all" in names else dict.fromkeys(names):
         add_plugin(manager, entries[name].value())
