@@ -207,20 +207,6 @@ def registry(manager: Manager, hook: str, own: Mapping[str, Any] | None = None) 
     return entries
 
 
-def registered(hook: str, name: str, usual_plugin: str) -> Any:
-    """Return the value that a plugin registers under a name.
-
-    Raises:
-        PluginError: none does; the message names the plugin of this repository that would.
-    """
-    entries = registry(default_manager(), hook)
-    if name not in entries:
-        what, got = f"no plugin brings {name!r} (hook {hook})", ", ".join(sorted(entries))
-        do = f"do not leave out {usual_plugin}; `minift plugins` shows which are loaded"
-        raise PluginError(what, got=got or "nothing", do=do)
-    return entries[name].value
-
-
 def call_observers(
     manager: Manager, hook: str, report: Callable[[str], None], /, **arguments: object
 ) -> None:

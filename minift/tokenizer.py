@@ -5,7 +5,7 @@ file adds the familiar calling convention, padding to tensors, and a fingerprint
 that depends on vocabulary and rules but not on the options of the last call.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from minift.data.ragged import Ragged, Runs, as_ragged, pad_columns
 from minift.encoding import BatchEncoding
-from minift.errors import ArgumentError, ConfigError, DataError, MissingFileError
+from minift.errors import ConfigError, DataError, MissingFileError
 from minift.plugins import default_manager, resolve_checkpoint
 
 LABEL_NAMES = ("labels", "label", "label_ids")
@@ -126,7 +126,6 @@ class Tokenizer:
             DataError: something is no text; says where.
             ConfigError: an option has a value that is not known, or two do not fit each other.
         """
-        texts, is_single = pair_up(text, text_pair, is_split_into_words)
         if truncation is None:
             truncation = max_length is not None and padding is False
         strategy = one_of(TRUNCATION, truncation, "truncation")
@@ -137,13 +136,14 @@ class Tokenizer:
         usual = self.model_input_names
         names = [n for n, flag in flags.items() if (n in usual if flag is None else flag)]
         how = Truncation(limit, strategy, left, stride, return_overflowing_tokens)
-        columns, windows, details = self.encode_texts(
-            texts, names, None if strategy == "do_not_truncate" else how,
-            is_pair=text_pair is not None, in_words=is_split_into_words,
-            add_special_tokens=add_special_tokens, with_offsets=return_offsets_mapping,
+        columns, windows, details, is_single = self.encode_texts(
+            text, text_pair, names, None if strategy == "do_not_truncate" else how,
+            in_words=is_split_into_words, add_special_tokens=add_special_tokens,
+            with_offsets=return_offsets_mapping,
         )  # fmt: skip
-        rows = [row for row, _ in windows] if windows is not None else range(len(texts))
+        num_rows = len(columns["input_ids"])
         if return_overflowing_tokens:
+            rows = range(num_rows) if windows is None else [row for row, _ in windows]
             columns["overflow_to_sample_mapping"] = list(rows)
         if padding is not False or return_tensors is not None:
             to = (max_length, pad_to_multiple_of, padding_side)
@@ -155,27 +155,27 @@ class Tokenizer:
         pad_left = (padding_side or self.padding_side) == "left"
         result = BatchEncoding(columns, (details, windows, in_list, self.pad_token, pad_left))
         if return_offsets_mapping:
-            offsets = [result.of_tokens("offsets", i) for i in range(len(rows))]
+            offsets = [result.of_tokens("offsets", i) for i in range(num_rows)]
             result["offset_mapping"] = to_tensor(offsets, return_tensors) if in_list else offsets[0]
         return result
 
     def encode_texts(
-        self, texts: list[Any], names: Sequence[str], truncation: Truncation | None, *,
-        is_pair: bool, in_words: bool, add_special_tokens: bool, with_offsets: bool,
-    ) -> tuple[dict[str, Any], Any, Callable[[], list[Any]]]:  # fmt: skip
-        """Return the token columns of texts or pairs; a subclass knows how.
+        self, text: Any, text_pair: Any, names: Sequence[str], truncation: Truncation | None, *,
+        in_words: bool, add_special_tokens: bool, with_offsets: bool,
+    ) -> tuple[dict[str, Any], Any, Callable[[], list[Any]], bool]:  # fmt: skip
+        """Return the token columns of one text or pair, or of many; a subclass knows how.
 
         Args:
-            texts: strings or pairs of them; with `in_words`, lists of words instead of strings.
+            text, text_pair: as in a call; with `in_words`, each text is a list of words.
             names: of the columns beside `input_ids`.
             truncation: None: nothing is cut.
-            is_pair, in_words: what `texts` are.
             add_special_tokens: as in a call.
             with_offsets: offsets will be asked for.
 
         Returns:
             Columns by name, as `Ragged`; what was kept, (row, positions) for each row of the
-            columns, None if nothing was cut; and a function for the library's encodings in detail.
+            columns, None if nothing was cut; a function for the library's encodings in detail; and
+            True if it was one text or pair alone.
         """
         raise NotImplementedError
 
@@ -296,42 +296,6 @@ def check_length(option: str, value: Any) -> Any:
     if value is not None and (type(value) is bool or value < 1 or value != int(value)):
         raise ConfigError(f"{option} is no length", got=repr(value), expected="1 or more")
     return value
-
-
-def pair_up(text: Any, text_pair: Any, in_words: bool) -> tuple[list[Any], bool]:
-    """Return texts, or pairs of texts, as a list; and True if it was one alone."""
-    texts, is_single = as_texts(text, "text", in_words)
-    if text_pair is None:
-        return texts, is_single
-    pairs, one_pair = as_texts(text_pair, "text_pair", in_words)
-    if len(pairs) != len(texts) or one_pair != is_single:
-        got = f"{len(texts)} and {len(pairs)} texts"
-        raise ArgumentError("text and text_pair do not match", got=got)
-    return list(zip(texts, pairs, strict=True)), is_single
-
-
-def as_texts(texts: Any, name: str, in_words: bool) -> tuple[list[Any], bool]:
-    """Return one or many texts as a list, and True if it was one.
-
-    Args:
-        texts: strings; or, with `in_words`, lists of strings.
-        name: what messages call them.
-
-    Raises:
-        DataError: something is no string; says at which position.
-    """
-    what = f"{name} must be a string or a sequence of strings"
-    if isinstance(texts, str) and not in_words:
-        return [texts], True
-    if isinstance(texts, str | Mapping) or not isinstance(texts, Iterable):
-        raise DataError(what, got=type(texts).__name__)
-    rows = list(texts)
-    if in_words and not all(isinstance(word, str) for word in rows):
-        return [as_texts(row, f"{name}[{i}]", False)[0] for i, row in enumerate(rows)], False
-    for i, row in enumerate(rows):
-        if not isinstance(row, str):
-            raise DataError(what, got=f"{row!r:.60} ({type(row).__name__}) at position {i}")
-    return ([rows], True) if in_words else (rows, False)
 
 
 def to_tensor(values: Any, return_tensors: str | None) -> Any:

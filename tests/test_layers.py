@@ -85,7 +85,7 @@ PRIVATE = {
 }
 # Code lines: who needs room makes it. The aim is 6,900 in minift/ without the kits. It stood at
 # 7,200 before the faults of public reports were mended; what that added is to be paid back first.
-BUDGETS = {"minift/data": 2530, "minift": 7220, "plugins": 6500}
+BUDGETS = {"minift/data": 2535, "minift": 7200, "plugins": 6500}
 DEVICE_PLUGINS = ("minift_cpu", "minift_cuda", "minift_generic", "minift_xla")
 PEERS = {"transformers", "datasets", "accelerate", "evaluate"}
 BACKENDS = re.compile(r"\b(cuda|xla|tpu|mps|xpu|hpu|torch_xla|huggingface_hub)\b", re.IGNORECASE)

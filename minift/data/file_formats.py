@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from minift.data.features import Features
-from minift.errors import DataError
-from minift.plugins import default_manager, registered, registry
+from minift.errors import DataError, PluginError
+from minift.plugins import default_manager, registry
 
 PACKED = r"\.(gz|bz2|xz|zst|zip)$"  # what may follow the suffix of a format
 
@@ -88,8 +88,17 @@ def folder_format(folder: Path) -> FolderFormat | None:
 
 
 def format_named(name: str) -> Any:
-    """Return a `FileFormat` or `FolderFormat`; a PluginError if no plugin brings it."""
-    return registered("minift_register_file_formats", name, "minift_files")
+    """Return a `FileFormat` or `FolderFormat`.
+
+    Raises:
+        PluginError: no plugin brings it.
+    """
+    formats = registry(default_manager(), "minift_register_file_formats")
+    if name not in formats:
+        what = f"no plugin brings {name!r} (hook minift_register_file_formats)"
+        do = "do not leave out minift_files; `minift plugins` shows which are loaded"
+        raise PluginError(what, got=", ".join(sorted(formats)) or "nothing", do=do)
+    return formats[name].value
 
 
 def format_of(path: Path) -> str:

@@ -1,19 +1,55 @@
-"""The `tokenizers` library's encodings of texts, as columns.
+"""Texts to the `tokenizers` library's encodings, and these to columns.
 
 Ids alone take half the time; words and offsets of tokens are made when somebody asks.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from minift.data.ragged import Ragged, Runs
-from minift.errors import DataError
+from minift.errors import ArgumentError, DataError
 from minift_vocabulary.truncation import Window, gather
 
 ATTRIBUTES = {"token_type_ids": "type_ids", "special_tokens_mask": "special_tokens_mask"}
+
+
+def pair_up(text: Any, text_pair: Any, in_words: bool) -> tuple[list[Any], bool]:
+    """Return texts, or pairs of texts, as a list; and True if it was one alone."""
+    texts, is_single = as_texts(text, "text", in_words)
+    if text_pair is None:
+        return texts, is_single
+    pairs, one_pair = as_texts(text_pair, "text_pair", in_words)
+    if len(pairs) != len(texts) or one_pair != is_single:
+        got = f"{len(texts)} and {len(pairs)} texts"
+        raise ArgumentError("text and text_pair do not match", got=got)
+    return list(zip(texts, pairs, strict=True)), is_single
+
+
+def as_texts(texts: Any, name: str, in_words: bool) -> tuple[list[Any], bool]:
+    """Return one or many texts as a list, and True if it was one.
+
+    Args:
+        texts: strings; or, with `in_words`, lists of strings.
+        name: what messages call them.
+
+    Raises:
+        DataError: something is no string; says at which position.
+    """
+    what = f"{name} must be a string or a sequence of strings"
+    if isinstance(texts, str) and not in_words:
+        return [texts], True
+    if isinstance(texts, str | Mapping) or not isinstance(texts, Iterable):
+        raise DataError(what, got=type(texts).__name__)
+    rows = list(texts)
+    if in_words and not all(isinstance(word, str) for word in rows):
+        return [as_texts(row, f"{name}[{i}]", False)[0] for i, row in enumerate(rows)], False
+    for i, row in enumerate(rows):
+        if not isinstance(row, str):
+            raise DataError(what, got=f"{row!r:.60} ({type(row).__name__}) at position {i}")
+    return ([rows], True) if in_words else (rows, False)
 
 
 def encode_rows(texts: list[Any], encode: Callable[[], list[Any]]) -> list[Any]:

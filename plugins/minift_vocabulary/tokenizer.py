@@ -18,7 +18,7 @@ from minift.errors import ConfigError
 from minift.files import local_path, write_text
 from minift.tokenizer import Tokenizer, Truncation
 from minift_vocabulary.defaults import EXTRA, ROLES
-from minift_vocabulary.encoding import encode_rows, token_columns
+from minift_vocabulary.encoding import encode_rows, pair_up, token_columns
 from minift_vocabulary.truncation import cut
 
 # What users may set on a tokenizer, and is saved as it is then.
@@ -88,9 +88,10 @@ class FolderTokenizer(Tokenizer):
     # -- text to ids ------------------------------------------------------------------------------
 
     def encode_texts(
-        self, texts: list[Any], names: Sequence[str], truncation: Truncation | None, *,
-        is_pair: bool, in_words: bool, add_special_tokens: bool, with_offsets: bool,
-    ) -> tuple[dict[str, Any], Any, Callable[[], list[Any]]]:  # fmt: skip
+        self, text: Any, text_pair: Any, names: Sequence[str], truncation: Truncation | None, *,
+        in_words: bool, add_special_tokens: bool, with_offsets: bool,
+    ) -> tuple[dict[str, Any], Any, Callable[[], list[Any]], bool]:  # fmt: skip
+        texts, is_single = pair_up(text, text_pair, in_words)
         backend = self.backend_tokenizer
         options = {"is_pretokenized": in_words, "add_special_tokens": add_special_tokens}
         in_detail = cache(partial(backend.encode_batch, texts, **options))
@@ -99,9 +100,9 @@ class FolderTokenizer(Tokenizer):
         encode = partial(backend.encode_batch_fast, texts, **options) if fast else in_detail
         rows, windows = encode_rows(texts, encode), None
         if truncation is not None:
-            special = backend.num_special_tokens_to_add(is_pair) * add_special_tokens
+            special = backend.num_special_tokens_to_add(text_pair is not None) * add_special_tokens
             windows = cut(rows, special, truncation)
-        return token_columns(rows, windows, names), windows, in_detail
+        return token_columns(rows, windows, names), windows, in_detail, is_single
 
     # -- new tokens -------------------------------------------------------------------------------
 
