@@ -165,7 +165,9 @@ def put_in_place(
     recover(scratch)
     if meta is not None:
         names = sorted({p.name for p in scratch.iterdir() if p.is_file()} - {MANIFEST})
-        write_manifest(scratch, {name: file_entry(scratch / name) for name in names}, meta)
+        manifest = {"format": FORMAT, "files": {n: file_entry(scratch / n) for n in names}}
+        text = json.dumps({**manifest, "meta": meta}, indent=1)
+        (scratch / MANIFEST).write_text(text, encoding="utf-8")
     for path in [*scratch.rglob("*"), scratch]:
         sync(path)
     old = scratch.with_name(f"{scratch.name}-old")
@@ -232,14 +234,6 @@ def file_entry(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def write_manifest(
-    folder: Path, files: Mapping[str, Mapping[str, Any]], meta: Mapping[str, Any]
-) -> None:
-    """Write the manifest of a folder whose files are all there."""
-    manifest = {"format": FORMAT, "files": files, "meta": meta}
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def read_manifest(folder: Path) -> Manifest:

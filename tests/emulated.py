@@ -152,7 +152,20 @@ def install() -> None:
             lambda op, *args, **kwargs: compute(op, args, kwargs), overload
         )
         some.impl(overload.name(), implementation, "PrivateUse1")
-    libraries.extend([every, some])
+    # Autocast computes products in the lower precision, and all else as it comes.
+    casting = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    casting[0].fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def product(op, *args):
+        dtype = torch.get_autocast_dtype("emu")
+        with torch._C._ExcludeDispatchKeyGuard(keys):
+            return op(*(None if x is None else x.to(dtype) for x in args))
+
+    for name in ("linear", "matmul", "mm", "bmm"):
+        op = getattr(torch.ops.aten, name).default
+        casting[1].impl(name, functools.partial(product, op), "AutocastPrivateUse1")
+    libraries.extend([every, some, *casting])
     torch.Tensor.pin_memory = pin_memory  # type: ignore[assignment, method-assign]
 
 

@@ -446,3 +446,33 @@ def test_what_is_not_understood(option, text, capfd):
 def test_a_duration_has_a_unit():
     with pytest.raises(ArgumentTypeError, match="30d"):
         parse_duration("30")
+
+
+@pytest.mark.skipif(cache.fcntl is None, reason="no locks on this system")
+def test_a_lock_file_that_prune_removed_is_no_lock(monkeypatch):
+    """It is removed between opening it and locking it: others would lock a new file of the name."""
+    path, open_file = cache.cache_root() / "locks" / "key", cache.Path.open
+    removed = []
+
+    def opened(self, *args, **options):
+        file = open_file(self, *args, **options)
+        if self == path and not removed:
+            path.unlink()
+            removed.append(True)
+        return file
+
+    monkeypatch.setattr(cache.Path, "open", opened)
+    with cache.lock("key") as ours:
+        assert ours and removed and path.is_file()
+        with cache.lock("key", wait=False) as second:
+            assert not second
+
+
+def test_a_result_that_is_pruned_while_it_is_opened_is_computed(tmp_path):
+    def gone():
+        raise FileNotFoundError("data-00000.arrow")
+
+    answers = iter([gone, lambda: "computed by another one"])
+    assert cache.open_or_compute(tmp_path, "key", lambda: next(answers)(), lambda: "computed") == (
+        "computed by another one"
+    )

@@ -253,7 +253,7 @@ KILLED = """
             yield pa.table({"i": range(1000)}, schema=schema)
 
     if moment == "manifest":
-        files.write_text = die
+        files.file_entry = die
     if moment == "rename":
         files.put_in_place = die
     storage.write(folder, [(schema, tables())], {})

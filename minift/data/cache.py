@@ -54,7 +54,7 @@ def open_or_compute(
             again with a warning.
         compute: writes the result and opens it.
     """
-    with contextlib.suppress(DataError):
+    with contextlib.suppress(DataError, FileNotFoundError):  # it is pruned while it is opened
         return open_result()
     with lock(fingerprint):
         try:
@@ -90,10 +90,10 @@ def lock(fingerprint: str, wait: bool = True) -> Iterator[bool]:
             do = "choose one that you can write; MINIFT_CACHE sets that of the cache"
             raise ConfigError(problem, do=do) from None
         with file:
-            links = os.fstat(file.fileno()).st_nlink  # always 0 on some file systems
-            ours = acquire(file, wait)
+            ours, locked = acquire(file, wait), False
             # `minift cache prune` may have removed the file: others would lock a new one.
-            locked = not ours or os.fstat(file.fileno()).st_nlink == links
+            with contextlib.suppress(FileNotFoundError):
+                locked = not ours or os.path.samestat(os.fstat(file.fileno()), path.stat())
             if locked:
                 yield ours
 

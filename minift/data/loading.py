@@ -181,15 +181,15 @@ def source_of(
 
     Length and time of a file may stay when its content changes: it is written twice within a tick
     of the clock, or its time is set back. So files of up to 16 MiB are digested, and their content
-    decides. Of a larger one the time counts at which it was last changed in any way, which no
-    program can set (`ctime`).
+    decides alone. Of a larger one the time counts too at which it was last changed in any way,
+    which no program can set (`ctime`).
     """
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}")
     stat = path.stat()
-    content = file_entry(path) if stat.st_size <= DIGESTED_BYTES else stat.st_ctime_ns
-    times = (stat.st_size, stat.st_mtime_ns, content)
-    identity = (LOAD_VERSION, str(path.resolve()), *times, file_format)
+    content: Any = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    content = file_entry(path) if stat.st_size <= DIGESTED_BYTES else content
+    identity = (LOAD_VERSION, str(path.resolve()), content, file_format)
     return fingerprint("file", identity, sorted(options.items()), features and features.to_dict())
 
 

@@ -21,14 +21,19 @@ class ReferencePlugin:
         return {REFERENCE: Device}
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(scope="session")
 def manager(request):
-    """All installed plugins, the files of --minift-plugin, and the reference."""
+    """All installed plugins, the files of --minift-plugin, loaded once, and the reference."""
     files = request.config.getoption("--minift-plugin", default=[])
     words = plugins.selection_from_environment()
-    manager = plugins.build_manager(words, files, [ReferencePlugin()])
+    return plugins.build_manager(words, files, [ReferencePlugin()])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def default_manager(manager):
+    """Make it the one that every function uses, as long as the kits' tests run."""
     plugins.set_default_manager(manager)
-    yield manager
+    yield
     plugins.set_default_manager(None)
 
 

@@ -45,6 +45,9 @@ WRITES, SIGNALS = list(FAULTS)[:4], list(FAULTS)[4:]
 NAMES = ["map", "map_again", "load_csv", "save_over", "save_new", "to_csv", "to_json", "to_parquet"]
 NAMES += ["save_model", "save_state", "prune", "train", "download", "push"]
 ONLINE = ("download", "push")
+# safetensors gives its file the final name by a system call of its own, which disk.c does not see:
+# what a machine comes up with after these cannot be told from a recording.
+UNRECORDED = ("save_model", "save_state", "train", "push")
 
 
 class Server:
@@ -181,7 +184,8 @@ def disturb(table: Table, names: list[str], seed: int, thin: int) -> None:
                 step = thin * (1 if fault == "EIO" else 3) * (3 if name == "train" else 1)
                 for n in range(1 + rng.randrange(step), calls + 1, step):
                     work.put((name, fault, n))
-            work.put((name, "power", rng.randrange(1 << 30)))
+            if name not in UNRECORDED:
+                work.put((name, "power", rng.randrange(1 << 30)))
 
         def serve(server: Server) -> None:
             while True:
@@ -190,8 +194,7 @@ def disturb(table: Table, names: list[str], seed: int, thin: int) -> None:
                 except queue.Empty:
                     return
                 if fault == "power":
-                    moments = max(1, (4 if name == "train" else 12) // thin)
-                    for problems in server.power(name, moments, n):
+                    for problems in server.power(name, max(1, 12 // thin), n):
                         table.add(f"power loss: {name}", f"seed {n}", problems)
                 else:
                     row = "interrupted" if fault in SIGNALS else "disk faults"

@@ -126,7 +126,10 @@ class map:
     def after(folder):
         use_cache(folder)
         result = make_dataset().map(twice, batched=True, batch_size=10)
-        assert len(list((folder / "cache/map").glob("*/manifest.json"))) == 2
+        found = [path.parent.name for path in (folder / "cache/map").glob("*/manifest.json")]
+        assert (
+            len([name for name in found if "." not in name]) == 2
+        )  # others are remains, or replaced
         return rows_of(result)
 
 

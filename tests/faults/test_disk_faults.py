@@ -49,8 +49,9 @@ def test_every_ninth_call_fails(server, name):
     for i, n in enumerate(places(calls, min(calls, 12))):
         problems = server.attempt(name, list(campaign.FAULTS)[i % 7], n)
         assert not problems, f"call {n} of {calls}: {problems[0]}"
-    for problems in server.power(name, 2, seed=0):
-        assert not problems, problems[0]
+    if name not in campaign.UNRECORDED:
+        for problems in server.power(name, 2, seed=0):
+            assert not problems, problems[0]
 
 
 # ----------------------------------------------------------------------------- the tools themselves
