@@ -9,8 +9,9 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet pyarrow==26.0.1
-"$folder/venv/bin/python" - <<'PYTHON'
+. "$folder/venv/bin/activate"
+pip install --quiet pyarrow==26.0.1
+python - <<'PYTHON'
 import subprocess
 import sys
 

@@ -12,8 +12,9 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet transformers==5.23.0 tokenizers==0.23.3
-"$folder/venv/bin/python" - "$folder/model" <<'PYTHON'
+. "$folder/venv/bin/activate"
+pip install --quiet transformers==5.23.0 tokenizers==0.23.3
+python - "$folder/model" <<'PYTHON'
 import json
 import sys
 from pathlib import Path

@@ -11,8 +11,9 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet tokenizers==0.23.3
-"$folder/venv/bin/python" - <<'PYTHON'
+. "$folder/venv/bin/activate"
+pip install --quiet tokenizers==0.23.3
+python - <<'PYTHON'
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 tokenizer = Tokenizer(models.WordLevel({"?": 0, "sun": 1, "set": 2, "sea": 3}, unk_token="?"))

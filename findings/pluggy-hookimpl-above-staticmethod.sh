@@ -11,6 +11,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
+. "$folder/venv/bin/activate"
 cat > "$folder/order.py" <<'PYTHON'
 import sys
 
@@ -47,7 +48,9 @@ found = manager.hook.greet()
 print(pluggy.__version__, found)
 assert found == sys.argv[1].split(), found
 PYTHON
-for expected in "1.5.0 below" "1.6.0 below" "1.7.0 below above"; do
-    "$folder/venv/bin/pip" install --quiet "pluggy==${expected%% *}"
-    "$folder/venv/bin/python" "$folder/order.py" "${expected#* }"
-done
+pip install --quiet pluggy==1.5.0
+python "$folder/order.py" "below"
+pip install --quiet pluggy==1.6.0
+python "$folder/order.py" "below"
+pip install --quiet pluggy==1.7.0
+python "$folder/order.py" "below above"

@@ -10,8 +10,9 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet safetensors==0.8.0 numpy==2.4.0
-"$folder/venv/bin/python" - <<'PYTHON'
+. "$folder/venv/bin/activate"
+pip install --quiet safetensors==0.8.0 numpy==2.4.0
+python - <<'PYTHON'
 import numpy as np
 from safetensors.numpy import load, save
 

@@ -255,9 +255,12 @@ def only_run(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder, or raise a ConfigError that names the process which has it."""
     path = folder / ".lock"
     with cache.lock(str(path), wait=False) as ours:
-        _, pid, _, host = path.read_text().split(maxsplit=3)
-        if not ours and files.is_alive(int(pid), host):  # else workers live that it had started
-            got, do = f"process {pid} on {host}", "choose another output_dir, or wait for it"
+        # "process PID on HOST", or nothing yet if it has just begun
+        _, pid, _, host = [*path.read_text().split(maxsplit=3), *[""] * 4][:4]
+        # Where that is dead, workers live that it had started.
+        if not ours and (not pid or files.is_alive(int(pid), host)):
+            got = f"process {pid} on {host}" if pid else "a process that has just begun"
+            do = "choose another output_dir, or wait for it"
             raise ConfigError(f"another run trains in {folder}", got=got, do=do)
         try:
             yield

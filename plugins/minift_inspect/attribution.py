@@ -29,7 +29,7 @@ def integrated_gradients(
         "baseline", but for an "error" of the quadrature.
     """
     ids = inputs["input_ids"]
-    kept = torch.isin(ids, torch.tensor(sorted(special)))
+    kept = torch.isin(ids, torch.tensor(sorted(special), dtype=ids.dtype))
     empty = torch.where(kept, ids, pad_id)
     embeddings = model.get_submodule(model.base_model_prefix).embeddings
     seen: list[Tensor] = []

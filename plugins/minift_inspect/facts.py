@@ -66,7 +66,7 @@ def gather(
     record["update"] = None if loss is None else updates_of(model, loss, settings)
     target = int(out.logits[focus].argmax()) if config.num_labels > 1 else 0
     one = {name: values[focus : focus + 1] for name, values in batch.items()}
-    special = {tokenizer.cls_token_id, tokenizer.sep_token_id}
+    special = {tokenizer.cls_token_id, tokenizer.sep_token_id} - {None}
     record["pulls"] = integrated_gradients(model, one, target, tokenizer.pad_token_id, special)
     record["pulls"]["pulls"] = [record["pulls"]["pulls"][i] for i in at.tolist()]
     model.train(was_training)

@@ -8,8 +8,8 @@ from minift_trackers.tracker import Tracker, folder_in, project
 class WandB(Tracker):
     """Write to the run that the user has begun, or to one with the id of minift's.
 
-    That stays open after training, for evaluations that follow, until another one begins or the
-    process ends: a run that is opened twice within a second would overwrite its own file.
+    As in transformers, that stays open after training, for the evaluations that follow: until
+    another one begins, or the process ends.
     """
 
     library = package = "wandb"

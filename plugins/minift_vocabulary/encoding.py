@@ -1,6 +1,6 @@
 """Texts to the `tokenizers` library's encodings, and these to columns.
 
-Ids alone take half the time; words and offsets of tokens are made when somebody asks.
+Ids are made at once; words and offsets, which take longer, when somebody asks for them.
 """
 
 import itertools

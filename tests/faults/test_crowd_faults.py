@@ -178,3 +178,16 @@ def test_a_folder_that_a_dead_writer_had_moved_aside_comes_back(tmp_path):
     files.recover(tmp_path, "saved")
     assert (tmp_path / "saved" / "kept").read_text() == "kept"
     assert [p.name for p in tmp_path.iterdir()] == ["saved"]
+
+
+@pytest.mark.skipif(cache.fcntl is None, reason="no locks on this system")
+def test_a_first_training_that_has_not_written_its_name_yet(tmp_path):
+    from minift.errors import ConfigError
+    from minift.training.checkpoint import only_run
+
+    with (tmp_path / ".lock").open("w") as file:
+        cache.fcntl.flock(file, cache.fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="just begun"), only_run(tmp_path):
+            pass
+    with only_run(tmp_path):  # that one has ended
+        assert f"process {os.getpid()}" in (tmp_path / ".lock").read_text()

@@ -101,17 +101,34 @@ def test_mlflow_in_sqlite(train, tmp_path, monkeypatch):
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     trainer, history = train("mlflow")
+    train("mlflow")  # another Trainer in the same process: a run of its own
     mlflow.end_run()
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("minift")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.run_name == "first" and run.data.tags["minift"] == trainer.run.id
+    runs = client.search_runs([experiment.experiment_id])
+    (run,) = [one for one in runs if one.data.tags["minift"] == trainer.run.id]
+    assert len(runs) == 2 and run.info.run_name == "first"
     assert run.data.params["logging_steps"] == "2"
     found = {
         name: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))
         for name in run.data.metrics
     }
     assert found == by_name(history)
+
+
+def test_a_run_of_mlflow_that_the_user_has_begun_is_written_to_and_stays_open(
+    train, tmp_path, monkeypatch
+):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow.set_experiment("mine")
+    with mlflow.start_run(run_name="mine") as mine:
+        _, history = train("mlflow")
+        assert mlflow.active_run().info.run_id == mine.info.run_id
+    read = mlflow.MlflowClient().get_run(mine.info.run_id)
+    assert set(read.data.metrics) == set(by_name(history))
+    assert read.data.params["logging_steps"] == "2" and read.info.status == "FINISHED"
 
 
 def test_trackio(train, tmp_path, monkeypatch):
